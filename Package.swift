@@ -1,0 +1,55 @@
+// swift-tools-version: 6.2
+import PackageDescription
+
+/// Every target of ours: Swift 6 mode (the tools version's default), strict memory safety, no warning left standing.
+let strict: [SwiftSetting] = [
+    .strictMemorySafety(),
+    .treatAllWarnings(as: .error),
+    .enableUpcomingFeature("ExistentialAny"),
+    .enableUpcomingFeature("InternalImportsByDefault"),
+    .enableExperimentalFeature("Lifetimes"),
+]
+
+let package = Package(
+    name: "dedupdisk",
+    products: [
+        .executable(name: "dedupdisk", targets: ["dedupdisk"]),
+        // What the benchmarks, a nested package, measure.
+        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
+    ],
+    dependencies: [
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
+    ],
+    targets: [
+        // C libraries, as Debian packages them.
+        .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
+        .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
+        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        .target(
+            name: "CXen",
+            linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),
+
+        // The store and the disks. None of these knows Xen.
+        .target(name: "BlockModel", swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
+        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
+        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel"], swiftSettings: strict),
+        .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
+
+        // Xen. Neither of these knows a disk.
+        .target(name: "XenBus", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
+        .target(name: "Blkif", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
+
+        // The only layer that knows both sides.
+        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .executableTarget(
+            name: "dedupdisk",
+            dependencies: [
+                "Store", "Disk", "Serve", "XenBus", "BlockModel",
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+                .product(name: "Logging", package: "swift-log"),
+            ],
+            swiftSettings: strict),
+    ]
+)

@@ -1,0 +1,39 @@
+/// A disk: what a ring, a socket or a test reads and writes. All addresses are in 512-byte sectors.
+///
+/// Calls come from one thread at a time. A request outside the disk throws `.invalidRequest`; a failed request
+/// leaves every sector outside its range as it was, and each sector inside it either old or new.
+public protocol BlockDevice: AnyObject {
+    /// Size in sectors.
+    var sectorCount: UInt64 { get }
+    /// Whether `write` and `discard` are refused with `.invalidRequest`.
+    var isReadOnly: Bool { get }
+    /// Fills `buffer`, a multiple of 512 bytes long, with the sectors from `sector` on.
+    func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure)
+    /// Stores `bytes`, a multiple of 512 long, from `sector` on. Once it returns, the data survives the death of
+    /// the process; once a later `flush` returns, the loss of power.
+    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure)
+    /// Forgets the range: it reads as zeros from now on, and the space it took may be given back.
+    func discard(_ range: SectorRange) throws(Failure)
+    /// Returns once all that was written before survives the loss of power.
+    func flush() throws(Failure)
+    /// Writes out what is pending and lets go of the disk. No other call may follow; a second `close` does nothing.
+    func close() throws(Failure)
+}
+
+extension BlockDevice {
+    /// Size in bytes.
+    public var byteCount: UInt64 { sectorCount &* UInt64(sectorSize) }
+
+    /// The range that a transfer of `byteCount` bytes at `sector` covers, or why there is none.
+    @inline(__always)
+    public func checkedRange(_ operation: StaticString, at sector: UInt64, byteCount: Int) throws(Failure) -> SectorRange {
+        guard byteCount % sectorSize == 0, byteCount >= 0,
+            let range = SectorRange(start: sector, count: UInt64(byteCount / sectorSize)),
+            range.fits(in: sectorCount)
+        else {
+            throw Failure(.invalidRequest, "\(operation) of \(byteCount) bytes at sector \(sector)",
+                "outside the disk's \(sectorCount) sectors, or not whole sectors")
+        }
+        return range
+    }
+}
