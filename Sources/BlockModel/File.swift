@@ -92,6 +92,7 @@ public struct File: ~Copyable, Sendable {
     /// pwritev(2) of `header` and, right behind it, `body`: one call, so that a record needs no assembling.
     public func writeGather(at offset: UInt64, header: RawSpan, body: RawSpan) throws(Failure) {
         let total = header.byteCount + body.byteCount
+        guard total > 0 else { return }
         let start = try position("write", offset, total)
         // Both spans outlive the call, and neither is written through its mutable-looking iovec.
         let written = unsafe try header.withUnsafeBytes { (head) throws(Failure) -> Int in
@@ -104,7 +105,7 @@ public struct File: ~Copyable, Sendable {
                 repeat {
                     let count = unsafe parts.span.withUnsafeBufferPointer { unsafe pwritev(descriptor, $0.baseAddress, 2, start) }
                     try advance(&done, count, "write")
-                } while done == 0 && total > 0
+                } while done == 0
                 return done
             }
         }
@@ -193,11 +194,13 @@ public struct File: ~Copyable, Sendable {
 
     /// Accounts for a transfer's result: `count` bytes more, or nothing when a signal came first, or a failure.
     private func advance(_ done: inout Int, _ count: Int, _ operation: StaticString) throws(Failure) {
-        if count >= 0 {
+        let code = errno
+        if count > 0 {
             done += count
-        } else {
-            let code = errno
-            guard code == EINTR else { throw Failure(systemCall: operation, path, errno: code) }
+        } else if count == 0 {
+            throw Failure(.system, "\(operation) \(path)", "the system transferred nothing")
+        } else if code != EINTR {
+            throw Failure(systemCall: operation, path, errno: code)
         }
     }
 
