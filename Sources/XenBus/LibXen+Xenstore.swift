@@ -87,14 +87,5 @@ extension LibXen {
         throw failure(operation, path)
     }
 
-    private func failure(_ operation: String, _ path: String) -> Failure {
-        let code = errno
-        let remedy = switch code {
-        case EACCES, EPERM: "run as root, in the domain that owns the node"
-        case ENOSPC: "the domain has too many nodes in the xenstore; remove some"
-        default: "see that xenstored runs"
-        }
-        return Failure(.system, "xenstore: \(operation) \(path)", systemError(code), remedy: remedy)
-    }
+    private func failure(_ operation: String, _ path: String) -> Failure { storeFailure(operation, path, errno) }
 }
-

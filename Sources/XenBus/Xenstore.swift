@@ -1,4 +1,5 @@
 public import BlockModel
+import Glibc
 
 /// The store of the toolstack, the backends and the front ends (xenstore.h): a small tree of nodes that hold bytes.
 ///
@@ -52,6 +53,11 @@ public struct WatchEvent: Equatable, Sendable {
     public let path: String
     /// The token of the watch.
     public let token: String
+
+    public init(path: String, token: String) {
+        self.path = path
+        self.token = token
+    }
 }
 
 extension Xenstore {
@@ -109,4 +115,14 @@ extension Xenstore {
 
     /// The names below a node, outside of transactions.
     public func list(_ path: String) throws(Failure) -> [String]? { try list(path, in: .none) }
+}
+
+/// The error for what the xenstore refused with this `errno`.
+func storeFailure(_ operation: String, _ path: String, _ code: Int32) -> Failure {
+    let remedy = switch code {
+    case EACCES, EPERM: "run as root, in the domain that owns the node"
+    case ENOSPC: "the domain has as many nodes in the xenstore as it may have; remove some"
+    default: "see that xenstored runs"
+    }
+    return Failure(.system, "xenstore: \(operation) \(path)", systemError(code), remedy: remedy)
 }

@@ -4,9 +4,14 @@
 #include <xengnttab.h>
 #include <xenevtchn.h>
 #include <xentoollog.h>
+#include <sys/eventfd.h>
 
 /* A logger that drops what the libraries would print on standard error: our errors are one line each, and ours. */
 xentoollog_logger *cxen_silent_logger(void);
+
+/* For the simulation: what Swift's Glibc module leaves out. Both return a descriptor, or -1 and errno. */
+int cxen_memory_file(void);
+int cxen_event_descriptor(void);
 
 /* The two directions of a grant copy, as functions: Swift sees the segment's unions only through accessors. */
 static inline void cxen_copy_from_grant(xengnttab_grant_copy_segment_t *segments, long index, uint16_t domain, uint32_t reference,
