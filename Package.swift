@@ -26,12 +26,14 @@ let package = Package(
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        // Ours, in C: what Swift can't call by itself.
+        .target(name: "CLinux"),
         .target(
             name: "CXen",
             linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),
 
         // The store and the disks. None of these knows Xen.
-        .target(name: "BlockModel", swiftSettings: strict),
+        .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
         .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel"], swiftSettings: strict),
@@ -52,6 +54,16 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        // The guest's side, for tests and benchmarks.
+        .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(
+            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel"],
+            path: "Tests/Support/DiskExercise", swiftSettings: strict),
+
+        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel"], swiftSettings: strict),
         .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
+        .testTarget(
+            name: "ServeTests", dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel"],
+            swiftSettings: strict),
     ]
 )
