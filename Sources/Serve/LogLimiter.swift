@@ -1,7 +1,7 @@
 import Glibc
 
 /// Passes a few messages on and counts the rest, so that a guest can't fill a log: a burst, then one per interval.
-struct LogLimiter {
+final class LogLimiter {
     private let log: @Sendable (String) -> Void
     private let burst: Int
     private let intervalSeconds: Int
@@ -15,7 +15,7 @@ struct LogLimiter {
         self.intervalSeconds = intervalSeconds
     }
 
-    mutating func callAsFunction(_ message: @autoclosure () -> String) {
+    func callAsFunction(_ message: @autoclosure () -> String) {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
         if time.tv_sec - intervalStart >= intervalSeconds {
