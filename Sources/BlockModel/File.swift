@@ -177,16 +177,35 @@ public struct File: ~Copyable, Sendable {
         return UInt64(max(0, status.st_blocks)) * 512
     }
 
+    /// Whether the file has offsets at all; a pipe has none: lseek(2).
+    public func isSeekable() throws(Failure) -> Bool {
+        if lseek(descriptor, 0, SEEK_CUR) >= 0 { return true }
+        let code = errno
+        guard code == ESPIPE else { throw Failure(systemCall: "seek in", path, errno: code) }
+        return false
+    }
+
+    /// Whether `path` is a regular file, or nothing yet: stat(2).
+    public static func isMissingOrRegular(_ path: String) throws(Failure) -> Bool {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else {
+            let code = errno
+            guard code == ENOENT else { throw Failure(systemCall: "look at", path, errno: code) }
+            return true
+        }
+        return status.st_mode & S_IFMT == S_IFREG
+    }
+
     /// The next run of data at `offset` or after it, as the filesystem keeps it: lseek(2), `SEEK_DATA` and
     /// `SEEK_HOLE`. Nil: none up to the end.
     public func nextData(at offset: UInt64) throws(Failure) -> Range<UInt64>? {
-        let start = lseek(descriptor, try position("look for data in", offset, 0), SEEK_DATA)
+        let start = lseek(descriptor, try position("look for data in", offset, 0), clinux_seek_data)
         if start < 0 {
             let code = errno
             if code == ENXIO { return nil }
             throw Failure(systemCall: "look for data in", path, errno: code)
         }
-        let end = lseek(descriptor, start, SEEK_HOLE)
+        let end = lseek(descriptor, start, clinux_seek_hole)
         guard end > start else { throw Failure(systemCall: "look for holes in", path, errno: errno) }
         return UInt64(start)..<UInt64(end)
     }

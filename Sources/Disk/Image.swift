@@ -3,8 +3,8 @@ public import Store
 
 /// Raw images in and out of a store.
 public enum Image {
-    /// Blocks in one commit of an import: 32 MiB.
-    private static let batchBlocks = 8192
+    /// Blocks in one commit of an import, 40 packs' worth: 32 MiB.
+    private static let batchBlocks = 40 * 202
     private static let chunkBytes = 1 << 20
 
     /// Stops an import or export: asked between chunks.
@@ -32,6 +32,7 @@ public enum Image {
             try loader.finish()
             guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
             try store.complete(name, byteCount: roundUp(end))
+            try store.trim()
         } catch {
             try? store.delete(lock)
             throw error

@@ -299,5 +299,6 @@ public final class StoreDisk: BlockDevice {
             throw Failure(failure.kind, "disk \(committer.diskName)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
         }
         try committer.journal.file.truncate(to: 0)
+        try committer.store.trim()
     }
 }

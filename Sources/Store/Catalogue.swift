@@ -168,6 +168,7 @@ extension Store {
             try remove(name)
         }
         unsafe unlink(path)
+        try trim()
         refillReserve()
         _ = consume lock
     }
@@ -178,6 +179,13 @@ extension Store {
         var transaction = try StoreTransaction.begin(self)
         try transaction.lmdb.remove(tables.disks, name)
         try transaction.commit()
+    }
+
+    /// Gives the free pages of both environments back to the filesystem. Commits leave some behind, as LMDB never
+    /// writes over what the last commit needs.
+    public func trim() throws(Failure) {
+        try meta.trim()
+        try packs.trim()
     }
 
     // MARK: The reserve

@@ -6,18 +6,35 @@ internal import LMDB
 ///
 ///      0  checksum  u64   XXH3-64 of the rest, seeded with the pack's number
 ///      8  slots     u32   n
-///     12  0         u32
-///     16  n × u32   references; 0: nothing refers to the blob, it may be collected or be referred to again
+///     12  width     u32   bytes of each count: 1, 2 or 4, as the largest needs
+///     16  counts          references; 0: nothing refers to the blob, it may be collected or be referred to again
 enum ReferenceCounts {
     static let headerSize = 16
+
+    /// Most blobs have few references: a byte each is a tenth of a per cent of the payload less than a word.
+    enum Width: UInt32 {
+        case one = 1, two = 2, four = 4
+        var bytes: Int { Int(rawValue) }
+        init(for counts: [UInt32]) {
+            let largest = counts.max() ?? 0
+            self = largest <= UInt32(UInt8.max) ? .one : largest <= UInt32(UInt16.max) ? .two : .four
+        }
+    }
 
     /// The counts of one pack.
     /// - Throws: `.damage` when the record is not what was written.
     private static func decode(_ record: RawSpan, pack: UInt64) throws(Failure) -> [UInt32] {
         guard record.byteCount >= headerSize, record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: pack),
-            record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self)) * 4
+            let width = Width(rawValue: record.load(at: 12)), record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self)) * width.bytes
         else { throw Failure(.damage, "reference counts of pack \(pack)", "damaged", remedy: "run: dedupdisk check --repair") }
-        return (0..<(record.byteCount - headerSize) / 4).map { record.load(at: headerSize + $0 * 4) }
+        return (0..<(record.byteCount - headerSize) / width.bytes).map { slot in
+            let offset = headerSize + slot * width.bytes
+            return switch width {
+            case .one: UInt32(record.load(at: offset, as: UInt8.self))
+            case .two: UInt32(record.load(at: offset, as: UInt16.self))
+            case .four: record.load(at: offset)
+            }
+        }
     }
 
     /// The counts of one pack, or nil when it has none.
@@ -31,10 +48,18 @@ extension StoreTransaction {
     func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? { try ReferenceCounts.of(pack, lmdb.view, store.tables) }
 
     mutating func putCounts(_ counts: [UInt32], ofPack pack: UInt64) throws(Failure) {
-        try lmdb.put(store.tables.counts, pack, count: ReferenceCounts.headerSize + counts.count * 4) { value in
+        let width = ReferenceCounts.Width(for: counts)
+        try lmdb.put(store.tables.counts, pack, count: ReferenceCounts.headerSize + counts.count * width.bytes) { value in
             value.store(UInt32(counts.count), at: 8)
-            value.store(UInt32(0), at: 12)
-            for (slot, count) in counts.enumerated() { value.store(count, at: ReferenceCounts.headerSize + slot * 4) }
+            value.store(width.rawValue, at: 12)
+            for (slot, count) in counts.enumerated() {
+                let offset = ReferenceCounts.headerSize + slot * width.bytes
+                switch width {
+                case .one: value.store(UInt8(count), at: offset)
+                case .two: value.store(UInt16(count), at: offset)
+                case .four: value.store(count, at: offset)
+                }
+            }
             value.store(checksum(value.bytes.extracting(8..<value.byteCount), seed: pack), at: 0)
         }
     }

@@ -1,4 +1,5 @@
 public import BlockModel
+internal import CLinux
 internal import Glibc
 internal import LMDB
 internal import Synchronization
@@ -58,6 +59,12 @@ public final class Store: Sendable {
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
         storeID = try Self.identity(fresh, meta, tables.store, packs, packTables.store)
         if fresh { refillReserve() }
+    }
+
+    /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
+    /// would map, fault in and unmap each anew (mallopt(3)). For the whole process; to be called at its start.
+    public static func tuneAllocator() {
+        clinux_tune_allocator(32 << 20, 64 << 20)
     }
 
     private static func isFresh(_ environment: Environment) throws(Failure) -> Bool {

@@ -19,4 +19,10 @@ int clinux_is_locked(int descriptor);
 // A descriptor, closed on exec, of a new file that no path leads to: open(2) with O_TMPFILE, or, where the
 // filesystem can't, mkostemp(3) and unlink(2).
 int clinux_open_temporary(const char *directory);
+
+// lseek(2): SEEK_DATA and SEEK_HOLE, which Swift does not see.
+extern const int clinux_seek_data, clinux_seek_hole;
+
+// mallopt(3): the sizes in bytes from which glibc maps a block of its own, and gives free memory back.
+void clinux_tune_allocator(int mmap_threshold, int trim_threshold);
 #endif
