@@ -55,5 +55,7 @@ let package = Package(
             swiftSettings: strict),
 
         .testTarget(name: "BlockModelTests", dependencies: ["BlockModel"], swiftSettings: strict),
+        .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
+        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference"], swiftSettings: strict),
     ]
 )
