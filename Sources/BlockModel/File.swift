@@ -89,6 +89,37 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
+    /// read(2) from a pipe until `buffer` is full or the stream ends; the number of bytes read.
+    /// - Throws: `.interrupted` when a signal came that somebody handles.
+    public func readNext(into buffer: inout MutableRawSpan) throws(Failure) -> Int {
+        // As in `read(at:into:)`.
+        unsafe try buffer.withUnsafeMutableBytes { (bytes) throws(Failure) -> Int in
+            guard let base = bytes.baseAddress else { return 0 }
+            var done = 0
+            while done < bytes.count {
+                let count = unsafe Glibc.read(descriptor, base + done, bytes.count - done)
+                if count == 0 { break }
+                if count < 0, errno == EINTR { throw Failure(.interrupted, "read \(path)", "interrupted") }
+                try advance(&done, count, "read")
+            }
+            return done
+        }
+    }
+
+    /// write(2) of all `bytes` to a pipe.
+    /// - Throws: `.interrupted` when a signal came that somebody handles.
+    public func writeNext(_ bytes: RawSpan) throws(Failure) {
+        unsafe try bytes.withUnsafeBytes { (bytes) throws(Failure) in
+            guard let base = bytes.baseAddress else { return }
+            var done = 0
+            while done < bytes.count {
+                let count = unsafe Glibc.write(descriptor, base + done, bytes.count - done)
+                if count < 0, errno == EINTR { throw Failure(.interrupted, "write \(path)", "interrupted") }
+                try advance(&done, count, "write")
+            }
+        }
+    }
+
     /// pwritev(2) of `header` and, right behind it, `body`: one call, so that a record needs no assembling.
     public func writeGather(at offset: UInt64, header: RawSpan, body: RawSpan) throws(Failure) {
         let total = header.byteCount + body.byteCount
@@ -146,6 +177,20 @@ public struct File: ~Copyable, Sendable {
         return UInt64(max(0, status.st_blocks)) * 512
     }
 
+    /// The next run of data at `offset` or after it, as the filesystem keeps it: lseek(2), `SEEK_DATA` and
+    /// `SEEK_HOLE`. Nil: none up to the end.
+    public func nextData(at offset: UInt64) throws(Failure) -> Range<UInt64>? {
+        let start = lseek(descriptor, try position("look for data in", offset, 0), SEEK_DATA)
+        if start < 0 {
+            let code = errno
+            if code == ENXIO { return nil }
+            throw Failure(systemCall: "look for data in", path, errno: code)
+        }
+        let end = lseek(descriptor, start, SEEK_HOLE)
+        guard end > start else { throw Failure(systemCall: "look for holes in", path, errno: errno) }
+        return UInt64(start)..<UInt64(end)
+    }
+
     /// fallocate(2), PUNCH_HOLE | KEEP_SIZE: the range reads as zeros and gives its whole filesystem blocks back.
     /// False: the filesystem or the device can't, or not at such an offset, and nothing has changed.
     public func punchHole(at offset: UInt64, count: UInt64) throws(Failure) -> Bool {
@@ -200,6 +245,19 @@ public struct File: ~Copyable, Sendable {
         let code = errno
         if code == EAGAIN || code == EACCES { return false }
         throw Failure(systemCall: "lock", path, errno: code)
+    }
+
+    /// Lets go of the lock.
+    public func unlock() throws(Failure) {
+        if clinux_unlock(descriptor) != 0 { throw Failure(systemCall: "unlock", path, errno: errno) }
+    }
+
+    /// Whether another opening of the file holds a lock of either kind: fcntl(2), `F_OFD_GETLK`. Takes no lock itself,
+    /// so that a look is never in a writer's way.
+    public func isLockedElsewhere() throws(Failure) -> Bool {
+        let answer = clinux_is_locked(descriptor)
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: errno) }
+        return answer == 1
     }
 
     // MARK: Helpers

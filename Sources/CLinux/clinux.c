@@ -29,3 +29,17 @@ int clinux_open_temporary(const char *directory) {
     if (descriptor >= 0) unlink(path);
     return descriptor;
 }
+
+int clinux_is_locked(int descriptor)
+{
+    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fcntl(descriptor, F_OFD_GETLK, &range) != 0)
+        return -1;
+    return range.l_type != F_UNLCK;
+}
+
+int clinux_unlock(int descriptor)
+{
+    struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+    return fcntl(descriptor, F_OFD_SETLK, &whole);
+}
