@@ -57,8 +57,8 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
         .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel"], swiftSettings: strict),
+        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
-        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference"], swiftSettings: strict),
+        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),
     ]
 )

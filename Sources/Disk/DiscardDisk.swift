@@ -15,7 +15,7 @@ public final class DiscardDisk: BlockDevice {
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         _ = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
-        buffer.zero(from: 0)
+        buffer.zero(at: 0, count: buffer.byteCount)
     }
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {

@@ -31,11 +31,11 @@ public final class EphemeralDisk<Base: BlockDevice>: BlockDevice {
             var end = nextBlock(after: start)
             while end < range.end, changed.contains(block(of: end)) == isChanged { end = nextBlock(after: end) }
             end = min(end, range.end)
-            var part = buffer.extracting(Int(start - range.start) * sectorSize ..< Int(end - range.start) * sectorSize)
+            var part = buffer._mutatingExtracting(Int(start - range.start) * sectorSize ..< Int(end - range.start) * sectorSize)
             if isChanged {
                 // What was discarded behind the last write is behind the file's end.
                 let done = try scratch.read(at: start * UInt64(sectorSize), into: &part)
-                part.zero(from: done)
+                part.zero(at: done, count: part.byteCount - done)
             } else {
                 try base.read(at: start, into: &part)
             }
@@ -57,7 +57,7 @@ public final class EphemeralDisk<Base: BlockDevice>: BlockDevice {
     public func flush() throws(Failure) {}
 
     public func close() throws(Failure) {
-        defer { try? scratch.close() }
+        try scratch.close()
         try base.close()
     }
 
@@ -66,10 +66,10 @@ public final class EphemeralDisk<Base: BlockDevice>: BlockDevice {
     private func change(_ range: SectorRange, _ body: () throws(Failure) -> Void) throws(Failure) {
         guard !range.isEmpty else { return }
         let first = block(of: range.start), last = block(of: range.end - 1)
-        if range.start % UInt64(sectorsPerBlock) != 0 { try copyUp(first) }
-        if range.end % UInt64(sectorsPerBlock) != 0, range.end != sectorCount, first != last || range.start % UInt64(sectorsPerBlock) == 0 {
-            try copyUp(last)
-        }
+        let splitsFirst = range.start % UInt64(sectorsPerBlock) != 0
+        let splitsLast = range.end % UInt64(sectorsPerBlock) != 0 && range.end != sectorCount
+        if splitsFirst { try copyUp(first) }
+        if splitsLast, !(splitsFirst && first == last) { try copyUp(last) }
         try body()
         changed.insert(first...last)
     }
@@ -82,7 +82,7 @@ public final class EphemeralDisk<Base: BlockDevice>: BlockDevice {
         var span = bytes.mutableSpan
         // The bytes of initialised integers; the disk's last block may be short.
         var all = unsafe span.mutableBytes
-        var part = all.extracting(first: Int(min(UInt64(sectorsPerBlock), sectorCount - start)) * sectorSize)
+        var part = all._mutatingExtracting(first: Int(min(UInt64(sectorsPerBlock), sectorCount - start)) * sectorSize)
         try base.read(at: start, into: &part)
         try scratch.write(at: start * UInt64(sectorSize), part.bytes)
     }

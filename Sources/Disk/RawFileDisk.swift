@@ -10,6 +10,7 @@ public final class RawFileDisk: BlockDevice {
     /// The first failure to make writes durable. The system forgets it once told, and may have dropped what it could
     /// not write: no later flush can be trusted.
     private var syncFailure: Failure?
+    private var isClosed = false
 
     /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
     /// `readOnly` is false; `.usage` when it is no file or block device, or its size no positive multiple of 512.
@@ -66,10 +67,15 @@ public final class RawFileDisk: BlockDevice {
     }
 
     public func close() throws(Failure) {
-        guard !closed else { return }
-        closed = true
-        defer { try? file.close() }
-        try flush()
+        guard !isClosed else { return }
+        isClosed = true
+        do {
+            try flush()
+        } catch {
+            // The lock has to go, and the first failure is the one to tell.
+            try? file.close()
+            throw error
+        }
+        try file.close()
     }
-    private var closed = false
 }

@@ -1,4 +1,5 @@
 import Blkif
+import TestSupport
 import Testing
 
 /// The same life of a ring, led by Xen's macros and by ours in every pairing, leaves the same bytes and asks for the

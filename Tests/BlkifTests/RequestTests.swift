@@ -1,5 +1,6 @@
 import Blkif
 import BlockModel
+import TestSupport
 import Testing
 
 @Suite struct RequestTests {

@@ -1,6 +1,7 @@
 import Blkif
 import BlockModel
 import Glibc
+import TestSupport
 
 /// Page-aligned memory that both ends of a ring share, full of `filling` at first.
 @safe final class RingMemory: @unchecked Sendable {
@@ -37,20 +38,6 @@ import Glibc
         for offset in [0, 8] { store(index, at: offset) }
         for offset in [4, 12] { store(index &+ 1, at: offset) }
         for offset in 16..<64 { self[offset] = 0 }
-    }
-}
-
-/// SplitMix64: the same numbers for the same seed everywhere.
-struct SeededGenerator: RandomNumberGenerator {
-    private var state: UInt64
-    init(seed: UInt64) { state = seed }
-
-    mutating func next() -> UInt64 {
-        state &+= 0x9E37_79B9_7F4A_7C15
-        var z = state
-        z = (z ^ (z >> 30)) &* 0xBF58_476D_1CE4_E5B9
-        z = (z ^ (z >> 27)) &* 0x94D0_49BB_1331_11EB
-        return z ^ (z >> 31)
     }
 }
 
