@@ -61,10 +61,12 @@ let package = Package(
             name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
 
-        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel"], swiftSettings: strict),
         .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
         .testTarget(
             name: "ServeTests", dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel"],
             swiftSettings: strict),
+        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
+        .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
+        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),
     ]
 )

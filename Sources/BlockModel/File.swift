@@ -211,7 +211,7 @@ public struct File: ~Copyable, Sendable {
     }
 
     /// fallocate(2), PUNCH_HOLE | KEEP_SIZE: the range reads as zeros and gives its whole filesystem blocks back.
-    /// False: the filesystem or the device can't, and nothing has changed.
+    /// False: the filesystem or the device can't, or not at such an offset, and nothing has changed.
     public func punchHole(at offset: UInt64, count: UInt64) throws(Failure) -> Bool {
         guard count > 0 else { return true }
         guard let length = Int(exactly: count) else {
@@ -220,10 +220,39 @@ public struct File: ~Copyable, Sendable {
         let start = try position("punch a hole in", offset, length)
         while clinux_punch_hole(descriptor, start, off_t(length)) != 0 {
             let code = errno
-            if code == EOPNOTSUPP || code == ENOSYS || code == ENODEV { return false }
+            // EINVAL: `position` has checked the range, so it is the alignment that a block device wants.
+            if code == EOPNOTSUPP || code == ENOSYS || code == ENODEV || code == EINVAL { return false }
             guard code == EINTR else { throw Failure(systemCall: "punch a hole in", path, errno: code) }
         }
         return true
+    }
+
+    /// Makes the range read as zeros: by `punchHole`, or by writing them, 64 KiB at a time, where that can't be.
+    public func zero(at offset: UInt64, count: UInt64) throws(Failure) {
+        guard try !punchHole(at: offset, count: count) else { return }
+        let zeros = [UInt8](repeating: 0, count: 65536)
+        var done: UInt64 = 0
+        while done < count {
+            let part = min(count - done, UInt64(zeros.count))
+            // The bytes of initialised integers.
+            unsafe try write(at: offset + done, zeros.span.bytes.extracting(first: Int(part)))
+            done += part
+        }
+    }
+
+    /// What a path may lead to.
+    public enum Kind: Sendable { case regular, blockDevice, directory, other }
+
+    /// `st_mode` of fstat(2).
+    public func kind() throws(Failure) -> Kind {
+        var status = stat()
+        try check(unsafe fstat(descriptor, &status), "find out what is")
+        return switch status.st_mode & S_IFMT {
+        case S_IFREG: .regular
+        case S_IFBLK: .blockDevice
+        case S_IFDIR: .directory
+        default: .other
+        }
     }
 
     // MARK: Locks

@@ -5,6 +5,11 @@ public struct Domain: Equatable, Sendable {
     public let id: DomainID
     /// Its name, or `domain N` when it has none.
     public let name: String
+
+    public init(id: DomainID, name: String) {
+        self.id = id
+        self.name = name
+    }
 }
 
 extension Xenstore {

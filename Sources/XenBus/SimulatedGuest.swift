@@ -16,15 +16,15 @@ import Glibc
         xen = try SimulatedXen(machine, domain: id)
     }
 
-    /// Takes a page of zeros. Pages are never given back: machines are short-lived.
-    public func allocatePage() throws(Failure) -> SimulatedPage {
-        let page: Int? = machine.state.withLock { state in
-            guard state.nextPage < machine.pageLimit else { return nil }
-            state.nextPage += 1
-            return state.nextPage - 1
+    /// Takes pages of zeros, one after the other in memory. They are never given back: machines are short-lived.
+    public func allocatePages(_ count: Int) throws(Failure) -> [SimulatedPage] {
+        let first: Int? = machine.state.withLock { state in
+            guard state.nextPage + count <= machine.pageLimit else { return nil }
+            state.nextPage += count
+            return state.nextPage - count
         }
-        guard let page else { throw Failure(.noSpace, "page of a simulated guest", "all \(machine.pageLimit) are taken") }
-        return SimulatedPage(number: page, machine: machine)
+        guard let first else { throw Failure(.noSpace, "pages of a simulated guest", "all \(machine.pageLimit) are taken") }
+        return (first..<first + count).map { SimulatedPage(number: $0, machine: machine) }
     }
 
     /// Lets `domain` read and write a page.

@@ -14,7 +14,7 @@ import XenBus
     }
 
     @Test func mappedPagesAreTheGuestsOneAfterTheOther() throws {
-        let pages = [try guest.allocatePage(), try guest.allocatePage(), try guest.allocatePage()]
+        let pages = try guest.allocatePages(3)
         do {
             let mapping = try GrantMapping(xen, domain: 7, references: [guest.grant(pages[2]), guest.grant(pages[0])])
             #expect(mapping.byteCount == 8192)
@@ -31,7 +31,7 @@ import XenBus
     }
 
     @Test func onlyGrantsToUsCanBeMapped() throws {
-        let page = try guest.allocatePage()
+        let page = try guest.allocatePages(1)[0]
         let revoked = guest.grant(page)
         guest.revoke(revoked)
         for (domain, reference) in [(7, 999), (7, revoked), (7, guest.grant(page, to: 3)), (9, 8)] as [(DomainID, GrantReference)] {
@@ -41,7 +41,7 @@ import XenBus
     }
 
     @Test func copiesSucceedOrFailOneByOne() throws {
-        let page = try guest.allocatePage(), taken = try guest.allocatePage()
+        let pages = try guest.allocatePages(2), page = pages[0], taken = pages[1]
         let reference = guest.grant(page), revoked = guest.grant(taken)
         guest.revoke(revoked)
         unsafe page.pointer.storeBytes(of: 0x5566_7788, toByteOffset: 512, as: UInt32.self)
@@ -67,7 +67,7 @@ import XenBus
     }
 
     @Test func aCopyBeyondItsPageFailsTheCall() throws {
-        let reference = guest.grant(try guest.allocatePage())
+        let reference = guest.grant(try guest.allocatePages(1)[0])
         let local = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
         defer { unsafe local.deallocate() }
         var batch = GrantCopyBatch(capacity: 1)
