@@ -77,7 +77,7 @@ public struct BackRing: ~Copyable {
     @discardableResult
     public mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
         guard unanswered > 0 else { return false }
-        var copy = SlotBytes(repeating: 0)
+        var copy = Response.Bytes(repeating: 0)
         var span = copy.mutableSpan
         var bytes = unsafe span.mutableBytes
         Response(id: id, rawOperation: rawOperation, rawStatus: status.rawValue).store(into: &bytes)
