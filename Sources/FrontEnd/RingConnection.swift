@@ -4,13 +4,14 @@ public import XenBus
 
 /// A front end's ring, granted to domain 0, and its event channel.
 public final class RingConnection {
+    public let pages: [SimulatedPage]
     public let references: [GrantReference]
     public let port: EventPort
     public var ring: FrontRing
     private let guest: SimulatedGuest
 
     init(_ guest: SimulatedGuest, abi: ABI, ringOrder: Int) throws(Failure) {
-        let pages = try guest.allocatePages(1 << ringOrder)
+        pages = try guest.allocatePages(1 << ringOrder)
         references = pages.map { guest.grant($0) }
         port = try guest.xen.openPort(to: 0)
         ring = unsafe try FrontRing(page: pages[0].pointer, byteCount: pages.count * xenPageSize, abi: abi)

@@ -161,6 +161,24 @@ public final class SimulatedFrontEnd {
     /// Number of requests that the back end has not answered.
     public var underWayCount: Int { underWay.count }
 
+    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave; nothing else
+    /// may be under way, and nothing else follows on this connection.
+    public func exchange(_ requests: [Request]) throws(Failure) -> [Response] {
+        guard let connection else { return [] }
+        for request in requests where !connection.ring.post(request) {
+            throw Failure(.usage, "front end", "no room on the ring")
+        }
+        if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
+        var responses: [Response] = []
+        try wait("\(requests.count) responses") { () throws(Failure) in
+            repeat {
+                while let response = try connection.ring.nextResponse() { responses.append(response) }
+            } while try connection.ring.finalCheckForResponses()
+            return responses.count >= requests.count
+        }
+        return responses
+    }
+
     // MARK: Requests
 
     private func split(_ operation: DiskOperation, _ index: Int) {
