@@ -30,24 +30,6 @@ import XenBus
     private var copiesOut: GrantCopyBatch
     private var jobs: [Job] = []
 
-    /// A request of the current batch, checked.
-    private struct Job {
-        let id: UInt64
-        let rawOperation: UInt8
-        /// What to do; nil for a request that has its status already.
-        var operation: Operation?
-        let sector: UInt64
-        let sectorCount: UInt64
-        /// Where its data is staged.
-        var offset = 0
-        /// Its copies among those in or out.
-        var copies = 0..<0
-        var status = Status.okay
-
-        /// Bytes staged.
-        var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
-    }
-
     /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
     init(_ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool) throws(Failure) {
         let mapping = try GrantMapping(host, domain: domain, references: offer.references)
@@ -270,6 +252,24 @@ import XenBus
         }
         try channel.notify()
     }
+}
+
+/// A request of the current batch, checked.
+private struct Job {
+    let id: UInt64
+    let rawOperation: UInt8
+    /// What to do; nil for a request that has its status already.
+    var operation: Operation?
+    let sector: UInt64
+    let sectorCount: UInt64
+    /// Where its data is staged.
+    var offset = 0
+    /// Its copies among those in or out.
+    var copies = 0..<0
+    var status = Status.okay
+
+    /// Bytes staged.
+    var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
 }
 
 /// Bytes of the largest request without indirect segments.

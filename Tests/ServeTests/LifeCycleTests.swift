@@ -128,6 +128,19 @@ import XenBus
         #expect(served.isLetGo)
     }
 
+    @Test func thatTheGuestTakesLongIsSaid() throws {
+        var configuration = served.configuration()
+        configuration.patience = .milliseconds(20)
+        try start(configuration)
+        try served.frontEnd.connect()
+        served.stop.send()
+        try served.frontEnd.waitForBackend(5)
+        for _ in 0..<1000 where !served.log.contains("has not let go of xvdb") { usleep(2000) }
+        #expect(served.log.contains("has not let go of xvdb"))
+        try served.frontEnd.letGo()
+        #expect(try served.join() == .unplugged)
+    }
+
     @Test(arguments: [1, 6])
     func aGuestThatHasNothingOpenIsNotWaitedFor(state: Int) throws {
         try start()
