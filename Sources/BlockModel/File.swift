@@ -89,6 +89,37 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
+    /// read(2) from a pipe until `buffer` is full or the stream ends; the number of bytes read.
+    /// - Throws: `.interrupted` when a signal came that somebody handles.
+    public func readNext(into buffer: inout MutableRawSpan) throws(Failure) -> Int {
+        // As in `read(at:into:)`.
+        unsafe try buffer.withUnsafeMutableBytes { (bytes) throws(Failure) -> Int in
+            guard let base = bytes.baseAddress else { return 0 }
+            var done = 0
+            while done < bytes.count {
+                let count = unsafe Glibc.read(descriptor, base + done, bytes.count - done)
+                if count == 0 { break }
+                if count < 0, errno == EINTR { throw Failure(.interrupted, "read \(path)", "interrupted") }
+                try advance(&done, count, "read")
+            }
+            return done
+        }
+    }
+
+    /// write(2) of all `bytes` to a pipe.
+    /// - Throws: `.interrupted` when a signal came that somebody handles.
+    public func writeNext(_ bytes: RawSpan) throws(Failure) {
+        unsafe try bytes.withUnsafeBytes { (bytes) throws(Failure) in
+            guard let base = bytes.baseAddress else { return }
+            var done = 0
+            while done < bytes.count {
+                let count = unsafe Glibc.write(descriptor, base + done, bytes.count - done)
+                if count < 0, errno == EINTR { throw Failure(.interrupted, "write \(path)", "interrupted") }
+                try advance(&done, count, "write")
+            }
+        }
+    }
+
     /// pwritev(2) of `header` and, right behind it, `body`: one call, so that a record needs no assembling.
     public func writeGather(at offset: UInt64, header: RawSpan, body: RawSpan) throws(Failure) {
         let total = header.byteCount + body.byteCount
@@ -146,8 +177,41 @@ public struct File: ~Copyable, Sendable {
         return UInt64(max(0, status.st_blocks)) * 512
     }
 
+    /// Whether the file has offsets at all; a pipe has none: lseek(2).
+    public func isSeekable() throws(Failure) -> Bool {
+        if lseek(descriptor, 0, SEEK_CUR) >= 0 { return true }
+        let code = errno
+        guard code == ESPIPE else { throw Failure(systemCall: "seek in", path, errno: code) }
+        return false
+    }
+
+    /// Whether `path` is a regular file, or nothing yet: stat(2).
+    public static func isMissingOrRegular(_ path: String) throws(Failure) -> Bool {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else {
+            let code = errno
+            guard code == ENOENT else { throw Failure(systemCall: "look at", path, errno: code) }
+            return true
+        }
+        return status.st_mode & S_IFMT == S_IFREG
+    }
+
+    /// The next run of data at `offset` or after it, as the filesystem keeps it: lseek(2), `SEEK_DATA` and
+    /// `SEEK_HOLE`. Nil: none up to the end.
+    public func nextData(at offset: UInt64) throws(Failure) -> Range<UInt64>? {
+        let start = lseek(descriptor, try position("look for data in", offset, 0), clinux_seek_data)
+        if start < 0 {
+            let code = errno
+            if code == ENXIO { return nil }
+            throw Failure(systemCall: "look for data in", path, errno: code)
+        }
+        let end = lseek(descriptor, start, clinux_seek_hole)
+        guard end > start else { throw Failure(systemCall: "look for holes in", path, errno: errno) }
+        return UInt64(start)..<UInt64(end)
+    }
+
     /// fallocate(2), PUNCH_HOLE | KEEP_SIZE: the range reads as zeros and gives its whole filesystem blocks back.
-    /// False: the filesystem or the device can't, and nothing has changed.
+    /// False: the filesystem or the device can't, or not at such an offset, and nothing has changed.
     public func punchHole(at offset: UInt64, count: UInt64) throws(Failure) -> Bool {
         guard count > 0 else { return true }
         guard let length = Int(exactly: count) else {
@@ -156,10 +220,39 @@ public struct File: ~Copyable, Sendable {
         let start = try position("punch a hole in", offset, length)
         while clinux_punch_hole(descriptor, start, off_t(length)) != 0 {
             let code = errno
-            if code == EOPNOTSUPP || code == ENOSYS || code == ENODEV { return false }
+            // EINVAL: `position` has checked the range, so it is the alignment that a block device wants.
+            if code == EOPNOTSUPP || code == ENOSYS || code == ENODEV || code == EINVAL { return false }
             guard code == EINTR else { throw Failure(systemCall: "punch a hole in", path, errno: code) }
         }
         return true
+    }
+
+    /// Makes the range read as zeros: by `punchHole`, or by writing them, 64 KiB at a time, where that can't be.
+    public func zero(at offset: UInt64, count: UInt64) throws(Failure) {
+        guard try !punchHole(at: offset, count: count) else { return }
+        let zeros = [UInt8](repeating: 0, count: 65536)
+        var done: UInt64 = 0
+        while done < count {
+            let part = min(count - done, UInt64(zeros.count))
+            // The bytes of initialised integers.
+            unsafe try write(at: offset + done, zeros.span.bytes.extracting(first: Int(part)))
+            done += part
+        }
+    }
+
+    /// What a path may lead to.
+    public enum Kind: Sendable { case regular, blockDevice, directory, other }
+
+    /// `st_mode` of fstat(2).
+    public func kind() throws(Failure) -> Kind {
+        var status = stat()
+        try check(unsafe fstat(descriptor, &status), "find out what is")
+        return switch status.st_mode & S_IFMT {
+        case S_IFREG: .regular
+        case S_IFBLK: .blockDevice
+        case S_IFDIR: .directory
+        default: .other
+        }
     }
 
     // MARK: Locks
@@ -171,6 +264,19 @@ public struct File: ~Copyable, Sendable {
         let code = errno
         if code == EAGAIN || code == EACCES { return false }
         throw Failure(systemCall: "lock", path, errno: code)
+    }
+
+    /// Lets go of the lock.
+    public func unlock() throws(Failure) {
+        if clinux_unlock(descriptor) != 0 { throw Failure(systemCall: "unlock", path, errno: errno) }
+    }
+
+    /// Whether another opening of the file holds a lock of either kind: fcntl(2), `F_OFD_GETLK`. Takes no lock itself,
+    /// so that a look is never in a writer's way.
+    public func isLockedElsewhere() throws(Failure) -> Bool {
+        let answer = clinux_is_locked(descriptor)
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: errno) }
+        return answer == 1
     }
 
     // MARK: Helpers

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -28,4 +29,26 @@ int clinux_open_temporary(const char *directory) {
     descriptor = mkostemp(path, O_CLOEXEC);
     if (descriptor >= 0) unlink(path);
     return descriptor;
+}
+
+int clinux_is_locked(int descriptor)
+{
+    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
+    if (fcntl(descriptor, F_OFD_GETLK, &range) != 0)
+        return -1;
+    return range.l_type != F_UNLCK;
+}
+
+int clinux_unlock(int descriptor)
+{
+    struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
+    return fcntl(descriptor, F_OFD_SETLK, &whole);
+}
+
+const int clinux_seek_data = SEEK_DATA, clinux_seek_hole = SEEK_HOLE;
+
+void clinux_tune_allocator(int mmap_threshold, int trim_threshold)
+{
+    mallopt(M_MMAP_THRESHOLD, mmap_threshold);
+    mallopt(M_TRIM_THRESHOLD, trim_threshold);
 }

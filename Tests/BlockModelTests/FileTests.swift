@@ -1,6 +1,6 @@
-import Glibc
-import Testing
 import BlockModel
+import TestSupport
+import Testing
 
 @Suite struct FileTests {
     static let scratch = "/tmp"
@@ -51,10 +51,23 @@ import BlockModel
         #expect(try file.size() == 5)
     }
 
+    @Test func zeroedRangesReadAsZeros() throws {
+        let file = try File(temporaryIn: Self.scratch)
+        unsafe try file.write(at: 0, [UInt8](repeating: 7, count: 300_000).span.bytes)
+        try file.zero(at: 100, count: 200_000)
+        #expect(try contents(file, at: 99, count: 200_002) == [7] + [UInt8](repeating: 0, count: 200_000) + [7])
+    }
+
+    @Test func kinds() throws {
+        #expect(try File(path: "/tmp").kind() == .directory)
+        #expect(try File(path: "/dev/null").kind() == .other)
+        #expect(try File(temporaryIn: Self.scratch).kind() == .regular)
+    }
+
     @Test func locksExcludeWriters() throws {
-        let path = "\(Self.scratch)/dedupdisk-file-test-\(UInt64.random(in: 0 ... .max))"
+        let directory = try ScratchDirectory()
+        let path = directory.path + "/file"
         var first = try File(path: path, options: [.write, .create, .exclusive])
-        defer { removeFile(path) }
         let second = try File(path: path, options: .write)
         let third = try File(path: path)
         #expect(try first.tryLock(exclusive: true))
@@ -100,5 +113,3 @@ import BlockModel
     }
 }
 
-
-private func removeFile(_ path: String) { unsafe _ = unlink(path) }
