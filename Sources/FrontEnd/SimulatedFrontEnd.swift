@@ -18,6 +18,11 @@ public final class SimulatedFrontEnd {
     public private(set) var connection: RingConnection?
     private var slots: [Slot] = []
     private var freeSlots: [Int] = []
+    /// Most segments of the requests to come: with more than 11, they are indirect ones.
+    public var maximumSegments = maximumDirectSegments {
+        didSet { maximumSegments = min(max(1, maximumSegments), Slot.pageCount) }
+    }
+
     private var queue: [Part] = []
     private var underWay: [UInt64: (slot: Int, part: Part)] = [:]
     private var completions: [Completion] = []
@@ -161,8 +166,8 @@ public final class SimulatedFrontEnd {
     /// Number of requests that the back end has not answered.
     public var underWayCount: Int { underWay.count }
 
-    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave; nothing else
-    /// may be under way, and nothing else follows on this connection.
+    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
+    /// may be under way, and no operation may follow on this connection.
     public func exchange(_ requests: [Request]) throws(Failure) -> [Response] {
         guard let connection else { return [] }
         for request in requests where !connection.ring.post(request) {
@@ -202,7 +207,9 @@ public final class SimulatedFrontEnd {
     }
 
     private func split(_ operation: Blkif.Operation, _ sector: UInt64, _ byteCount: Int, _ data: [UInt8], _ index: Int) {
-        let largest = maximumDirectSegments * layout.sectorCount * sectorSize
+        // A barrier has no indirect form.
+        let segments = operation == .barrier ? maximumDirectSegments : maximumSegments
+        let largest = segments * layout.sectorCount * sectorSize
         var request = Request()
         request.rawOperation = operation.rawValue
         for offset in stride(from: 0, to: byteCount, by: largest) {

@@ -54,9 +54,15 @@ import XenBus
         var secureDiscard = request(5)
         secureDiscard.discardSectorCount = 8
         secureDiscard.discardFlag = 1
-        var indirect = request(6)
-        indirect.rawInnerOperation = 1
-        indirect.indirectSegmentCount = 20
+        let segments = try served.guest.allocatePages(1)[0]
+        func indirect(_ operation: UInt8, sector: UInt64 = 0, _ list: [Segment], count: UInt16? = nil, granted: Bool = true) -> Request {
+            var indirect = request(operation, sector: sector)
+            // One page for all of them: they differ in what their slots say.
+            indirect.makeIndirect(list, in: segments, granted ? served.guest.grant(segments) : 54321)
+            if let count { indirect.indirectSegmentCount = count }
+            return indirect
+        }
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7)
         let cases: [(Request, Int16)] = [
             (request(0, count: 0), -1), (request(1, count: 0), -1), (request(1, [(good, 0, 7)], count: 12), -1),
             (request(1, [(good, 0, 7)], count: 255), -1), (request(1, [(good, 5, 4)]), -1), (request(1, [(good, 0, 8)]), -1),
@@ -64,22 +70,52 @@ import XenBus
             (request(1, [(12345, 0, 7)]), -1), (request(0, [(12345, 0, 7)]), -1), (request(0, [(good, 0, 7), (0, 0, 7)]), -1),
             (request(1, sector: 993, [(good, 0, 7)]), -1), (request(0, sector: .max, [(good, 0, 7)]), -1),
             (request(0, sector: .max - 6, [(good, 0, 7)]), -1), (request(3, sector: 1000, [(good, 0, 7)]), -1),
-            (request(2, [(12345, 0, 7)]), -1), (discard, -1), (hugeDiscard, -1), (secureDiscard, -2), (indirect, -2),
+            (request(2, [(12345, 0, 7)]), -1), (discard, -1), (hugeDiscard, -1), (secureDiscard, -2),
+            (indirect(1, [whole], count: 0), -1), (indirect(1, [whole], count: 257), -1), (indirect(1, [whole], count: 65535), -1),
+            (indirect(1, [whole], granted: false), -1), (indirect(1, sector: 1000, [whole]), -1), (indirect(1, sector: .max, [whole]), -1),
+            (indirect(3, [whole]), -1), (indirect(5, [whole]), -1), (indirect(6, [whole]), -1), (indirect(1, sector: 993, [whole]), -1),
+
             (request(4), -2), (request(7), -2), (request(255, count: 255), -2),
             (request(1, sector: 992, [(good, 0, 7)]), 0), (request(0, [(good, 7, 7)]), 0), (request(3), 0), (request(2), 0),
         ]
-        // All at once, and each with another id.
         var requests: [Request] = []
         for (index, (request, _)) in cases.enumerated() {
             var request = request
             request.id = UInt64(index) << 40 | 3
             requests.append(request)
         }
-        let responses = try served.frontEnd.exchange(requests)
+        // As many as the ring has room for, then the rest.
+        let responses = try served.frontEnd.exchange(Array(requests[..<32])) + served.frontEnd.exchange(Array(requests[32...]))
         for (index, (response, (request, status))) in zip(responses, cases).enumerated() {
             #expect(response == Response(id: UInt64(index) << 40 | 3, rawOperation: request.responseOperation, rawStatus: status), "\(index)")
         }
         // Nothing was written but what was right.
+        #expect(disk.bytes.allSatisfy { $0 == 0 })
+        try isStillServed()
+    }
+
+    @Test func badSegmentsOfIndirectRequestsFailThem() throws {
+        try served.frontEnd.connect()
+        let good = try page()
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7)
+        let bad = [
+            Segment(gref: good, firstSector: 0, lastSector: 8), Segment(gref: good, firstSector: 7, lastSector: 6),
+            Segment(gref: good, firstSector: 255, lastSector: 255), Segment(gref: 54321, firstSector: 0, lastSector: 7),
+        ]
+        var requests: [Request] = []
+        for (index, segment) in (bad + [whole]).enumerated() {
+            let page = try served.guest.allocatePages(1)[0]
+            var write = request(UInt8(index % 2), id: UInt64(index))
+            write.makeIndirect(Array(repeating: whole, count: 12) + [segment], in: page, served.guest.grant(page))
+            requests.append(write)
+        }
+        // More than the disk has.
+        let page = try served.guest.allocatePages(1)[0]
+        var write = request(1, id: 5)
+        write.makeIndirect(Array(repeating: whole, count: 256), in: page, served.guest.grant(page))
+        let responses = try served.frontEnd.exchange(requests + [write])
+        #expect(responses.map(\.rawStatus) == [-1, -1, -1, -1, 0, -1])
+        #expect(responses.map(\.rawOperation) == [0, 1, 0, 1, 0, 1])
         #expect(disk.bytes.allSatisfy { $0 == 0 })
         try isStillServed()
     }

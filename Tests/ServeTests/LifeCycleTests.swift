@@ -27,7 +27,7 @@ import XenBus
         let expected = [
             "sectors": "1000", "sector-size": "512", "physical-sector-size": "4096", "info": "0", "mode": "w", "online": "1",
             "feature-flush-cache": "1", "feature-barrier": "1", "feature-discard": "1", "discard-granularity": "4096",
-            "discard-alignment": "0", "discard-secure": "0", "multi-queue-max-queues": "1", "max-ring-page-order": "4",
+            "feature-max-indirect-segments": "256", "discard-alignment": "0", "discard-secure": "0", "multi-queue-max-queues": "1", "max-ring-page-order": "4",
         ]
         for (key, value) in expected { #expect(try served.frontEnd.backendValue(key) == value, "\(key)") }
         #expect(try served.frontEnd.backendValue("feature-persistent") == nil)

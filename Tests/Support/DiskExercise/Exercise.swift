@@ -73,6 +73,7 @@ private struct Exercise {
         frontEnd.layout = SegmentLayout(
             firstSector: Int.random(in: 0..<8, using: &random), sectorCount: Int.random(in: 1...8, using: &random))
         if Bool.random(using: &random) { frontEnd.layout = .pages }
+        frontEnd.maximumSegments = Bool.random(using: &random) ? 11 : Int.random(in: 1...32, using: &random)
         let before = model
         var operations: [DiskOperation] = []
         var expected: [[UInt8]] = []
