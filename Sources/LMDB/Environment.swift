@@ -34,26 +34,22 @@ public final class Environment: @unchecked Sendable {
         var created: OpaquePointer?
         guard unsafe mdb_env_create(&created) == 0, let created = unsafe created else { throw Failure(.system, path, "LMDB gave no environment") }
         unsafe handle = created
-        do throws(Failure) {
-            try unsafe check(mdb_env_set_mapsize(handle, mapBytes), "map \(path)")
-            try unsafe check(mdb_env_set_maxdbs(handle, MDB_dbi(tables)), "open \(path)")
-            try unsafe check(mdb_env_set_maxreaders(handle, 1022), "open \(path)")
-            // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
-            try unsafe check(mdb_env_set_assert(handle) { _, message in
-                let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
-                let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
-                _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
-                _exit(3)
-            }, "open \(path)")
-            // No thread-local readers: a read transaction belongs to who holds it.
-            try unsafe check(mdb_env_open(handle, path, UInt32(MDB_NOTLS), 0o600), "open \(path)")
-            try refuseShortFile(file)
-            var dead: Int32 = 0
-            try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
-        } catch {
-            unsafe mdb_env_close(handle)
-            throw error
-        }
+        // A throw from here on runs the deinitialiser, which closes the environment.
+        try unsafe check(mdb_env_set_mapsize(handle, mapBytes), "map \(path)")
+        try unsafe check(mdb_env_set_maxdbs(handle, MDB_dbi(tables)), "open \(path)")
+        try unsafe check(mdb_env_set_maxreaders(handle, 1022), "open \(path)")
+        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
+        try unsafe check(mdb_env_set_assert(handle) { _, message in
+            let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
+            let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
+            _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
+            _exit(3)
+        }, "open \(path)")
+        // No thread-local readers: a read transaction belongs to who holds it.
+        try unsafe check(mdb_env_open(handle, path, UInt32(MDB_NOTLS), 0o600), "open \(path)")
+        try refuseShortFile(file)
+        var dead: Int32 = 0
+        try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
     }
 
     deinit { unsafe mdb_env_close(handle) }
