@@ -36,10 +36,10 @@ public final class Store: Sendable {
     /// - Parameter creating: make it when there is none; its directory must then be missing or empty.
     /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one.
     public init(path: String, creating: Bool = false) throws(Failure) {
-        let exists = unsafe access(path + "/meta/data.mdb", F_OK) == 0
+        let exists = try Self.exists(path + "/meta/data.mdb", of: path)
         if !exists {
             guard creating else {
-                throw Failure(.notFound, "store \(path)", unsafe access(path, F_OK) == 0 ? "not a store" : "there is none",
+                throw Failure(.notFound, "store \(path)", try Self.exists(path, of: path) ? "not a store" : "there is none",
                     remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
             }
             try Self.prepareDirectory(path)
@@ -59,6 +59,14 @@ public final class Store: Sendable {
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
         storeID = try Self.identity(fresh, meta, tables.store, packs, packTables.store)
         if fresh { refillReserve() }
+    }
+
+    /// Whether there is something at `file`: access(2). What may not be looked at is not taken for missing.
+    private static func exists(_ file: String, of path: String) throws(Failure) -> Bool {
+        guard unsafe access(file, F_OK) != 0 else { return true }
+        let code = errno
+        guard code == ENOENT || code == ENOTDIR else { throw Failure(systemCall: "open store", path, errno: code) }
+        return false
     }
 
     /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
