@@ -63,7 +63,7 @@ import Testing
     @Test(arguments: ["3x", "0", "100", "200T", "-5", "1e3", "", "99999999999999999999", "1.5", "513", "."])
     func wrongSizes(size: String) throws {
         let outcome = try tool.run("create", "d", "--size=\(size)")
-        tool.expectFailure(outcome, status: 64, naming: [size.isEmpty ? "size" : size])
+        tool.expectFailure(outcome, status: 64, naming: ["size"], remedy: false)
         #expect(unsafe access(tool.store + "/journals/1", F_OK) != 0)
     }
 
@@ -78,7 +78,7 @@ import Testing
     func wrongNames(name: String) throws {
         // After "--", so that a name is not taken for an option.
         let outcome = try tool.run("create", "--size", "1M", "--", name)
-        tool.expectFailure(outcome, status: 64)
+        tool.expectFailure(outcome, status: 64, naming: ["name"], remedy: false)
     }
 
     @Test func aDiskInUse() throws {
@@ -167,7 +167,7 @@ import Testing
 
     @Test func importOfWhatIsNoImage() throws {
         try tool.fail("import", tool.path("nothing"), "d", naming: [tool.path("nothing"), "No such file"])
-        try tool.fail("import", tool.scratch.path, "d", remedy: false)
+        try tool.fail("import", tool.scratch.path, "d", naming: ["a directory"])
         try Files.write(tool.path("empty"), [])
         for _ in 0..<2 { #expect(try tool.run("import", tool.path("empty"), "d").status == 64) }
         #expect(try tool.run("import", "-", "d", input: .pipe).status == 64)
