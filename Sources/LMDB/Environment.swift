@@ -60,10 +60,11 @@ public final class Environment: @unchecked Sendable {
         try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
         var status = stat()
         guard unsafe stat(file, &status) == 0 else { throw Failure(.system, file, unsafe String(cString: strerror(errno))) }
-        let needed = unsafe (Int(info.me_last_pgno) + 1) * 4096
+        // In pages, as a damaged number of them may not fit in bytes.
+        let last = unsafe info.me_last_pgno, present = status.st_size / 4096
         // An environment that was never written ends after its two meta pages, or before.
-        if needed > 2 * 4096, Int(status.st_size) < needed {
-            throw Failure(.damage, file, "truncated: \(status.st_size) of \(needed) bytes", remedy: "restore it from a copy")
+        if last >= 2, UInt(present) <= UInt(last) {
+            throw Failure(.damage, file, "truncated: \(present) pages, \(last) is in use", remedy: "restore it from a copy")
         }
     }
 
