@@ -92,6 +92,12 @@ public final class Environment: @unchecked Sendable {
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
+    /// Less than 1 MiB is left where the environment is: statvfs(3).
+    private var isFilesystemFull: Bool {
+        var status = statvfs()
+        return unsafe statvfs(path, &status) == 0 && UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20
+    }
+
     func check(_ result: CInt, _ what: @autoclosure () -> String) throws(Failure) {
         if result != 0 { throw failure(result, what()) }
     }
@@ -102,6 +108,9 @@ public final class Environment: @unchecked Sendable {
         switch result {
         case ENOSPC, EDQUOT:
             return Failure(.noSpace, what, why, remedy: "free some space on the filesystem of \(path)")
+        case EIO where isFilesystemFull:
+            // What LMDB returns when write(2) took a part only (mdb.c, `mdb_page_flush`).
+            return Failure(.noSpace, what, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
         case MDB_MAP_FULL:
             return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_PANIC, MDB_VERSION_MISMATCH:
