@@ -54,7 +54,11 @@ let package = Package(
 
         .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
         .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], swiftSettings: strict),
+        .executableTarget(
+            name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], path: "Tests/Support/CrashWriter",
+            swiftSettings: strict),
+        .testTarget(
+            name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
         .target(

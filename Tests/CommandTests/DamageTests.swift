@@ -36,10 +36,12 @@ import Testing
         try tool.fail("create", "x", "--size", "1M", status: 3, naming: [tool.store])
     }
 
-    @Test(arguments: everyFile, [0, 100, 4096, 8192, 8193, 40960, 100_000]) func aFileThatWasCutShort(part: String, length: Int) throws {
+    @Test(arguments: everyFile, [0, 100, 4096, 8192, 8193, 40960, -4096]) func aFileThatWasCutShort(part: String, length: Int) throws {
         let path = "\(tool.store)/\(part)/data.mdb"
-        try File(path: path, options: [.write]).truncate(to: UInt64(length))
-        for command in ErrorTests.lookers where command.first != "list" || part == "meta" {
+        let file = try File(path: path, options: [.write])
+        let size = try file.size()
+        try file.truncate(to: length < 0 ? size - UInt64(-length) : UInt64(length))
+        for command in ErrorTests.lookers {
             tool.expectFailure(try tool.start(command).wait(), status: 3, naming: [tool.store])
         }
         tool.expectFailure(try tool.run("create", "x", "--size", "1M"), status: 3)

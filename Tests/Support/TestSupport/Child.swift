@@ -73,6 +73,18 @@ public final class Child {
         case .file(let path): unsafe posix_spawn_file_actions_addopen(&actions, 1, path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
         }
         ends.errors = try pipe(to: 2, reading: true)
+        // Threads of a pool block signals, which children inherit.
+        var attributes = posix_spawnattr_t()
+        unsafe posix_spawnattr_init(&attributes)
+        defer { unsafe posix_spawnattr_destroy(&attributes) }
+        var none = sigset_t()
+        var pipes = sigset_t()
+        unsafe sigemptyset(&none)
+        unsafe sigemptyset(&pipes)
+        unsafe sigaddset(&pipes, SIGPIPE)
+        unsafe posix_spawnattr_setsigmask(&attributes, &none)
+        unsafe posix_spawnattr_setsigdefault(&attributes, &pipes)
+        unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         var variables = environment
         for name in ["PATH", "LD_LIBRARY_PATH", "TMPDIR"] where variables[name] == nil {
             if let value = unsafe getenv(name) { variables[name] = unsafe String(cString: value) }
@@ -80,7 +92,7 @@ public final class Child {
         var pid: pid_t = 0
         let code = unsafe Self.withCStrings([executable] + arguments) { arguments in
             unsafe Self.withCStrings(variables.map { "\($0)=\($1)" }) { variables in
-                unsafe posix_spawn(&pid, executable, &actions, nil, arguments, variables)
+                unsafe posix_spawn(&pid, executable, &actions, &attributes, arguments, variables)
             }
         }
         guard code == 0 else {
@@ -158,7 +170,12 @@ public final class Child {
                 break
             }
             for index in 0..<2 where entries[index].revents != 0 {
-                if let bytes = Self.take(from: open[index]) { gathered[index] += bytes } else { open[index] = -1 }
+                guard let bytes = Self.take(from: open[index]) else {
+                    open[index] = -1
+                    continue
+                }
+                // More than a test could want is not kept.
+                if gathered[index].count < 256 << 20 { gathered[index] += bytes }
             }
         }
         var status: Int32 = 0
