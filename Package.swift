@@ -19,22 +19,23 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
-        .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
     ],
     targets: [
         // C libraries, as Debian packages them.
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        // Ours, in C: what Swift can't call by itself.
+        .target(name: "CLinux"),
         .target(
             name: "CXen",
             linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),
 
         // The store and the disks. None of these knows Xen.
-        .target(name: "BlockModel", swiftSettings: strict),
+        .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
-        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel"], swiftSettings: strict),
+        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux"], swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
@@ -48,8 +49,24 @@ let package = Package(
             dependencies: [
                 "Store", "Disk", "Serve", "XenBus", "BlockModel",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
-                .product(name: "Logging", package: "swift-log"),
             ],
             swiftSettings: strict),
+
+        .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
+        .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], swiftSettings: strict),
+        // The guest's side, for tests and benchmarks.
+        .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(
+            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel"],
+            path: "Tests/Support/DiskExercise", swiftSettings: strict),
+
+        .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
+        .testTarget(
+            name: "ServeTests", dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel"],
+            swiftSettings: strict),
+        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
+        .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
+        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),
     ]
 )

@@ -23,3 +23,56 @@ extension MutableRawSpan {
         storeBytes(of: value, toByteOffset: offset, as: Integer.self)
     }
 }
+
+extension MutableRawSpan {
+    /// Copies all of `source` to `offset`.
+    @inline(__always)
+    public mutating func copy(_ source: RawSpan, to offset: Int) {
+        precondition(offset >= 0 && offset <= byteCount - source.byteCount, "copy outside its buffer")
+        unsafe withUnsafeMutableBytes { destination in
+            unsafe source.withUnsafeBytes { source in
+                // An empty buffer may have no address; the bounds were checked.
+                if let from = source.baseAddress, let to = destination.baseAddress {
+                    unsafe (to + offset).copyMemory(from: from, byteCount: source.count)
+                }
+            }
+        }
+    }
+
+    /// Zeros `count` bytes at `offset`.
+    @inline(__always)
+    public mutating func zero(at offset: Int, count: Int) {
+        precondition(offset >= 0 && count >= 0 && offset <= byteCount - count, "zeros outside their buffer")
+        unsafe withUnsafeMutableBytes { bytes in
+            if let start = bytes.baseAddress { unsafe (start + offset).initializeMemory(as: UInt8.self, repeating: 0, count: count) }
+        }
+    }
+}
+
+extension Array where Element: FixedWidthInteger & BitwiseCopyable {
+    /// The elements' bytes. Integers have no padding, so none is uninitialised.
+    public var rawBytes: RawSpan {
+        @_lifetime(borrow self) borrowing get { unsafe span.bytes }
+    }
+}
+
+extension Array where Element == UInt8 {
+    /// `count` zeros, then what `fill` writes over them.
+    public init(count: Int, fill: (inout MutableRawSpan) -> Void) {
+        self.init(repeating: 0, count: count)
+        unsafe withUnsafeMutableBytes { buffer in
+            var bytes = unsafe MutableRawSpan(_unsafeBytes: buffer)
+            fill(&bytes)
+        }
+    }
+
+    /// Lets `body` change the bytes in place.
+    public mutating func withMutableBytes<Result>(_ body: (inout MutableRawSpan) throws(Failure) -> Result) throws(Failure) -> Result {
+        do {
+            return try unsafe withUnsafeMutableBytes { buffer in
+                var bytes = unsafe MutableRawSpan(_unsafeBytes: buffer)
+                return try body(&bytes)
+            }
+        } catch let failure as Failure { throw failure } catch { throw Failure(.system, "a buffer", "\(error)") }
+    }
+}

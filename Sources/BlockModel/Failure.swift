@@ -17,6 +17,8 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case noSpace
         /// What is stored is not what was written.
         case damage
+        /// A signal asked for the end.
+        case interrupted
         /// The request is outside the disk, or the disk is read-only, or the request is malformed.
         case invalidRequest
     }

@@ -1,0 +1,29 @@
+public import BlockModel
+
+/// A disk that accepts and forgets everything, and reads as zeros: for measuring what is above it.
+public final class DiscardDisk: BlockDevice {
+    public let sectorCount: UInt64
+    public var isReadOnly: Bool { false }
+
+    /// `byteCount`: a multiple of 512, else `.usage` is thrown.
+    public init(byteCount: UInt64) throws(Failure) {
+        guard byteCount % UInt64(sectorSize) == 0 else {
+            throw Failure(.usage, "disk of \(byteCount) bytes", "not a multiple of \(sectorSize)", remedy: "round the size")
+        }
+        sectorCount = byteCount / UInt64(sectorSize)
+    }
+
+    public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
+        _ = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
+        buffer.zero(at: 0, count: buffer.byteCount)
+    }
+
+    public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
+        _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
+    }
+
+    public func discard(_ range: SectorRange) throws(Failure) { try checkDiscard(range) }
+
+    public func flush() throws(Failure) {}
+    public func close() throws(Failure) {}
+}

@@ -1,0 +1,141 @@
+public import BlockModel
+public import Store
+
+/// Raw images in and out of a store.
+public enum Image {
+    /// Blocks in one commit of an import, 40 packs' worth: 32 MiB.
+    private static let batchBlocks = 40 * 202
+    private static let chunkBytes = 1 << 20
+
+    /// Stops an import or export: asked between chunks.
+    public typealias ShouldStop = () -> Bool
+    /// Told bytes done, and bytes to do when that is known.
+    public typealias Progress = (UInt64, UInt64?) -> Void
+
+    /// Makes a disk of a raw image. The disk appears when all of it is in; before that, there is none.
+    /// - Parameter sequential: a pipe: read to its end; otherwise a file, whose holes are not read.
+    public static func load(
+        _ source: borrowing File, sequential: Bool, into store: Store, as name: String,
+        shouldStop: ShouldStop, progress: Progress
+    ) throws(Failure) {
+        let size = sequential ? nil : try source.size()
+        // A pipe's length is known at its end; until then the disk is as large as any can be.
+        try store.create(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk, incomplete: true)
+        let lock = try store.lock(name)
+        do throws(Failure) {
+            var loader = try Loader(store: store, name: name, batch: Batch(capacity: batchBlocks))
+            let end = if let size {
+                try loader.loadFile(source, size: size, shouldStop, progress)
+            } else {
+                try loader.loadPipe(source, shouldStop, progress)
+            }
+            try loader.finish()
+            guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
+            try store.complete(name, byteCount: roundUp(end))
+            try store.trim()
+        } catch {
+            try? store.delete(lock)
+            throw error
+        }
+        _ = consume lock
+    }
+
+    private static func roundUp(_ byteCount: UInt64) -> UInt64 {
+        (byteCount + UInt64(sectorSize) - 1) / UInt64(sectorSize) * UInt64(sectorSize)
+    }
+
+    private struct Loader: ~Copyable {
+        let store: Store
+        let name: String
+        let batch: Batch
+        private var chunk = [UInt8](repeating: 0, count: chunkBytes)
+
+        init(store: Store, name: String, batch: Batch) {
+            self.store = store
+            self.name = name
+            self.batch = batch
+        }
+
+        /// Adds a chunk that begins at a block; its last block is filled up with zeros.
+        private mutating func add(_ count: Int, at offset: UInt64) throws(Failure) {
+            for start in stride(from: 0, to: count, by: blockSize) {
+                if batch.isFull { try finish() }
+                let part = min(blockSize, count - start)
+                try batch.append((offset + UInt64(start)) / UInt64(blockSize)) { room in
+                    room.copy(chunk.rawBytes.extracting(start..<start + part), to: 0)
+                    room.zero(at: part, count: blockSize - part)
+                }
+            }
+        }
+
+        mutating func finish() throws(Failure) {
+            if !batch.isEmpty { try store.commit(batch, to: name) }
+            batch.removeAll()
+        }
+
+        mutating func loadFile(_ source: borrowing File, size: UInt64, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+            var offset: UInt64 = 0
+            while offset < size, let data = try source.nextData(at: offset) {
+                offset = max(offset, data.lowerBound / UInt64(blockSize) * UInt64(blockSize))
+                while offset < min(data.upperBound, size) {
+                    if shouldStop() { throw interrupted("import disk \(name)") }
+                    let wanted = Int(min(UInt64(chunkBytes), size - offset))
+                    let got = try chunk.withMutableBytes { (bytes) throws(Failure) in
+                        var room = bytes._mutatingExtracting(0..<wanted)
+                        return try source.read(at: offset, into: &room)
+                    }
+                    guard got == wanted else { throw Failure(.system, "import \(source.path)", "it became shorter while it was read") }
+                    try add(got, at: offset)
+                    offset += UInt64(got)
+                    progress(offset, size)
+                }
+            }
+            progress(size, size)
+            return size
+        }
+
+        mutating func loadPipe(_ source: borrowing File, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+            var offset: UInt64 = 0
+            while true {
+                if shouldStop() { throw interrupted("import disk \(name)") }
+                let got = try chunk.withMutableBytes { (bytes) throws(Failure) in try source.readNext(into: &bytes) }
+                guard got > 0 else { return offset }
+                guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, "import disk \(name)", "the image is larger than 128 TiB") }
+                try add(got, at: offset)
+                offset += UInt64(got)
+                progress(offset, nil)
+            }
+        }
+    }
+
+    static func interrupted(_ what: String) -> Failure { Failure(.interrupted, what, "interrupted", remedy: "nothing was kept") }
+
+    /// Writes a disk as a raw image, each mapped run where it belongs; what is not mapped stays a hole.
+    /// - Parameter sequential: a pipe: holes are written as zeros.
+    public static func save(
+        _ disk: StoreDisk, to target: borrowing File, sequential: Bool, shouldStop: ShouldStop, progress: Progress
+    ) throws(Failure) {
+        let size = disk.byteCount
+        if !sequential { try target.truncate(to: size) }
+        var chunk = [UInt8](repeating: 0, count: chunkBytes)
+        var offset: UInt64 = 0
+        while offset < size {
+            if shouldStop() { throw interrupted("export to \(target.path)") }
+            var count = Int(min(UInt64(chunkBytes), size - offset))
+            if !sequential {
+                guard let run = try disk.nextMapped(at: offset / UInt64(blockSize), limit: UInt64(chunkBytes / blockSize)) else { break }
+                offset = run.lowerBound * UInt64(blockSize)
+                count = Int(min(run.upperBound * UInt64(blockSize), size) - offset)
+            }
+            try chunk.withMutableBytes { (bytes) throws(Failure) in
+                var room = bytes._mutatingExtracting(0..<count)
+                try disk.read(at: offset / UInt64(sectorSize), into: &room)
+                if sequential { try target.writeNext(room.bytes) } else { try target.write(at: offset, room.bytes) }
+            }
+            offset += UInt64(count)
+            progress(offset, size)
+        }
+        progress(size, size)
+        if !sequential { try target.synchronize() }
+    }
+}

@@ -1,0 +1,111 @@
+internal import BlockModel
+internal import Hashing
+internal import Store
+
+/// A disk's journal: writes that were acknowledged and are not in the map yet, in the page cache at once and on
+/// the disk after a flush. A ring of records in one file, each one behind the other, all numbered without a gap:
+///
+///      0  magic             u32   "DDJ1"
+///      4  kind              u32   1 write, 2 discard, 3 skip (the next record is at offset 0)
+///      8  sequence          u64   one more than the record before
+///     16  first block       u64
+///     24  blocks            u64
+///     32  payload checksum  u64   XXH3-64
+///     40  0                       to 55
+///     56  header checksum   u64   XXH3-64 of bytes 0–55, seeded with the journal's id
+///     64  payload                 kind 1: 4096 bytes a block
+///
+/// The map remembers, in the commit that takes records in, the last sequence it holds and where the next record
+/// is. A record is valid when its checksums are right and its sequence is the one expected; the first that is not
+/// ends the journal. Each opening begins a new era of sequences, so that no older record can ever fit behind a
+/// newer one.
+struct Journal: ~Copyable, Sendable {
+    static let magic: UInt32 = 0x314a_4444
+    static let headerSize = 64
+    enum Kind: UInt32 { case write = 1, discard, skip }
+
+    struct Record {
+        let kind: Kind
+        let sequence: UInt64
+        let block: UInt64
+        let blocks: UInt64
+        var payloadBytes: Int { kind == .write ? Int(blocks) * blockSize : 0 }
+        /// Bytes of header and payload.
+        var byteCount: Int { headerSize + payloadBytes }
+    }
+
+    /// Most blocks of one record: 1 MiB.
+    static let maximumBlocks = 256
+
+    let file: File
+    /// Bytes of the ring.
+    let capacity: UInt64
+    private let id: UInt64
+
+    init(_ file: consuming File, id: UInt64, capacity: UInt64) {
+        self.file = file
+        self.id = id
+        self.capacity = capacity
+    }
+
+    /// First sequence of the era after the one that `sequence` belongs to.
+    static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
+
+    /// Where a record of `byteCount` bytes goes when the ring's head is at `head`, and the bytes left unused before it.
+    func place(_ byteCount: Int, head: UInt64) -> (offset: UInt64, skipped: UInt64) {
+        head + UInt64(byteCount) <= capacity ? (head, 0) : (0, capacity - head)
+    }
+
+    /// Writes one record; it survives this process when the call returns.
+    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan) throws(Failure) {
+        let header = [UInt8](count: Self.headerSize) { header in
+            header.store(Self.magic, at: 0)
+            header.store(record.kind.rawValue, at: 4)
+            header.store(record.sequence, at: 8)
+            header.store(record.block, at: 16)
+            header.store(record.blocks, at: 24)
+            header.store(record.kind == .write ? checksum(payload) : 0, at: 32)
+            header.store(checksum(header.bytes.extracting(0..<56), seed: id), at: 56)
+        }
+        try file.writeGather(at: offset, header: header.rawBytes, body: payload)
+    }
+
+    /// Calls `body` with each valid record from `position` on, and the offset of its payload.
+    /// - Returns: the position behind the last.
+    func replay(from position: JournalPosition, _ body: (Record, UInt64) throws(Failure) -> Void) throws(Failure) -> JournalPosition {
+        var position = position
+        var payload = [UInt8](repeating: 0, count: Self.maximumBlocks * blockSize)
+        // Each record takes at least its header, so a ring of `capacity` bytes has no more than this many.
+        for _ in 0...capacity / UInt64(Self.headerSize) {
+            if position.offset + UInt64(Self.headerSize) > capacity { position.offset = 0 }
+            guard let (record, sum) = try header(at: position.offset), record.sequence == position.sequence &+ 1 else { break }
+            if record.kind == .skip {
+                position = JournalPosition(sequence: record.sequence, offset: 0)
+                continue
+            }
+            let start = position.offset + UInt64(Self.headerSize)
+            let isWhole = try payload.withMutableBytes { (bytes) throws(Failure) in
+                var room = bytes._mutatingExtracting(0..<record.payloadBytes)
+                let got = try file.read(at: start, into: &room)
+                return got == record.payloadBytes && (record.kind != .write || checksum(room.bytes) == sum)
+            }
+            guard isWhole else { break }
+            try body(record, start)
+            position = JournalPosition(sequence: record.sequence, offset: position.offset + UInt64(record.byteCount))
+        }
+        return position
+    }
+
+    private func header(at offset: UInt64) throws(Failure) -> (Record, UInt64)? {
+        var bytes = [UInt8](repeating: 0, count: Self.headerSize)
+        let got = try bytes.withMutableBytes { (bytes) throws(Failure) in try file.read(at: offset, into: &bytes) }
+        let span = bytes.rawBytes
+        guard got == Self.headerSize, span.load(at: 0, as: UInt32.self) == Self.magic,
+            span.load(at: 56, as: UInt64.self) == checksum(span.extracting(0..<56), seed: id),
+            let kind = Kind(rawValue: span.load(at: 4))
+        else { return nil }
+        let record = Record(kind: kind, sequence: span.load(at: 8), block: span.load(at: 16), blocks: span.load(at: 24))
+        guard kind != .write || record.blocks <= UInt64(Self.maximumBlocks) else { return nil }
+        return (record, span.load(at: 32))
+    }
+}

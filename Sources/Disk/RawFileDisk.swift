@@ -1,0 +1,81 @@
+public import BlockModel
+
+/// A disk that is a raw image file or a block device: sector n is at byte 512·n.
+///
+/// It is locked for as long as it is open, for one writer or for many readers; QEMU's image locks are respected.
+public final class RawFileDisk: BlockDevice {
+    public let sectorCount: UInt64
+    public let isReadOnly: Bool
+    private var file: File
+    /// The first failure to make writes durable. The system forgets it once told, and may have dropped what it could
+    /// not write: no later flush can be trusted.
+    private var syncFailure: Failure?
+    private var isClosed = false
+
+    /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
+    /// `readOnly` is false; `.usage` when it is no file or block device, or its size no positive multiple of 512.
+    public init(path: String, readOnly: Bool) throws(Failure) {
+        let file = try File(path: path, options: readOnly ? [] : .write)
+        let kind = try file.kind()
+        guard kind == .regular || kind == .blockDevice else {
+            throw Failure(.usage, "open \(path) as a disk", "neither a file nor a block device")
+        }
+        guard try file.tryLock(exclusive: !readOnly) else {
+            throw Failure(.busy, "open \(path) as a disk", "another process has it open",
+                remedy: readOnly ? "wait until it is closed" : "wait until it is closed, or open it read-only")
+        }
+        let byteCount = try file.size()
+        guard byteCount > 0, byteCount % UInt64(sectorSize) == 0 else {
+            throw Failure(.usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
+                remedy: "enlarge it: truncate --size=%\(sectorSize) \(path)")
+        }
+        sectorCount = byteCount / UInt64(sectorSize)
+        isReadOnly = readOnly
+        self.file = file
+    }
+
+    public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
+        let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
+        let wanted = buffer.byteCount
+        guard try file.read(at: range.byteOffset, into: &buffer) == wanted else {
+            throw Failure(.system, "read \(file.path)", "it has become shorter than the disk was when it was opened")
+        }
+    }
+
+    public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
+        try checkWritable("write")
+        let range = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
+        if let syncFailure { throw syncFailure }
+        try file.write(at: range.byteOffset, bytes)
+    }
+
+    public func discard(_ range: SectorRange) throws(Failure) {
+        try checkDiscard(range)
+        if let syncFailure { throw syncFailure }
+        try file.zero(at: range.byteOffset, count: range.byteCount)
+    }
+
+    public func flush() throws(Failure) {
+        if let syncFailure { throw syncFailure }
+        guard !isReadOnly else { return }
+        do {
+            try file.synchronizeData()
+        } catch {
+            syncFailure = error
+            throw error
+        }
+    }
+
+    public func close() throws(Failure) {
+        guard !isClosed else { return }
+        isClosed = true
+        do {
+            try flush()
+        } catch {
+            // The lock has to go, and the first failure is the one to tell.
+            try? file.close()
+            throw error
+        }
+        try file.close()
+    }
+}

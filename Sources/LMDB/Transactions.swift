@@ -1,0 +1,127 @@
+internal import CLMDB
+public import BlockModel
+
+/// A read transaction: one commit's state, unchanged however long it lives. Pages that it sees cannot be reused
+/// meanwhile, so keep it short.
+@safe
+public struct ReadTransaction: ~Copyable {
+    private let environment: Environment
+    private let handle: OpaquePointer
+
+    public init(_ environment: Environment) throws(Failure) {
+        self.environment = environment
+        var begun: OpaquePointer?
+        try unsafe environment.check(
+            mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &begun), "read \(environment.path)")
+        guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
+        unsafe handle = begun
+    }
+
+    deinit { unsafe mdb_txn_abort(handle) }
+
+    public var view: View {
+        @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
+    }
+
+    /// Lets go of the state without giving up the reader's slot (`mdb_txn_reset`); `renew` comes next.
+    public mutating func reset() { unsafe mdb_txn_reset(handle) }
+
+    /// Sees the newest commit (`mdb_txn_renew`).
+    public mutating func renew() throws(Failure) {
+        try unsafe environment.check(mdb_txn_renew(handle), "read \(environment.path)")
+    }
+}
+
+/// The write transaction: there is one at a time, over all processes. Dropped without `commit`, it never was.
+/// It belongs to the thread that began it.
+@safe
+public struct WriteTransaction: ~Copyable {
+    private let environment: Environment
+    private let handle: OpaquePointer
+    private var ended = false
+
+    /// Waits for the other writers.
+    public init(_ environment: Environment) throws(Failure) {
+        self.environment = environment
+        var begun: OpaquePointer?
+        try unsafe environment.check(
+            mdb_txn_begin(environment.handle, nil, 0, &begun), "write to \(environment.path)")
+        guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
+        unsafe handle = begun
+    }
+
+    deinit { if !ended { unsafe mdb_txn_abort(handle) } }
+
+    public var view: View {
+        @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
+    }
+
+    /// Makes all changes durable and visible at once: when this returns, they survive the loss of power.
+    public consuming func commit() throws(Failure) {
+        ended = true  // LMDB frees a transaction that fails to commit, too.
+        try unsafe environment.check(mdb_txn_commit(handle), "commit to \(environment.path)")
+    }
+
+    /// Makes room for a value of `count` bytes under `key`, replacing what was there, and lets `fill` write it in place.
+    public mutating func put(
+        _ table: Environment.Table, _ key: UInt64, count: Int, fill: (inout MutableRawSpan) -> Void
+    ) throws(Failure) {
+        var bigEndian = key.bigEndian
+        var data = unsafe MDB_val(mv_size: count, mv_data: nil)
+        let result = unsafe withUnsafeMutableBytes(of: &bigEndian) { bytes in
+            var name = unsafe MDB_val(mv_size: 8, mv_data: bytes.baseAddress)
+            return unsafe mdb_put(handle, table.dbi, &name, &data, UInt32(MDB_RESERVE))
+        }
+        try environment.check(result, "write table \(table.name) of \(environment.path)")
+        let room = unsafe UnsafeMutableRawBufferPointer(start: data.mv_data, count: count)
+        var span = unsafe MutableRawSpan(_unsafeBytes: room)
+        fill(&span)
+    }
+
+    /// Stores `value` under `key`, replacing what was there.
+    public mutating func put(_ table: Environment.Table, _ key: String, _ value: RawSpan) throws(Failure) {
+        var key = key
+        let result = key.withUTF8 { utf8 in
+            unsafe value.withUnsafeBytes { bytes in
+                var name = unsafe MDB_val(mv_size: utf8.count, mv_data: UnsafeMutableRawPointer(mutating: utf8.baseAddress))
+                var data = unsafe MDB_val(mv_size: bytes.count, mv_data: UnsafeMutableRawPointer(mutating: bytes.baseAddress))
+                return unsafe mdb_put(handle, table.dbi, &name, &data, 0)
+            }
+        }
+        try environment.check(result, "write table \(table.name) of \(environment.path)")
+    }
+
+    /// Removes the record under `key`. False: there was none.
+    @discardableResult
+    public mutating func remove(_ table: Environment.Table, _ key: UInt64) throws(Failure) -> Bool {
+        var bigEndian = key.bigEndian
+        let result = unsafe withUnsafeMutableBytes(of: &bigEndian) { bytes in
+            var name = unsafe MDB_val(mv_size: 8, mv_data: bytes.baseAddress)
+            return unsafe mdb_del(handle, table.dbi, &name, nil)
+        }
+        return try removed(result, table)
+    }
+
+    /// Removes the record under `key`. False: there was none.
+    @discardableResult
+    public mutating func remove(_ table: Environment.Table, _ key: String) throws(Failure) -> Bool {
+        var key = key
+        let result = key.withUTF8 { utf8 in
+            var name = unsafe MDB_val(mv_size: utf8.count, mv_data: UnsafeMutableRawPointer(mutating: utf8.baseAddress))
+            return unsafe mdb_del(handle, table.dbi, &name, nil)
+        }
+        return try removed(result, table)
+    }
+
+    private func removed(_ result: CInt, _ table: Environment.Table) throws(Failure) -> Bool {
+        if result == MDB_NOTFOUND { return false }
+        try environment.check(result, "remove from table \(table.name) of \(environment.path)")
+        return true
+    }
+
+    /// Removes every record.
+    public mutating func clear(_ table: Environment.Table) throws(Failure) {
+        try unsafe environment.check(
+            mdb_drop(handle, table.dbi, 0), "clear table \(table.name) of \(environment.path)")
+    }
+}

@@ -1,0 +1,68 @@
+public import BlockModel
+internal import CLMDB
+
+extension Environment {
+    /// Punches holes where the file has free pages, so that they take no room on the filesystem until they are
+    /// used again. LMDB's file itself never shrinks.
+    ///
+    /// LMDB lists the pages that each transaction freed in its table 0 (mdb.c, `FREE_DBI`): key, the transaction;
+    /// value, a count and as many page numbers. It uses those of a transaction again once no reader sees an older
+    /// state and the last commit is a newer one; the same condition makes it safe to forget what is in them. A page
+    /// that is used again is written whole, never read first.
+    public func trim() throws(Failure) {
+        let file = try File(path: path + "/data.mdb", options: [.write])
+        // While it is held, no page changes hands; it is dropped without a change.
+        let transaction = try WriteTransaction(self)
+        for run in Self.runs(of: try freePages(transaction)) {
+            guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { return }
+        }
+    }
+
+    private func freePages(_ transaction: borrowing WriteTransaction) throws(Failure) -> [Int] {
+        let oldest = try oldestInUse()
+        let table = Table(dbi: 0, name: "free pages")
+        var cursor = try transaction.view.cursor(table)
+        var pages: [Int] = []
+        var more = try cursor.first()
+        while more {
+            let key = cursor.key
+            let list = cursor.value
+            guard key.byteCount == 8, list.byteCount >= 8, key.load(at: 0, as: Int.self) < oldest else { break }
+            let count = min(list.load(at: 0, as: Int.self), list.byteCount / 8 - 1)
+            for index in 0..<max(0, count) { pages.append(list.load(at: 8 + index * 8)) }
+            more = try cursor.next()
+        }
+        return pages.sorted()
+    }
+
+    /// The oldest transaction whose state somebody reads, or the last one that was committed.
+    private func oldestInUse() throws(Failure) -> Int {
+        var info = unsafe MDB_envinfo()
+        try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
+        var oldest = unsafe Int(info.me_last_txnid)
+        // A line a reader: process, thread, transaction; "-" when it reads nothing now.
+        let result = unsafe withUnsafeMutablePointer(to: &oldest) { oldest in
+            unsafe mdb_reader_list(handle, { line, oldest in
+                guard let line = unsafe line, let oldest = unsafe oldest?.assumingMemoryBound(to: Int.self) else { return 0 }
+                let words = unsafe String(cString: line).split { $0.isWhitespace }
+                if words.count == 3, let transaction = Int(words[2]) { unsafe oldest.pointee = min(oldest.pointee, transaction) }
+                return 0
+            }, oldest)
+        }
+        guard result >= 0 else { throw failure(result, "list the readers of \(path)") }
+        return oldest
+    }
+
+    /// Consecutive pages together; the two meta pages are never among them.
+    static func runs(of pages: [Int]) -> [Range<Int>] {
+        var runs: [Range<Int>] = []
+        for page in pages where page >= 2 {
+            if let last = runs.last, last.upperBound == page {
+                runs[runs.count - 1] = last.lowerBound..<page + 1
+            } else {
+                runs.append(page..<page + 1)
+            }
+        }
+        return runs
+    }
+}

@@ -1,0 +1,211 @@
+public import BlockModel
+import Glibc
+public import XenBus
+
+/// How the serving of a disk ended. None of these is an error.
+public enum BackendOutcome: Sendable {
+    /// On request, or because somebody else unplugged the device: the guest has let go of it.
+    case unplugged
+    /// On a second request, without the guest's consent.
+    case forced
+    /// The guest was shut down or destroyed.
+    case guestGone
+}
+
+/// A disk of a VM: from hot-plug to unplug, on the calling thread.
+///
+///     ours                  the front end's
+///     2 InitWait            1 Initialising
+///                           3 Initialised     it says where its ring is; we map it and say what the disk is
+///     4 Connected           4 Connected       requests
+///     5 Closing             5 Closing         either may begin
+///     6 Closed              6 Closed          we unmap the ring; back to 2 when the front end goes back to 1,
+///                                             unless the device was unplugged: then its nodes are removed
+///
+/// States and rings of the guest are looked at, never believed: events say only that there may be something to see.
+public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
+    private let host: Host
+    private let disk: FailStop<Device>
+    private let configuration: BackendConfiguration
+    private let stop: StopRequest
+    private let nodes: BackendNodes<Host>
+    private var server: RingServer<Host, FailStop<Device>>?
+    /// Our own state, as we last wrote it.
+    private var state = XenbusState.initWait
+    private var isUnplugging = false
+    private let log: LogLimiter
+
+    /// Which device the VM sees.
+    public var device: VirtualDevice { nodes.device }
+
+    /// Plugs the disk into the VM. Throws `.busy` when the device is in use.
+    ///
+    /// A device that a killed process left connected to the same disk is continued. `stop` ends `run`.
+    public static func attach(
+        _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, stop: StopRequest
+    ) throws(Failure) -> Backend {
+        let attachment = try Attachment(host, configuration, readOnly: disk.isReadOnly)
+        var backend = Backend(host, disk, configuration, stop, attachment.nodes)
+        if attachment.takesOver { try backend.takeOver() }
+        try host.watch(attachment.nodes.frontend + "/state", token: "frontend")
+        try host.watch(attachment.nodes.backend + "/state", token: "backend")
+        try host.watch("@releaseDomain", token: "domain")
+        configuration.log("\(backend.device) of VM \(configuration.domain.name) is disk \(configuration.disk)")
+        return backend
+    }
+
+    private init(
+        _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, _ stop: StopRequest, _ nodes: BackendNodes<Host>
+    ) {
+        self.host = host
+        self.disk = FailStop(disk)
+        self.configuration = configuration
+        self.stop = stop
+        self.nodes = nodes
+        log = LogLimiter(configuration.log)
+    }
+
+    /// Serves the disk until it is unplugged or the guest is gone. A throw leaves the nodes as they are, so that a
+    /// later process can continue the device.
+    public mutating func run() throws(Failure) -> BackendOutcome {
+        var requests = [host.storeDescriptor, host.eventDescriptor, stop.descriptor].map {
+            pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+        }
+        var isBusy = false
+        var warning: Int32 = -1
+        while true {
+            if unsafe poll(&requests, nfds_t(requests.count), isBusy ? 0 : warning) == 0, !isBusy {
+                log("VM \(configuration.domain.name) has not let go of \(device) yet; another signal ends without waiting for it")
+                warning = -1
+            }
+            isBusy = false
+            let stops = stop.take()
+            if stops > 0 {
+                if isUnplugging || stops > 1 { return try leave(.forced) }
+                log("unplugging \(device)")
+                try nodes.announceUnplug()
+                state = .closing
+                isUnplugging = true
+                warning = patienceMilliseconds
+            }
+            let isChanged = try drainWatchEvents(&isBusy)
+            if isChanged || stops > 0, let outcome = try followStates() { return outcome }
+            try drainChannelEvents(&isBusy)
+            if try serve() { isBusy = true }
+        }
+    }
+
+    // MARK: States
+
+    /// Takes the next step of the connection, if the front end's state asks for one.
+    private mutating func followStates() throws(Failure) -> BackendOutcome? {
+        guard host.isIntroduced(nodes.domain), let frontend = try nodes.frontendState() else { return try leave(.guestGone) }
+        guard let published = try nodes.backendState() else { return try leave(.unplugged) }
+        if published == .closing, state != .closing, state != .closed {
+            log("\(device) is being unplugged")
+            state = .closing
+            isUnplugging = true
+        }
+        switch (frontend, state) {
+        case (.initialised, .initWait), (.connected, .initWait):
+            try connect()
+        case (.closing, .initWait), (.closing, .connected):
+            try setState(.closing)
+        case (.closed, .initWait), (.closed, .connected), (.closed, .closing):
+            server = nil
+            try setState(.closed)
+        case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):
+            // A front end that starts anew has forgotten its ring.
+            server = nil
+            if !isUnplugging { try setState(.initWait) }
+        default:
+            break
+        }
+        if state == .closed, try !nodes.isOnline() { isUnplugging = true }
+        // A front end with no ring has nothing to let go of, and some never answer.
+        let hasLetGo = frontend != .initialised && frontend != .connected && frontend != .closing
+        return isUnplugging && server == nil && hasLetGo ? try leave(.unplugged) : nil
+    }
+
+    private mutating func connect() throws(Failure) {
+        do {
+            let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
+            server = try RingServer(host, disk, domain: nodes.domain, offer, resuming: false)
+        } catch {
+            return try refuse(error)
+        }
+        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
+        state = .connected
+        log("VM \(configuration.domain.name) has connected \(device)")
+    }
+
+    /// Goes on where a killed process stopped.
+    private mutating func takeOver() throws(Failure) {
+        state = try nodes.backendState() ?? .initWait
+        let frontend = try nodes.frontendState()
+        guard state == .connected, frontend == .initialised || frontend == .connected else { return }
+        let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
+        // Fails when the process lives after all: an event channel has one owner.
+        server = try RingServer(host, disk, domain: nodes.domain, offer, resuming: true)
+        try server?.finishRecordedResponse()
+        // The disk may have been resized since.
+        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
+        log("continuing \(device) of VM \(configuration.domain.name) where a killed process stopped")
+    }
+
+    /// Closes the connection because of what the front end did.
+    private mutating func refuse(_ reason: Failure) throws(Failure) {
+        log("closing \(device) of VM \(configuration.domain.name): \(reason)")
+        server = nil
+        try nodes.reportError("\(reason)")
+        try setState(.closing)
+    }
+
+    private mutating func setState(_ new: XenbusState) throws(Failure) {
+        try nodes.setState(new)
+        state = new
+    }
+
+    /// Lets go of the ring, then of the nodes.
+    private mutating func leave(_ outcome: BackendOutcome) throws(Failure) -> BackendOutcome {
+        server = nil
+        try host.transaction("remove \(device)") { transaction throws(Failure) in
+            try nodes.remove(in: transaction)
+        }
+        return outcome
+    }
+
+    // MARK: Events
+
+    /// Whether anything in the xenstore changed.
+    private func drainWatchEvents(_ isBusy: inout Bool) throws(Failure) -> Bool {
+        for count in 0..<eventsPerWake {
+            if try host.nextWatchEvent() == nil { return count > 0 }
+        }
+        isBusy = true
+        return true
+    }
+
+    /// The ring is looked at after each wake, so that an event need only be taken.
+    private mutating func drainChannelEvents(_ isBusy: inout Bool) throws(Failure) {
+        for _ in 0..<eventsPerWake {
+            guard let port = try host.pendingEvent() else { return }
+            try server?.accept(port)
+        }
+        isBusy = true
+    }
+
+    private mutating func serve() throws(Failure) -> Bool {
+        do {
+            return try server?.serve(log) ?? false
+        } catch {
+            try refuse(error)
+            return false
+        }
+    }
+}
+
+/// How long a guest may take to let go of a device before the user is told of it.
+private let patienceMilliseconds: Int32 = 10_000
+/// Most events that are taken before their cause is looked at.
+private let eventsPerWake = 256

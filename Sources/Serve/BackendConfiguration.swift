@@ -1,0 +1,30 @@
+public import XenBus
+
+/// What a `Backend` serves, and to whom.
+public struct BackendConfiguration: Sendable {
+    /// The VM.
+    public var domain: Domain
+    /// The device that the VM shall see; nil: the first free one from xvdb on.
+    public var device: VirtualDevice?
+    /// Names the disk, so that a later process can tell that a device was connected to this one.
+    public var disk: String
+    /// Whether this process alone holds the disk, and all that it acknowledges survives its death. Then a device that
+    /// a killed process left connected to the same disk is served again, and the guest notices nothing but a pause.
+    public var isResumable: Bool
+    /// The directory of our nodes. Not `vbd` or `qdisk`: the kernel's back end and QEMU take what is there.
+    public var className = "dedupdisk"
+    /// A ring may have up to 2^this pages: 0...4.
+    public var maximumRingOrder = 4
+    /// Takes a line for people.
+    public var log: @Sendable (String) -> Void
+
+    public init(
+        domain: Domain, device: VirtualDevice? = nil, disk: String, isResumable: Bool, log: @escaping @Sendable (String) -> Void
+    ) {
+        self.domain = domain
+        self.device = device
+        self.disk = disk
+        self.isResumable = isResumable
+        self.log = log
+    }
+}

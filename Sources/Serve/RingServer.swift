@@ -1,0 +1,282 @@
+import Blkif
+import BlockModel
+import XenBus
+
+/// A connected ring and the disk behind it: takes requests, does them, answers in the order of requests.
+///
+/// 1. Requests are taken, copied out of the ring once and checked, up to a bound.
+/// 2. One grant copy brings the data of all writes into private memory.
+/// 3. Requests are done in order. Neighbours on the ring that are neighbours on the disk are done as one.
+/// 4. One grant copy takes the data of all reads to the guest.
+/// 5. Each request is answered.
+///
+/// That answers come in order lets a successor go on after this process was killed: see `ResponseRecord`.
+@safe struct RingServer<Host: XenHost, Device: BlockDevice>: ~Copyable {
+    private let device: Device
+    private let domain: DomainID
+    private let mapping: GrantMapping<Host>
+    private let channel: EventChannel<Host>
+    private let host: Host
+    private var ring: BackRing
+    private let record: ResponseRecord
+    /// Index of the next response on the ring.
+    private var responseIndex: UInt32
+
+    /// The data of a batch, request after request.
+    private let staging: UnsafeMutableRawPointer
+    private let stagingByteCount: Int
+    private var stagedByteCount = 0
+    private var copiesIn: GrantCopyBatch
+    private var copiesOut: GrantCopyBatch
+    private var jobs: [Job] = []
+
+    /// A request of the current batch, checked.
+    private struct Job {
+        let id: UInt64
+        let rawOperation: UInt8
+        /// What to do; nil for a request that has its status already.
+        var operation: Operation?
+        let sector: UInt64
+        let sectorCount: UInt64
+        /// Where its data is staged.
+        var offset = 0
+        /// Its copies among those in or out.
+        var copies = 0..<0
+        var status = Status.okay
+
+        /// Bytes staged.
+        var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
+    }
+
+    /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
+    init(_ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool) throws(Failure) {
+        let mapping = try GrantMapping(host, domain: domain, references: offer.references)
+        let channel = try EventChannel(host, domain: domain, remotePort: offer.eventChannel)
+        // The mapping lives as long as what uses it.
+        let page = unsafe mapping.pointer
+        // The ring's `rsp_prod` (xen/io/ring.h).
+        let responses = unsafe page.load(fromByteOffset: 8, as: UInt32.self)
+        let ring = unsafe try Self.ring(page, mapping.byteCount, offer.abi, resuming: resuming)
+        unsafe record = ResponseRecord(ring: page)
+        responseIndex = resuming ? responses : 0
+        stagingByteCount = min(ring.entries * largestRequest, stagingBudget)
+        unsafe staging = .allocate(byteCount: stagingByteCount, alignment: xenPageSize)
+        let copies = min(ring.entries * maximumDirectSegments, stagingByteCount / xenPageSize)
+        copiesIn = GrantCopyBatch(capacity: copies)
+        copiesOut = GrantCopyBatch(capacity: copies)
+        jobs.reserveCapacity(ring.entries)
+        self.mapping = mapping
+        self.channel = channel
+        self.ring = ring
+        self.host = host
+        self.device = device
+        self.domain = domain
+    }
+
+    @unsafe private static func ring(
+        _ page: UnsafeMutableRawPointer, _ byteCount: Int, _ abi: ABI, resuming: Bool
+    ) throws(Failure) -> BackRing {
+        if resuming { return unsafe try BackRing(resuming: page, byteCount: byteCount, abi: abi) }
+        return unsafe try BackRing(page: page, byteCount: byteCount, abi: abi)
+    }
+
+    deinit { unsafe staging.deallocate() }
+
+    /// Takes an event, so that another one can come.
+    func accept(_ port: EventPort) throws(Failure) {
+        if port == channel.port { try channel.unmask() }
+    }
+
+    /// Does what the guest has asked for, up to a bound. True: there is more to do. Throws when the ring is broken.
+    mutating func serve(_ log: LogLimiter) throws(Failure) -> Bool {
+        for _ in 0..<batchesPerCall {
+            try collect(log)
+            if jobs.isEmpty {
+                if try ring.finalCheckForRequests() { continue }
+                return false
+            }
+            try host.perform(&copiesIn)
+            performJobs(log)
+            try host.perform(&copiesOut)
+            try respond(log)
+        }
+        return true
+    }
+
+    // MARK: Taking requests
+
+    private mutating func collect(_ log: LogLimiter) throws(Failure) {
+        jobs.removeAll(keepingCapacity: true)
+        copiesIn.removeAll()
+        copiesOut.removeAll()
+        stagedByteCount = 0
+        while jobs.count < ring.entries, stagingByteCount - stagedByteCount >= largestRequest,
+            copiesIn.capacity - max(copiesIn.count, copiesOut.count) >= maximumDirectSegments,
+            let request = try ring.nextRequest()
+        {
+            do throws(Rejection) {
+                try admit(request)
+            } catch {
+                log("request \(request.rawOperation) of domain \(domain) at sector \(request.sector) refused: \(error)")
+                jobs.append(Job(
+                    id: request.id, rawOperation: request.responseOperation, sector: request.sector, sectorCount: 0,
+                    status: error.status))
+            }
+        }
+    }
+
+    private mutating func admit(_ request: Request) throws(Rejection) {
+        let range = try request.validate(diskSectors: device.sectorCount, readOnly: device.isReadOnly, maxIndirect: 0)
+        // A secure erase was not offered.
+        if request.operation == .discard, request.discardFlag & 1 != 0 { throw .unknownOperation }
+        var job = Job(
+            id: request.id, rawOperation: request.responseOperation, operation: request.operation,
+            sector: request.sector, sectorCount: range?.count ?? 0, offset: stagedByteCount)
+        if job.byteCount > 0 {
+            let isRead = request.operation == .read
+            let first = isRead ? copiesOut.count : copiesIn.count
+            for index in 0..<Int(request.segmentCount) { stage(request.segments[index], toGuest: isRead) }
+            job.copies = first..<(isRead ? copiesOut.count : copiesIn.count)
+        }
+        jobs.append(job)
+    }
+
+    /// Adds the copy of a valid segment, next to what is staged.
+    private mutating func stage(_ segment: Segment, toGuest: Bool) {
+        let offset = UInt16(segment.firstSector) * UInt16(sectorSize)
+        let byteCount = UInt16(segment.sectorCount * sectorSize)
+        // `collect` has seen that a whole request fits.
+        let local = unsafe staging + stagedByteCount
+        if toGuest {
+            unsafe copiesOut.copy(local, to: segment.gref, of: domain, offset: offset, byteCount: byteCount)
+        } else {
+            unsafe copiesIn.copy(from: segment.gref, of: domain, offset: offset, byteCount: byteCount, to: local)
+        }
+        stagedByteCount += Int(byteCount)
+    }
+
+    // MARK: Doing them
+
+    private mutating func performJobs(_ log: LogLimiter) {
+        for index in jobs.indices {
+            guard let operation = jobs[index].operation, operation != .read, jobs[index].byteCount > 0 else { continue }
+            if !copiesIn.succeeded(jobs[index].copies) { fail(index, "its pages are not granted", log) }
+        }
+        var index = 0
+        while index < jobs.count {
+            let run = run(from: index)
+            perform(run, log)
+            index = run.upperBound
+        }
+    }
+
+    /// The jobs from `first` on that are one transfer: staged one after the other, and neighbours on the disk.
+    private func run(from first: Int) -> Range<Int> {
+        let operation = jobs[first].operation
+        guard operation == .read || operation == .write else { return first..<first + 1 }
+        var end = first + 1
+        var byteCount = jobs[first].byteCount
+        while end < jobs.count, jobs[end].operation == operation, jobs[end].sector == jobs[end - 1].sector &+ jobs[end - 1].sectorCount,
+            jobs[end].offset == jobs[end - 1].offset + jobs[end - 1].byteCount, byteCount + jobs[end].byteCount <= largestTransfer
+        {
+            byteCount += jobs[end].byteCount
+            end += 1
+        }
+        return first..<end
+    }
+
+    private mutating func perform(_ run: Range<Int>, _ log: LogLimiter) {
+        let byteCount = run.reduce(0) { $0 + jobs[$1].byteCount }
+        do throws(Failure) {
+            try perform(jobs[run.lowerBound], byteCount: byteCount)
+        } catch {
+            if run.count > 1 {
+                // Only the request that can't be done fails.
+                for index in run { perform(index..<index + 1, log) }
+            } else {
+                fail(run.lowerBound, "\(error)", log)
+            }
+        }
+    }
+
+    /// Does a job, together with those that follow it if `byteCount` is more than its own.
+    private func perform(_ job: Job, byteCount: Int) throws(Failure) {
+        switch job.operation {
+        case .read:
+            var buffer = unsafe MutableRawSpan(_unsafeStart: staging + job.offset, byteCount: byteCount)
+            try device.read(at: job.sector, into: &buffer)
+        case .write:
+            try write(job, byteCount)
+        case .flush:
+            try device.flush()
+            if byteCount > 0 { try write(job, byteCount) }
+        case .barrier:
+            try device.flush()
+            if byteCount > 0 {
+                try write(job, byteCount)
+                try device.flush()
+            }
+        case .discard:
+            if let range = SectorRange(start: job.sector, count: job.sectorCount) { try device.discard(range) }
+        case .indirect, nil:
+            break
+        }
+    }
+
+    private func write(_ job: Job, _ byteCount: Int) throws(Failure) {
+        // Private memory: what is hashed is what is stored.
+        try device.write(at: job.sector, unsafe RawSpan(_unsafeStart: staging + job.offset, byteCount: byteCount))
+    }
+
+    private mutating func fail(_ index: Int, _ why: String, _ log: LogLimiter) {
+        let job = jobs[index]
+        if job.operation == .read {
+            // What is staged goes to the guest all the same, and is not what it asked for.
+            unsafe (staging + job.offset).initializeMemory(as: UInt8.self, repeating: 0, count: job.byteCount)
+        } else {
+            jobs[index].operation = nil
+        }
+        jobs[index].status = .error
+        log("request \(job.rawOperation) of domain \(domain) at sector \(job.sector) failed: \(why)")
+    }
+
+    // MARK: Answering
+
+    private mutating func respond(_ log: LogLimiter) throws(Failure) {
+        var wantsEvent = false
+        for index in jobs.indices {
+            if jobs[index].operation == .read, jobs[index].status == .okay, !copiesOut.succeeded(jobs[index].copies) {
+                fail(index, "its pages are not granted", log)
+            }
+            let job = jobs[index]
+            if respond(id: job.id, rawOperation: job.rawOperation, status: job.status) { wantsEvent = true }
+        }
+        if wantsEvent { try channel.notify() }
+    }
+
+    /// Each response is shown by itself, so that there is never more than the recorded one half done.
+    private mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
+        record.set(index: responseIndex, id: id, rawOperation: rawOperation, status: status)
+        ring.respond(id: id, rawOperation: rawOperation, status: status)
+        responseIndex &+= 1
+        return ring.pushResponses()
+    }
+
+    /// To be called first after resuming: writes the response that the predecessor was writing, and wakes the guest, as
+    /// its last event may have been lost.
+    mutating func finishRecordedResponse() throws(Failure) {
+        if let response = record.response(at: responseIndex), try ring.nextRequest() != nil {
+            _ = respond(id: response.id, rawOperation: response.rawOperation, status: response.status)
+        }
+        try channel.notify()
+    }
+}
+
+/// Bytes of the largest request without indirect segments.
+private let largestRequest = maximumDirectSegments * xenPageSize
+/// Most memory for the data of a batch, which bounds what one batch of a large ring takes.
+private let stagingBudget = 4 << 20
+/// Most bytes that neighbouring requests are merged into.
+private let largestTransfer = 1 << 20
+/// After this many batches, something else gets a look.
+private let batchesPerCall = 4

@@ -1,0 +1,205 @@
+public import BlockModel
+internal import Glibc
+internal import LMDB
+
+/// The right to write to one disk, or to see it unchanged: a lock on its journal file that ends with its holder,
+/// however that dies.
+public struct DiskLock: ~Copyable {
+    /// The journal file, empty or holding what an interrupted writer left.
+    public let journal: File
+    /// The disk as it was when it was locked.
+    public let record: DiskRecord
+
+    /// The journal, which the lock goes with.
+    public consuming func intoJournal() -> File { journal }
+}
+
+extension Store {
+    /// Longest name of a disk, in bytes: a key of LMDB has 511.
+    static let maximumNameLength = 255
+    /// Largest disk in bytes: 128 TiB.
+    public static let largestDisk = BlockMap.maximumBlocks * UInt64(blockSize)
+
+    /// All disks in the order of their names, as of the last commit.
+    public func disks() throws(Failure) -> [DiskRecord] {
+        let reading = try ReadTransaction(meta)
+        return try reading.view.disks(tables).filter { !$0.isIncomplete }
+    }
+
+    /// The disk of that name, or nil.
+    public func disk(_ name: String) throws(Failure) -> DiskRecord? {
+        let reading = try ReadTransaction(meta)
+        return try reading.view.disk(name, tables).flatMap { $0.isIncomplete ? nil : $0 }
+    }
+
+    /// Makes an empty disk; it takes no space until it is written.
+    /// - Parameter incomplete: hide it until `complete` is called, so that an interrupted import leaves nothing half done.
+    /// - Throws: `.usage` for a bad name or size, `.exists` when the name is taken.
+    public func create(_ name: String, byteCount: UInt64, incomplete: Bool = false) throws(Failure) {
+        try Self.checkName(name)
+        try Self.checkSize(byteCount, of: name)
+        if let old = try anyDisk(name) {
+            guard old.isIncomplete else {
+                throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+            }
+            try delete(try lock(name))
+        }
+        var transaction = try StoreTransaction.begin(self)
+        guard try transaction.lmdb.view.disk(name, tables) == nil else {
+            throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+        }
+        var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
+        disk.isIncomplete = incomplete
+        transaction.superblock.nextDisk += 1
+        try transaction.putDisk(disk)
+        try transaction.commit()
+    }
+
+    /// Shows a disk that was made incomplete, with its final size, which no mapped block lies beyond.
+    public func complete(_ name: String, byteCount: UInt64) throws(Failure) {
+        try Self.checkSize(byteCount, of: name)
+        try change(name) { disk in
+            disk.isIncomplete = false
+            disk.byteCount = byteCount
+        }
+    }
+
+    /// Notes how much of the disk's journal its map holds.
+    public func note(_ journal: JournalPosition, of name: String) throws(Failure) {
+        try change(name) { $0.journal = journal }
+    }
+
+    private func change(_ name: String, _ body: (inout DiskRecord) -> Void) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self)
+        var disk = try transaction.disk(name)
+        body(&disk)
+        try transaction.putDisk(disk)
+        try transaction.commit()
+    }
+
+    /// Removes what interrupted imports and deletions left.
+    public func removeLeftovers() throws(Failure) {
+        let leftovers: [DiskRecord]
+        do {
+            let reading = try ReadTransaction(meta)
+            leftovers = try reading.view.disks(tables).filter { $0.isIncomplete }
+        }
+        for disk in leftovers {
+            do throws(Failure) {
+                try delete(try lock(disk.name))
+            } catch where error.kind == .busy || error.kind == .notFound {
+                // Somebody is at it.
+            }
+        }
+    }
+
+    private func anyDisk(_ name: String) throws(Failure) -> DiskRecord? {
+        let reading = try ReadTransaction(meta)
+        return try reading.view.disk(name, tables)
+    }
+
+    static func checkName(_ name: String) throws(Failure) {
+        guard !name.isEmpty, name.utf8.count <= maximumNameLength,
+            name.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7f && $0 != "/" }), !name.hasPrefix("-"), !name.hasPrefix(".")
+        else {
+            throw Failure(.usage, "disk name '\(name)'", "a name has 1 to \(maximumNameLength) bytes, no spaces or slashes, and does not begin with - or .")
+        }
+    }
+
+    private static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
+        guard byteCount > 0, byteCount % UInt64(sectorSize) == 0, byteCount <= largestDisk else {
+            throw Failure(.usage, "size of disk \(name)", "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
+        }
+    }
+
+    // MARK: Locks
+
+    func journalPath(_ number: UInt64) -> String { "\(path)/journals/\(number)" }
+
+    /// Takes the right to write to a disk; not `exclusive`: to read it while nobody writes.
+    /// - Throws: `.notFound`; `.busy` when another process, or another part of this one, is in the way.
+    public func lock(_ name: String, exclusive: Bool = true) throws(Failure) -> DiskLock {
+        for _ in 0..<8 {
+            guard let record = try anyDisk(name) else { throw noSuchDisk(name) }
+            let journal = try File(path: journalPath(record.number), options: [.write, .create])
+            guard try journal.tryLock(exclusive: exclusive) else {
+                throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "disconnect it there first")
+            }
+            // The disk may have been deleted, and another made, between the look and the lock.
+            if let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
+            unsafe unlink(journalPath(record.number))
+        }
+        throw Failure(.busy, "disk \(name)", "it is made and deleted again and again", remedy: "try again")
+    }
+
+    /// Whether somebody holds the disk, to write or to read.
+    func isLocked(_ disk: DiskRecord) -> Bool {
+        guard let journal = try? File(path: journalPath(disk.number)) else { return false }
+        return ((try? journal.isLockedElsewhere()) ?? false)
+    }
+
+    // MARK: Unmapping and deleting
+
+    /// Unmaps the blocks `first..<end` of a disk, in several commits, each bounded.
+    public func unmap(_ name: String, from first: UInt64, to end: UInt64) throws(Failure) {
+        var next = first
+        while next < end {
+            var transaction = try StoreTransaction.begin(self)
+            var disk = try transaction.disk(name)
+            next = try transaction.unmap(&disk, from: next, to: end, leaves: Self.leavesPerCommit)
+            try transaction.putDisk(disk)
+            try transaction.commit()
+        }
+    }
+
+    /// 256 MiB of disk: what a commit of a discard or a deletion works through.
+    private static let leavesPerCommit = 128
+
+    /// Deletes a disk. From the first commit on no command shows it; what an interruption leaves is removed by `gc`,
+    /// or when a disk of that name is made.
+    public func delete(_ lock: consuming DiskLock) throws(Failure) {
+        let name = lock.record.name
+        let path = journalPath(lock.record.number)
+        do throws(Failure) {
+            try remove(name)
+        } catch where error.kind == .noSpace {
+            // What the reserve is for. It is filled again when there is room.
+            releaseReserve()
+            try remove(name)
+        }
+        unsafe unlink(path)
+        try trim()
+        refillReserve()
+        _ = consume lock
+    }
+
+    private func remove(_ name: String) throws(Failure) {
+        try change(name) { $0.isIncomplete = true }
+        try unmap(name, from: 0, to: BlockMap.maximumBlocks)
+        var transaction = try StoreTransaction.begin(self)
+        try transaction.lmdb.remove(tables.disks, name)
+        try transaction.commit()
+    }
+
+    /// Gives the free pages of both environments back to the filesystem. Commits leave some behind, as LMDB never
+    /// writes over what the last commit needs.
+    public func trim() throws(Failure) {
+        try meta.trim()
+        try packs.trim()
+    }
+
+    // MARK: The reserve
+
+    private static let reserveBytes: off_t = 1 << 20
+    private var reservePath: String { path + "/reserve" }
+
+    private func releaseReserve() { unsafe unlink(reservePath) }
+
+    /// Sets the reserve aside again; a full filesystem leaves it for later.
+    func refillReserve() {
+        let descriptor = unsafe open(reservePath, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
+        guard descriptor >= 0 else { return }
+        if posix_fallocate(descriptor, 0, Self.reserveBytes) != 0 { unsafe unlink(reservePath) }
+        close(descriptor)
+    }
+}

@@ -1,0 +1,101 @@
+internal import BlockModel
+internal import Hashing
+internal import LMDB
+
+/// How many map entries refer to each blob: table `counts`, one record a pack.
+///
+///      0  checksum  u64   XXH3-64 of the rest, seeded with the pack's number
+///      8  slots     u32   n
+///     12  width     u32   bytes of each count: 1, 2 or 4, as the largest needs
+///     16  counts          references; 0: nothing refers to the blob, it may be collected or be referred to again
+enum ReferenceCounts {
+    static let headerSize = 16
+
+    /// Most blobs have few references: a byte each is a tenth of a per cent of the payload less than a word.
+    enum Width: UInt32 {
+        case one = 1, two = 2, four = 4
+        var bytes: Int { Int(rawValue) }
+        init(for counts: [UInt32]) {
+            let largest = counts.max() ?? 0
+            self = largest <= UInt32(UInt8.max) ? .one : largest <= UInt32(UInt16.max) ? .two : .four
+        }
+    }
+
+    /// The counts of one pack.
+    /// - Throws: `.damage` when the record is not what was written.
+    private static func decode(_ record: RawSpan, pack: UInt64) throws(Failure) -> [UInt32] {
+        guard record.byteCount >= headerSize, record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: pack),
+            let width = Width(rawValue: record.load(at: 12)), record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self)) * width.bytes
+        else { throw Failure(.damage, "reference counts of pack \(pack)", "damaged", remedy: "run: dedupdisk check --repair") }
+        return (0..<(record.byteCount - headerSize) / width.bytes).map { slot in
+            let offset = headerSize + slot * width.bytes
+            return switch width {
+            case .one: UInt32(record.load(at: offset, as: UInt8.self))
+            case .two: UInt32(record.load(at: offset, as: UInt16.self))
+            case .four: record.load(at: offset)
+            }
+        }
+    }
+
+    /// The counts of one pack, or nil when it has none.
+    static func of(_ pack: UInt64, _ view: View, _ tables: Store.Tables) throws(Failure) -> [UInt32]? {
+        guard let record = try view.value(tables.counts, pack) else { return nil }
+        return try decode(record, pack: pack)
+    }
+}
+
+extension StoreTransaction {
+    func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? { try ReferenceCounts.of(pack, lmdb.view, store.tables) }
+
+    mutating func putCounts(_ counts: [UInt32], ofPack pack: UInt64) throws(Failure) {
+        let width = ReferenceCounts.Width(for: counts)
+        try lmdb.put(store.tables.counts, pack, count: ReferenceCounts.headerSize + counts.count * width.bytes) { value in
+            value.store(UInt32(counts.count), at: 8)
+            value.store(width.rawValue, at: 12)
+            for (slot, count) in counts.enumerated() {
+                let offset = ReferenceCounts.headerSize + slot * width.bytes
+                switch width {
+                case .one: value.store(UInt8(count), at: offset)
+                case .two: value.store(UInt16(count), at: offset)
+                case .four: value.store(count, at: offset)
+                }
+            }
+            value.store(checksum(value.bytes.extracting(8..<value.byteCount), seed: pack), at: 0)
+        }
+    }
+
+    /// Applies the changes that the map's changes collected, pack by pack, and keeps the totals.
+    mutating func applyCountChanges() throws(Failure) {
+        // What one leaf lost and another gained cancels out before any record is touched.
+        let changes = countChanges.filter { $0.value != 0 }.sorted { $0.key < $1.key }
+        countChanges.removeAll(keepingCapacity: true)
+        let packs = try ReadTransaction(store.packs)
+        var next = 0
+        while next < changes.count {
+            let pack = changes[next].key.pack
+            guard var counts = try counts(ofPack: pack), let directory = try PackView.find(pack, in: packs.view, store.packTables.packs) else { throw Failure(.damage, "pack \(pack)", "a map refers to it and it is missing", remedy: "restore the store from a copy") }
+            while next < changes.count, changes[next].key.pack == pack {
+                let (blob, change) = changes[next]
+                guard blob.slot < counts.count else {
+                    throw Failure(.damage, "blob \(blob)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
+                }
+                let old = counts[blob.slot]
+                let new = Int64(old) + change
+                guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
+                guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
+                counts[blob.slot] = UInt32(new)
+                if old == 0, new > 0 { moveBlob(live: 1, bytes: directory.storedLength(blob.slot)) }
+                if old > 0, new == 0 { moveBlob(live: -1, bytes: directory.storedLength(blob.slot)) }
+                next += 1
+            }
+            try putCounts(counts, ofPack: pack)
+        }
+    }
+
+    /// A blob of `bytes` stored bytes came to life (1) or died (-1).
+    private mutating func moveBlob(live: Int64, bytes: Int) {
+        superblock.liveBlobs &+= UInt64(bitPattern: live)
+        superblock.deadBlobs &-= UInt64(bitPattern: live)
+        superblock.deadBytes &-= UInt64(bitPattern: live &* Int64(bytes))
+    }
+}

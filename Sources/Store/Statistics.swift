@@ -1,0 +1,100 @@
+public import BlockModel
+internal import LMDB
+
+/// What a store holds and saves, exact as of the last commit. All sizes in bytes.
+public struct Statistics: Sendable {
+    public struct Disk: Sendable {
+        public let name: String
+        /// What the guest sees.
+        public let size: UInt64
+        /// 4096 × mapped blocks. Zero blocks are never mapped.
+        public let mappedBytes: UInt64
+        /// 4096 × distinct blobs that this disk alone refers to: what deleting it would free.
+        public let exclusiveBytes: UInt64
+        /// Whether a process holds the disk, to write or to read.
+        public let isAttached: Bool
+    }
+    public let store: String
+    public let disks: [Disk]
+    /// 4096 × distinct blobs that any disk refers to.
+    public let uniqueBytes: UInt64
+    /// Bytes that the store's files occupy on the filesystem, as du counts.
+    public let storedBytes: UInt64
+    /// Payload that nothing refers to any more, as stored.
+    public let reclaimableBytes: UInt64
+    /// Blobs that are known to be damaged.
+    public let damagedBlobs: Int
+
+    public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
+    public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
+    /// `mappedBytes / uniqueBytes`, 1 when both are 0.
+    public var dedupRatio: Double { uniqueBytes == 0 ? 1 : Double(mappedBytes) / Double(uniqueBytes) }
+}
+
+extension Store {
+    /// Measures the store. Takes memory of 8 bytes for each block that the largest disk maps.
+    /// - Parameter name: only this disk is listed; the store's totals stay the store's.
+    public func statistics(of name: String? = nil) throws(Failure) -> Statistics {
+        let reading = try ReadTransaction(meta)
+        let view = reading.view
+        let superblock = try Self.superblock(view, tables.store, metaPath)
+        var disks: [Statistics.Disk] = []
+        for disk in try view.disks(tables) where !disk.isIncomplete && (name == nil || name == disk.name) {
+            disks.append(Statistics.Disk(
+                name: disk.name, size: disk.byteCount, mappedBytes: disk.mappedBlocks * UInt64(blockSize),
+                exclusiveBytes: try exclusiveBlobs(disk, view) * UInt64(blockSize), isAttached: isLocked(disk)))
+        }
+        if let name, disks.isEmpty { throw noSuchDisk(name) }
+        return Statistics(
+            store: path, disks: disks, uniqueBytes: superblock.liveBlobs * UInt64(blockSize), storedBytes: try storedBytes(),
+            reclaimableBytes: superblock.deadBytes, damagedBlobs: try view.count(tables.damaged))
+    }
+
+    /// Blobs all of whose references come from this disk.
+    private func exclusiveBlobs(_ disk: DiskRecord, _ view: View) throws(Failure) -> UInt64 {
+        let map = MapReader(disk, view, tables)
+        var blobs: [BlobNumber] = []
+        blobs.reserveCapacity(Int(disk.mappedBlocks))
+        var block: UInt64 = 0
+        while block < map.blockCount {
+            let leaf = try map.leaf(over: block)
+            if !leaf.isEmpty {
+                for block in leaf.first..<leaf.end where leaf.blob(block) != .none { blobs.append(leaf.blob(block)) }
+            }
+            block = leaf.end
+        }
+        blobs.sort()
+        var exclusive: UInt64 = 0
+        var counts: [UInt32] = []
+        var pack: UInt64 = 0
+        var start = 0
+        while start < blobs.count {
+            let blob = blobs[start]
+            var end = start
+            while end < blobs.count, blobs[end] == blob { end += 1 }
+            if blob.pack != pack {
+                pack = blob.pack
+                counts = try ReferenceCounts.of(pack, view, tables) ?? []
+            }
+            if blob.slot < counts.count, Int(counts[blob.slot]) == end - start { exclusive += 1 }
+            start = end
+        }
+        return exclusive
+    }
+
+    /// Bytes that the store's files occupy.
+    public func storedBytes() throws(Failure) -> UInt64 {
+        var total: UInt64 = 0
+        var files = ["/meta/data.mdb", "/meta/lock.mdb", "/packs/data.mdb", "/packs/lock.mdb", "/reserve"]
+        let reading = try ReadTransaction(meta)
+        files += try reading.view.disks(tables).map { "/journals/\($0.number)" }
+        for name in files {
+            do throws(Failure) {
+                total += try File(path: path + name).allocatedBytes()
+            } catch where error.kind == .notFound {
+                // A reserve that was given back, a journal that was never written.
+            }
+        }
+        return total
+    }
+}

@@ -1,0 +1,140 @@
+public import BlockModel
+internal import CLinux
+internal import Glibc
+internal import LMDB
+internal import Synchronization
+
+/// A content-addressed store of blocks, and the disks made of them, in one directory:
+///
+///     DIR/meta/      LMDB environment: disks, maps, digest index, reference counts
+///     DIR/packs/     LMDB environment: the blobs
+///     DIR/journals/  a file a disk: its lock, and writes on their way into the store
+///     DIR/reserve    room that is given back when the filesystem is full, so that deleting works
+///
+/// Any number of processes may have it open.
+public final class Store: Sendable {
+    /// The store's directory.
+    public let path: String
+    let meta: Environment
+    let packs: Environment
+    let tables: Tables
+    let packTables: PackTables
+    let storeID: (UInt64, UInt64)
+    /// Blobs that a reader of this process found damaged, for the next commit to write down.
+    let suspects = Mutex<Set<BlobNumber>>([])
+
+    struct Tables: Sendable {
+        let store, disks, nodes, counts, index, damaged: Environment.Table
+    }
+    struct PackTables: Sendable {
+        let store, packs: Environment.Table
+    }
+
+    var metaPath: String { path + "/meta" }
+
+    /// Opens the store at `path`.
+    /// - Parameter creating: make it when there is none; its directory must then be missing or empty.
+    /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one.
+    public init(path: String, creating: Bool = false) throws(Failure) {
+        let exists = unsafe access(path + "/meta/data.mdb", F_OK) == 0
+        if !exists {
+            guard creating else {
+                throw Failure(.notFound, "store \(path)", unsafe access(path, F_OK) == 0 ? "not a store" : "there is none",
+                    remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
+            }
+            try Self.prepareDirectory(path)
+        }
+        self.path = path
+        // Address space only: LMDB's file is as long as what is in it.
+        meta = try Environment(path: path + "/meta", mapBytes: 1 << 40, tables: 8, creating: !exists)
+        packs = try Environment(path: path + "/packs", mapBytes: 1 << 44, tables: 2, creating: !exists)
+        // A store whose creation was interrupted is completed by the next one to open it.
+        let metaIsFresh = try Self.isFresh(meta)
+        let packsAreFresh = try Self.isFresh(packs)
+        let fresh = metaIsFresh || packsAreFresh
+        tables = Tables(
+            store: try meta.table("store", creating: fresh), disks: try meta.table("disks", creating: fresh),
+            nodes: try meta.table("nodes", creating: fresh), counts: try meta.table("counts", creating: fresh),
+            index: try meta.table("index", creating: fresh), damaged: try meta.table("damaged", creating: fresh))
+        packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
+        storeID = try Self.identity(fresh, meta, tables.store, packs, packTables.store)
+        if fresh { refillReserve() }
+    }
+
+    /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
+    /// would map, fault in and unmap each anew (mallopt(3)). For the whole process; to be called at its start.
+    public static func tuneAllocator() {
+        clinux_tune_allocator(32 << 20, 64 << 20)
+    }
+
+    private static func isFresh(_ environment: Environment) throws(Failure) -> Bool {
+        try environment.highWaterBytes() <= 2 * 4096
+    }
+
+    /// The store's id, the same in both environments; written when the store is fresh.
+    private static func identity(
+        _ fresh: Bool, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTable: Environment.Table
+    ) throws(Failure) -> (UInt64, UInt64) {
+        if fresh {
+            var transaction = try WriteTransaction(meta)
+            if try transaction.view.value(metaTable, Superblock.key) == nil {
+                var random = SystemRandomNumberGenerator()
+                try transaction.put(metaTable, Superblock.key, Superblock(storeID: (random.next(), random.next())).encoded.rawBytes)
+            }
+            let id = try superblock(transaction.view, metaTable, meta.path).storeID
+            // Inside the first transaction: two creators make one store.
+            var other = try WriteTransaction(packs)
+            if try other.view.value(packTable, Superblock.key) == nil {
+                try other.put(packTable, Superblock.key, Superblock(storeID: id).encoded.rawBytes)
+            }
+            try other.commit()
+            try transaction.commit()
+        }
+        let reading = try ReadTransaction(meta)
+        let readingPacks = try ReadTransaction(packs)
+        let id = try superblock(reading.view, metaTable, meta.path).storeID
+        guard try id == superblock(readingPacks.view, packTable, packs.path).storeID else {
+            throw Failure(.damage, packs.path, "it belongs to another store", remedy: "put back the directory that belongs beside meta")
+        }
+        return id
+    }
+
+    private static func prepareDirectory(_ path: String) throws(Failure) {
+        func make(_ path: String, mode: mode_t) throws(Failure) {
+            if unsafe mkdir(path, mode) != 0, errno != EEXIST {
+                throw Failure(errno == ENOSPC ? .noSpace : .system, "create the store's directory \(path)", unsafe String(cString: strerror(errno)))
+            }
+        }
+        var parent = ""
+        for part in path.split(separator: "/", omittingEmptySubsequences: true) {
+            parent += (parent.isEmpty && !path.hasPrefix("/") ? "" : "/") + part
+            try make(parent, mode: parent.count == path.count ? 0o700 : 0o755)
+        }
+        guard let directory = unsafe opendir(path) else {
+            throw Failure(.system, "store \(path)", unsafe String(cString: strerror(errno)), remedy: "name a directory")
+        }
+        defer { unsafe closedir(directory) }
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            // What an interrupted creation leaves is welcome; a stranger's files are not.
+            guard [".", "..", "lost+found", "meta", "packs", "journals", "reserve"].contains(name) else {
+                throw Failure(.exists, "create a store in \(path)", "the directory is not empty", remedy: "name an empty or a new directory")
+            }
+        }
+        for part in ["/meta", "/packs", "/journals"] { try make(path + part, mode: 0o700) }
+    }
+
+    static func superblock(_ view: View, _ table: Environment.Table, _ path: String) throws(Failure) -> Superblock {
+        guard let bytes = try view.value(table, Superblock.key) else {
+            throw Failure(.damage, path, "it has no superblock", remedy: "not a store, or a damaged one: restore it from a copy")
+        }
+        return try Superblock(bytes, of: path)
+    }
+
+    /// The error for a disk that is not there.
+    public func noSuchDisk(_ name: String) -> Failure {
+        Failure(.notFound, "disk \(name)", "there is none in store \(path)", remedy: "see: dedupdisk list --store \(path)")
+    }
+}

@@ -1,0 +1,45 @@
+public import BlockModel
+import CXen
+import Glibc
+
+extension LibXen {
+    public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
+        let port = unsafe xenevtchn_bind_interdomain(channels, UInt32(domain), remotePort)
+        guard port >= 0 else {
+            throw Failure(.system, "bind event channel \(remotePort) of domain \(domain)", systemError(errno),
+                remedy: "the guest may have gone, or another backend may have it")
+        }
+        return EventPort(port)
+    }
+
+    public func unbind(_ port: EventPort) {
+        // It can fail only for what is not bound.
+        _ = unsafe xenevtchn_unbind(channels, port)
+    }
+
+    public func notify(_ port: EventPort) throws(Failure) {
+        guard unsafe xenevtchn_notify(channels, port) == 0 else { throw failure("notify", port) }
+    }
+
+    public func pendingEvent() throws(Failure) -> EventPort? {
+        // xenevtchn.h: `xenevtchn_pending` may wait whatever the descriptor's mode, so ask first.
+        var request = pollfd(fd: eventDescriptor, events: Int16(POLLIN), revents: 0)
+        guard unsafe poll(&request, 1, 0) > 0 else { return nil }
+        let port = unsafe xenevtchn_pending(channels)
+        guard port >= 0 else {
+            if errno == EAGAIN || errno == EINTR { return nil }
+            throw Failure(.system, "wait for an event channel", systemError(errno))
+        }
+        return EventPort(port)
+    }
+
+    public func unmask(_ port: EventPort) throws(Failure) {
+        guard unsafe xenevtchn_unmask(channels, port) == 0 else { throw failure("unmask", port) }
+    }
+
+    public var eventDescriptor: Int32 { unsafe xenevtchn_fd(channels) }
+
+    private func failure(_ operation: String, _ port: EventPort) -> Failure {
+        Failure(.system, "\(operation) event channel \(port)", systemError(errno))
+    }
+}

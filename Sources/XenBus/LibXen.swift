@@ -1,0 +1,53 @@
+public import BlockModel
+import CXen
+import Glibc
+
+/// The real Xen, through libxenstore, libxengnttab and libxenevtchn. Used by one thread.
+@safe public final class LibXen: XenHost {
+    let store: OpaquePointer
+    let grants: OpaquePointer
+    let channels: OpaquePointer
+
+    /// Connects to the xenstore and opens the grant and event channel devices.
+    public init() throws(Failure) {
+        unsafe store = try Self.open("the xenstore") { unsafe xs_open(0) }
+        do {
+            unsafe grants = try Self.open("/dev/xen/gntdev") { unsafe xengnttab_open(cxen_silent_logger(), 0) }
+        } catch {
+            unsafe xs_close(store)
+            throw error
+        }
+        do {
+            unsafe channels = try Self.open("/dev/xen/evtchn") { unsafe xenevtchn_open(cxen_silent_logger(), 0) }
+        } catch {
+            unsafe xengnttab_close(grants)
+            unsafe xs_close(store)
+            throw error
+        }
+    }
+
+    deinit {
+        unsafe xenevtchn_close(channels)
+        unsafe xengnttab_close(grants)
+        unsafe xs_close(store)
+    }
+
+    private static func open(_ what: String, _ body: () -> OpaquePointer?) throws(Failure) -> OpaquePointer {
+        errno = 0
+        if let handle = unsafe body() { return unsafe handle }
+        switch errno {
+        case EACCES, EPERM:
+            throw Failure(.system, what, "no permission", remedy: "run as root")
+        case ENOENT, ENODEV, ENXIO, 0:
+            throw Failure(.notFound, what, "there is no Xen here", remedy: "run in dom0, as root, with xenstored running")
+        case let code:
+            throw Failure(.system, what, systemError(code), remedy: "run in dom0, as root, with xenstored running")
+        }
+    }
+}
+
+/// What `errno` says, in words.
+func systemError(_ code: Int32) -> String {
+    guard let text = unsafe strerror(code) else { return "error \(code)" }
+    return unsafe String(cString: text)
+}

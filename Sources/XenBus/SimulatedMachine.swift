@@ -1,0 +1,221 @@
+public import BlockModel
+import CXen
+import Glibc
+import Synchronization
+
+/// A Xen machine within this process: domains with pages, grants and event channels, and a xenstore. `SimulatedXen`
+/// is how a process sees it, `SimulatedGuest` how a guest does.
+///
+/// Pages are those of one memory file, so that mapping grants gives what gntdev gives: the same memory at another
+/// address, any pages one after the other.
+@safe public final class SimulatedMachine: Sendable {
+    let state: Mutex<State>
+    /// Where all the pages are mapped; a guest's own view of them.
+    nonisolated(unsafe) let memory: UnsafeMutableRawPointer
+    let memoryFile: Int32
+    let pageLimit: Int
+
+    /// A machine with a domain 0 and room for `pageLimit` pages, which take memory once they are used.
+    public init(pageLimit: Int = 65536) throws(Failure) {
+        let file = cxen_memory_file()
+        guard file >= 0, ftruncate(file, pageLimit * xenPageSize) == 0 else {
+            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+        }
+        let memory = unsafe mmap(nil, pageLimit * xenPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
+        guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
+            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+        }
+        unsafe self.memory = memory
+        memoryFile = file
+        self.pageLimit = pageLimit
+        state = Mutex(State())
+        addDomain(0, name: "Domain-0", uuid: "00000000-0000-0000-0000-000000000000")
+    }
+
+    deinit {
+        unsafe munmap(memory, pageLimit * xenPageSize)
+        _ = close(memoryFile)
+    }
+
+    /// What the toolstack does when a domain starts.
+    func addDomain(_ id: DomainID, name: String, uuid: String) {
+        state.withLock { state in
+            state.domains[id] = State.Domain()
+            let home = "/local/domain/\(id)"
+            state.write(home, nil)
+            state.changeStore { tree throws(StoreRefusal) in try tree.setPermissions(home, owner: 0, readers: [id], as: 0) }
+            for (key, value) in [("domid", "\(id)"), ("name", name), ("vm", "/vm/\(uuid)")] {
+                state.write("\(home)/\(key)", Array(value.utf8))
+            }
+            state.fire("@introduceDomain")
+        }
+    }
+
+    /// What the hypervisor and the toolstack do on `xl destroy`: the domain's part of the xenstore vanishes, its grants
+    /// and event channels die. Pages that somebody still maps stay until then.
+    public func destroy(_ id: DomainID) {
+        state.withLock { state in
+            guard let domain = state.domains[id], domain.isAlive else { return }
+            for port in domain.ports.keys { state.close(State.End(domain: id, port: port)) }
+            state.domains[id]?.isAlive = false
+            state.domains[id]?.grants = [:]
+            state.changeStore { tree throws(StoreRefusal) in try tree.remove("/local/domain/\(id)", as: 0) }
+            state.fire("@releaseDomain")
+        }
+    }
+
+    /// Number of pages of a domain that others map: while there are any, a destroyed domain stays as a zombie.
+    public func mappedPageCount(of id: DomainID) -> Int {
+        state.withLock { state in
+            state.processes.values.reduce(0) { sum, process in
+                sum + process.mappings.values.reduce(0) { $0 + ($1.domain == id ? $1.references.count : 0) }
+            }
+        }
+    }
+
+    /// Number of event channel ports that a domain has open.
+    public func openPortCount(of id: DomainID) -> Int {
+        state.withLock { $0.domains[id]?.ports.count ?? 0 }
+    }
+}
+
+extension SimulatedMachine {
+    /// All that changes, behind one lock.
+    struct State {
+        struct Grant {
+            let page: Int
+            let grantee: DomainID
+        }
+
+        struct Port {
+            let owner: Int
+            let remoteDomain: DomainID
+            var remotePort: EventPort?
+            var isPending = false
+            var isMasked = false
+        }
+
+        struct Domain {
+            var isAlive = true
+            var grants: [GrantReference: Grant] = [:]
+            var nextReference: GrantReference = 8
+            var ports: [EventPort: Port] = [:]
+        }
+
+        struct End {
+            let domain: DomainID
+            let port: EventPort
+        }
+
+        struct Mapping {
+            let domain: DomainID
+            let references: [GrantReference]
+        }
+
+        /// A process with the xenstore, the grant device and the event channel device open.
+        struct Process {
+            let domain: DomainID
+            let storeSignal: Int32
+            let eventSignal: Int32
+            var isAlive = true
+            /// Calls that it may still make before it is killed; nil when there is no limit.
+            var remainingCalls: Int?
+            var watches: [(path: String, token: String)] = []
+            var watchEvents: [WatchEvent] = []
+            var pendingPorts: [EventPort] = []
+            var transactions: [UInt32: (base: StoreTree, tree: StoreTree)] = [:]
+            var mappings: [Int: Mapping] = [:]
+        }
+
+        var tree = StoreTree()
+        var domains: [DomainID: Domain] = [:]
+        var processes: [Int: Process] = [:]
+        var nextProcess = 0
+        var nextTransaction: UInt32 = 1
+        var nextPage = 0
+
+        // MARK: The xenstore
+
+        /// Does a change outside of transactions, and fires what watches it. Used where a refusal changes nothing.
+        mutating func changeStore(_ change: (inout StoreTree) throws(StoreRefusal) -> Void) {
+            tree.beginTracking()
+            try? change(&tree)
+            fireChanges(tree.changed)
+        }
+
+        /// Domain 0 writes.
+        mutating func write(_ path: String, _ value: [UInt8]?) {
+            changeStore { tree throws(StoreRefusal) in try tree.write(path, value, as: 0) }
+        }
+
+        mutating func fireChanges(_ paths: Set<String>) {
+            for path in paths.sorted() { fire(path) }
+        }
+
+        /// Queues an event for each watch on `path` or above it.
+        mutating func fire(_ path: String) {
+            for id in processes.keys {
+                guard let process = processes[id], process.isAlive, process.domain == 0 || tree.isReadable(path, by: process.domain)
+                else { continue }
+                for watch in process.watches where path == watch.path || path.hasPrefix(watch.path + "/") {
+                    queue(WatchEvent(path: path, token: watch.token), for: id)
+                }
+            }
+        }
+
+        mutating func queue(_ event: WatchEvent, for id: Int) {
+            guard let signal = processes[id]?.storeSignal else { return }
+            processes[id]?.watchEvents.append(event)
+            raise(signal)
+        }
+
+        // MARK: Event channels
+
+        mutating func openPort(_ port: Port, in domain: DomainID) -> EventPort? {
+            for number in EventPort(1)..<4096 where domains[domain]?.ports[number] == nil {
+                domains[domain]?.ports[number] = port
+                return number
+            }
+            return nil
+        }
+
+        /// Sets the pending bit of an end, and wakes who has it open.
+        mutating func setPending(_ end: End) {
+            guard let port = domains[end.domain]?.ports[end.port], !port.isPending else { return }
+            domains[end.domain]?.ports[end.port]?.isPending = true
+            if !port.isMasked { deliver(end, to: port.owner) }
+        }
+
+        mutating func deliver(_ end: End, to owner: Int) {
+            guard let process = processes[owner], process.isAlive else { return }
+            processes[owner]?.pendingPorts.append(end.port)
+            raise(process.eventSignal)
+        }
+
+        /// Closes an end. The other one waits for a new peer from the same domain, as in Xen.
+        mutating func close(_ end: End) {
+            guard let port = domains[end.domain]?.ports.removeValue(forKey: end.port) else { return }
+            processes[port.owner]?.pendingPorts.removeAll { $0 == end.port }
+            if let remote = port.remotePort { domains[port.remoteDomain]?.ports[remote]?.remotePort = nil }
+        }
+
+        // MARK: Processes
+
+        /// What the kernel does when a process dies. What it had mapped stays readable until it is unmapped: the thread
+        /// that plays the process may still run.
+        mutating func kill(_ id: Int) {
+            guard let process = processes[id], process.isAlive else { return }
+            processes[id]?.isAlive = false
+            processes[id]?.watches = []
+            processes[id]?.transactions = [:]
+            processes[id]?.mappings = [:]
+            for (number, port) in domains[process.domain]?.ports ?? [:] where port.owner == id {
+                close(End(domain: process.domain, port: number))
+            }
+            raise(process.storeSignal)
+            raise(process.eventSignal)
+        }
+
+        private func raise(_ signal: Int32) { _ = eventfd_write(signal, 1) }
+    }
+}

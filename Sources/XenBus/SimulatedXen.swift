@@ -1,0 +1,67 @@
+public import BlockModel
+import CXen
+import Glibc
+
+/// A process's view of a `SimulatedMachine`: what `LibXen` is of a real one, with the same errors.
+public final class SimulatedXen: XenHost, Sendable {
+    public let machine: SimulatedMachine
+    /// The domain that the process runs in.
+    public let domain: DomainID
+    let id: Int
+    public let storeDescriptor: Int32
+    public let eventDescriptor: Int32
+
+    public init(_ machine: SimulatedMachine, domain: DomainID = 0) throws(Failure) {
+        let storeSignal = cxen_event_descriptor(), eventSignal = cxen_event_descriptor()
+        guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
+        self.machine = machine
+        self.domain = domain
+        storeDescriptor = storeSignal
+        eventDescriptor = eventSignal
+        id = machine.state.withLock { state in
+            state.nextProcess += 1
+            state.processes[state.nextProcess] = SimulatedMachine.State.Process(
+                domain: domain, storeSignal: storeSignal, eventSignal: eventSignal)
+            return state.nextProcess
+        }
+    }
+
+    deinit {
+        machine.state.withLock { state in
+            state.kill(id)
+            state.processes[id] = nil
+        }
+        _ = close(storeDescriptor)
+        _ = close(eventDescriptor)
+    }
+
+    /// Plays `kill -9` of the process: all it had open is gone, and each of its calls fails.
+    public func kill() {
+        machine.state.withLock { $0.kill(id) }
+    }
+
+    /// Kills the process in the place of the call after the next `count`.
+    public func kill(afterCalls count: Int) {
+        machine.state.withLock { $0.processes[id]?.remainingCalls = count }
+    }
+
+    /// Runs `body` on the machine, as a call of this process.
+    func call<Result>(
+        _ body: (inout SimulatedMachine.State) throws(StoreRefusal) -> Result
+    ) throws(StoreRefusal) -> Result {
+        let result: Swift.Result<Result, StoreRefusal> = machine.state.withLock { state in
+            if let remaining = state.processes[id]?.remainingCalls {
+                state.processes[id]?.remainingCalls = max(0, remaining - 1)
+                if remaining == 0 { state.kill(id) }
+            }
+            guard state.processes[id]?.isAlive == true else { return .failure(StoreRefusal(code: EBADF)) }
+            do throws(StoreRefusal) {
+                return .success(try body(&state))
+            } catch {
+                return .failure(error)
+            }
+        }
+        return try result.get()
+    }
+}
+

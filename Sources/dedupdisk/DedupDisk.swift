@@ -1,0 +1,62 @@
+import ArgumentParser
+import BlockModel
+import Glibc
+import Store
+
+@main
+struct DedupDisk: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "dedupdisk",
+        abstract: "Virtual disks that store every block once.",
+        discussion: """
+            A store is a directory: --store DIR, else $DEDUPDISK_STORE, else /var/lib/dedupdisk. Sizes are bytes, or \
+            numbers with K, M, G, T (powers of 1024; KiB, MiB, GiB, TiB are the same).
+
+            Exit status: 0 done, 1 failed, 3 damage found, 64 wrong usage.
+            """,
+        version: "0.1.0",
+        subcommands: [
+            Connect.self, Create.self, Delete.self, List.self, Import.self, Export.self, Map.self, Stats.self, Check.self,
+        ])
+
+    /// Runs the command line. Every failure becomes one line on standard error, and an exit status.
+    static func main() {
+        do {
+            dieOfBusErrorsInWords()
+            Store.tuneAllocator()
+            // A reader that went away is a write error, to be told like any other.
+            _ = signal(SIGPIPE, SIG_IGN)
+            var command = try parseAsRoot()
+            try command.run()
+        } catch let failure as Failure {
+            Console.complain("\(failure)")
+            DedupDisk.exit(withError: ExitCode(status(of: failure)))
+        } catch let code as ExitCode {
+            DedupDisk.exit(withError: code)
+        } catch where exitCode(for: error) == .success {
+            DedupDisk.exit(withError: error)  // --help, --version
+        } catch {
+            Console.complain("\(message(for: error)) (see: dedupdisk help)")
+            DedupDisk.exit(withError: ExitCode.validationFailure)
+        }
+    }
+
+    private static func status(of failure: Failure) -> Int32 {
+        switch failure.kind {
+        case .usage: ExitCode.validationFailure.rawValue
+        case .damage: 3
+        default: 1
+        }
+    }
+
+    /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
+    private static func dieOfBusErrorsInWords() {
+        var action = sigaction()
+        unsafe action.__sigaction_handler.sa_handler = { _ in
+            let line: StaticString = "dedupdisk: store: a page of it cannot be read: an I/O error, or its file was cut short (see the system's log; restore it from a copy)\n"
+            _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
+            _exit(3)
+        }
+        unsafe sigaction(SIGBUS, &action, nil)
+    }
+}

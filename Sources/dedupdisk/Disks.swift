@@ -1,0 +1,85 @@
+import ArgumentParser
+import BlockModel
+import Disk
+import Store
+
+struct Create: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "Make an empty disk; it takes no space until it is written.")
+    @OptionGroup var options: StoreOptions
+    @Argument(help: "Name of the new disk.") var disk: String
+    @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
+
+    func run() throws {
+        let store = try options.openOrCreate()
+        try store.removeLeftovers()
+        try store.create(disk, byteCount: size.bytes)
+    }
+}
+
+struct Delete: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Delete a disk.", discussion: "Blocks that other disks share stay; the space of the others is used again.")
+    @OptionGroup var options: StoreOptions
+    @Argument(help: "Name of the disk.") var disk: String
+
+    func run() throws {
+        let store = try options.open()
+        guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
+        try store.delete(try store.lock(disk))
+        try store.removeLeftovers()
+    }
+}
+
+struct List: ParsableCommand {
+    static let configuration = CommandConfiguration(abstract: "List the disks of a store.")
+    @OptionGroup var options: StoreOptions
+    @Flag(help: "Print JSON.") var json = false
+
+    struct Row: Encodable {
+        let name: String
+        let size, mappedBytes, created: UInt64
+    }
+
+    func run() throws {
+        let rows = try options.open().disks().map {
+            Row(name: $0.name, size: $0.byteCount, mappedBytes: $0.mappedBlocks * UInt64(blockSize), created: $0.created)
+        }
+        if json { return try Console.printJSON(rows) }
+        if rows.isEmpty { return }
+        try Console.put(Console.table(
+            [["NAME", "SIZE", "MAPPED"]] + rows.map { [$0.name, Console.size($0.size), Console.size($0.mappedBytes)] }))
+    }
+}
+
+struct Map: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Print a disk's map, from sector to hash.",
+        discussion: "A line for each mapped block: its first sector and its SHA-256. A disk in use is shown as of its last commit, a second ago at most.")
+    @OptionGroup var options: StoreOptions
+    @Argument(help: "Name of the disk.") var disk: String
+    @Option(help: ArgumentHelp("Begin at this byte of the disk.", valueName: "n")) var offset: ByteSize?
+    @Option(help: ArgumentHelp("Look at no more than this many bytes.", valueName: "n")) var length: ByteSize?
+    @Flag(help: "Print JSON, an object a line.") var json = false
+
+    func run() throws {
+        let store = try options.open()
+        guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
+        let first = (offset?.bytes ?? 0) / UInt64(blockSize)
+        let (end, overflow) = (offset?.bytes ?? 0).addingReportingOverflow(length?.bytes ?? .max)
+        let last = overflow ? UInt64.max : (end + UInt64(blockSize) - 1) / UInt64(blockSize)
+        var reader = try BlockReader(store)
+        var next = first
+        while true {
+            let (blocks, after) = try reader.mapped(disk: disk, from: next, to: last, limit: 4096)
+            var text = ""
+            for mapped in blocks {
+                let sector = mapped.block * UInt64(sectorsPerBlock)
+                let digest = mapped.digest.map { "\($0)" }
+                text += json ? #"{"sector":\#(sector),"sha256":\#(digest.map { "\"\($0)\"" } ?? "null")}"# + "\n" : "\(sector) \(digest ?? "damaged")\n"
+            }
+            try Console.put(text)
+            guard after > next, !blocks.isEmpty else { return }
+            next = after
+        }
+    }
+}

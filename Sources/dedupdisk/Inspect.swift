@@ -1,0 +1,93 @@
+import ArgumentParser
+import BlockModel
+import Store
+
+struct Stats: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Say what a store holds and what deduplication saves.",
+        discussion: """
+            Exact as of the last commit; what a guest has just written is on its way for a second at most.
+            mapped: 4096 bytes for each block that a disk maps; zero blocks are never mapped. unique: 4096 bytes for each \
+            distinct block. dedup ratio: mapped divided by unique. stored: bytes that the store's files occupy, as du \
+            counts. reclaimable: stored blocks that no disk maps any more; they are found again when the same content is written.
+            """)
+    @OptionGroup var options: StoreOptions
+    @Argument(help: "Show this disk alone.") var disk: String?
+    @Flag(help: "Print JSON.") var json = false
+
+    struct Report: Encodable {
+        struct Disk: Encodable {
+            let name: String
+            let size, mappedBytes, exclusiveBytes: UInt64
+            let attached: Bool
+        }
+        let format: Int
+        let store: String
+        let provisionedBytes, mappedBytes, uniqueBytes, storedBytes, reclaimableBytes, snapshotBytes: UInt64
+        let dedupRatio: Double
+        let damagedBlobs: Int
+        let disks: [Disk]
+    }
+
+    func run() throws {
+        let found = try options.open().statistics(of: disk)
+        if json {
+            return try Console.printJSON(Report(
+                format: 1, store: found.store, provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
+                uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
+                snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
+                disks: found.disks.map {
+                    .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
+                }))
+        }
+        if disk == nil { try printStore(found) }
+        if !found.disks.isEmpty {
+            let rows = found.disks.map {
+                [$0.name, Console.size($0.size), Console.size($0.mappedBytes), Console.size($0.exclusiveBytes), $0.isAttached ? "in use" : ""]
+            }
+            try Console.put((disk == nil ? "\n" : "") + Console.table([["DISK", "SIZE", "MAPPED", "EXCLUSIVE", ""]] + rows))
+        }
+    }
+
+    private func printStore(_ found: Statistics) throws(Failure) {
+        let saved = found.mappedBytes - min(found.mappedBytes, found.uniqueBytes)
+        try Console.put("dedup ratio  \(Console.fixed(found.dedupRatio, 2))\nsaved        \(Console.size(saved)) of \(Console.size(found.mappedBytes)) written\n\n")
+        var rows = [
+            ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
+            ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
+            ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
+            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(found.store)"],
+            ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
+        ]
+        if found.damagedBlobs > 0 { rows.append(["damaged", "\(found.damagedBlobs) blocks", "see: dedupdisk check --read-data"]) }
+        let width = rows.map { $0[1].count }.max() ?? 0
+        for row in rows {
+            let name = row[0] + String(repeating: " ", count: 11 - row[0].count)
+            try Console.print("\(name)  \(String(repeating: " ", count: width - row[1].count))\(row[1])  \(row[2])")
+        }
+    }
+}
+
+struct Check: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Recompute everything that can be recomputed, and compare.",
+        discussion: "Exit status 3 when there is damage that was not repaired.")
+    @OptionGroup var options: StoreOptions
+    @Flag(help: "Read every block and compare it with its digest.") var readData = false
+    @Flag(help: "Make digest index, reference counts and totals anew when they are wrong.") var repair = false
+
+    func run() throws {
+        let store = try options.open()
+        let progress = Progress("read")
+        let report = try store.check(readData: readData, repair: repair) {
+            progress.update(UInt64($0), of: UInt64($1)) { "\($0) packs" }
+        }
+        progress.end()
+        for problem in report.problems { Console.complain(problem) }
+        if report.problemCount > report.problems.count { Console.complain("and \(report.problemCount - report.problems.count) more") }
+        try Console.print(
+            "\(report.disks) disks, \(report.mappedBlocks) mapped blocks, \(report.blobs) blobs in \(report.packs) packs: "
+                + (report.problemCount == 0 ? "no damage" : report.isRepaired ? "repaired" : "\(report.problemCount) problems"))
+        if report.problemCount > 0, !report.isRepaired { throw ExitCode(3) }
+    }
+}

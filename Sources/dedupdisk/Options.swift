@@ -1,0 +1,51 @@
+import ArgumentParser
+import BlockModel
+import Glibc
+import Store
+
+struct StoreOptions: ParsableArguments {
+    @Option(name: .long, help: ArgumentHelp("The store's directory.", discussion: "Default: $DEDUPDISK_STORE, else /var/lib/dedupdisk.", valueName: "dir"))
+    var store: String?
+
+    private var path: String {
+        let environment = unsafe getenv("DEDUPDISK_STORE").map { unsafe String(cString: $0) }
+        var path = store ?? environment ?? "/var/lib/dedupdisk"
+        while path.count > 1, path.hasSuffix("/") { path.removeLast() }
+        return path
+    }
+
+    /// The store, which is there.
+    func open() throws(Failure) -> Store { try Store(path: path) }
+    /// The store, made when there is none.
+    func openOrCreate() throws(Failure) -> Store { try Store(path: path, creating: true) }
+    /// Whether there is a store.
+    var exists: Bool { unsafe access(path + "/meta/data.mdb", F_OK) == 0 }
+}
+
+/// A size on the command line: `4096`, `512M`, `20G`, `1.5TiB`.
+struct ByteSize: ExpressibleByArgument, Equatable {
+    let bytes: UInt64
+
+    init?(argument: String) {
+        let text = argument.lowercased()
+        let digits = text.prefix { $0.isNumber || $0 == "." }
+        let shift: UInt64
+        switch text.dropFirst(digits.count) {
+        case "", "b": shift = 0
+        case "k", "kib": shift = 10
+        case "m", "mib": shift = 20
+        case "g", "gib": shift = 30
+        case "t", "tib": shift = 40
+        default: return nil
+        }
+        if let whole = UInt64(digits) {
+            let (bytes, overflow) = whole.multipliedReportingOverflow(by: 1 << shift)
+            guard !overflow else { return nil }
+            self.bytes = bytes
+        } else if let number = Double(digits), number.isFinite, shift > 0, number < Double(UInt64.max >> shift) {
+            bytes = UInt64(number * Double(UInt64(1) << shift))
+        } else {
+            return nil
+        }
+    }
+}

@@ -1,0 +1,182 @@
+public import Blkif
+public import BlockModel
+import FrontEnd
+import Serve
+
+/// What an exercise does to the process that serves, besides using the disk.
+public struct ExerciseEvents: OptionSet, Sendable {
+    public let rawValue: Int
+    public init(rawValue: Int) { self.rawValue = rawValue }
+    /// The guest closes the disk and opens it again.
+    public static let reconnects = ExerciseEvents(rawValue: 1)
+    /// The disk is unplugged, closed, made again and plugged in again.
+    public static let reopens = ExerciseEvents(rawValue: 2)
+    /// The process is killed within some call, with requests under way; the device is dropped without `close`, made
+    /// again, and the guest's connection continued.
+    public static let kills = ExerciseEvents(rawValue: 4)
+}
+
+/// Random operations of a guest on a disk, through front end, ring and back end, compared with an array of sectors.
+///
+/// `makeDevice` is called on the thread that then uses the device: first for an empty disk, which must read as zeros,
+/// then, after `close` or, with `.kills`, after being dropped, for the same disk again. What was acknowledged, and
+/// what was under way and got acknowledged later, must be there. Throws at the first difference, naming the seed.
+public func exerciseDisk<Device: BlockDevice & SendableMetatype>(
+    seed: UInt64, operations: Int, abi: ABI = .native, ringOrder: Int = 0, events: ExerciseEvents = [.reconnects, .reopens],
+    makeDevice: @escaping @Sendable () throws(Failure) -> Device
+) throws(Failure) {
+    let served = try ServedDisk(abi: abi, ringOrder: ringOrder)
+    var exercise = Exercise(seed: seed, served: served, events: events)
+    do throws(Failure) {
+        try served.start(makeDevice)
+        try served.frontEnd.connect()
+        try exercise.begin()
+        while exercise.operationCount < operations {
+            try exercise.batch(makeDevice)
+        }
+        try exercise.compareAll()
+        guard case .unplugged = try served.unplug() else { throw Failure(.damage, "unplug", "ended otherwise") }
+        guard served.isLetGo, try served.remainingNodes().isEmpty else { throw Failure(.damage, "unplug", "left something") }
+    } catch {
+        throw Failure(error.kind, "exercise with seed \(seed), operation \(exercise.operationCount): \(error.what)", error.why,
+            remedy: served.log.lines.suffix(5).joined(separator: "; "))
+    }
+}
+
+private struct Exercise {
+    let seed: UInt64
+    let served: ServedDisk
+    let events: ExerciseEvents
+    var random: SeededGenerator
+    /// What the disk holds.
+    var model: [UInt8] = []
+    var operationCount = 0
+
+    init(seed: UInt64, served: ServedDisk, events: ExerciseEvents) {
+        self.seed = seed
+        self.served = served
+        self.events = events
+        random = SeededGenerator(seed: seed)
+    }
+
+    mutating func begin() throws(Failure) {
+        guard let text = try served.frontEnd.backendValue("sectors"), let sectors = Int(text) else {
+            throw Failure(.damage, "sectors", "not published")
+        }
+        model = Array(repeating: 0, count: sectors * sectorSize)
+        try compareAll()
+    }
+
+    /// Some operations, all under way at a time, and perhaps an event.
+    mutating func batch<Device: BlockDevice & SendableMetatype>(_ makeDevice: @escaping @Sendable () throws(Failure) -> Device) throws(Failure) {
+        let frontEnd = served.frontEnd
+        frontEnd.layout = SegmentLayout(
+            firstSector: Int.random(in: 0..<8, using: &random), sectorCount: Int.random(in: 1...8, using: &random))
+        if Bool.random(using: &random) { frontEnd.layout = .pages }
+        var operations: [DiskOperation] = []
+        var expected: [[UInt8]] = []
+        for _ in 0..<Int.random(in: 1...40, using: &random) {
+            operations.append(operation(&expected))
+        }
+        if events.contains(.kills), Int.random(in: 0..<4, using: &random) == 0 {
+            served.kill(afterCalls: Int.random(in: 0..<40, using: &random))
+            try frontEnd.begin(operations)
+            // Sometimes all of it is answered first.
+            if Bool.random(using: &random) { _ = served.guest.wait(milliseconds: 2) }
+            served.kill()
+            try served.joinKilled()
+            try served.start(makeDevice)
+            try check(operations, try frontEnd.finish(), expected)
+        } else {
+            try check(operations, try frontEnd.perform(operations), expected)
+        }
+        operationCount += operations.count
+        try event(makeDevice)
+    }
+
+    private mutating func event<Device: BlockDevice & SendableMetatype>(_ makeDevice: @escaping @Sendable () throws(Failure) -> Device) throws(Failure) {
+        switch Int.random(in: 0..<20, using: &random) {
+        case 0 where events.contains(.reconnects):
+            try served.frontEnd.disconnect()
+            try served.frontEnd.setState(1)
+            try served.frontEnd.connect()
+        case 1 where events.contains(.reopens):
+            guard case .unplugged = try served.unplug() else { throw Failure(.damage, "unplug", "ended otherwise") }
+            try served.start(makeDevice)
+            try served.frontEnd.connect()
+            try compareAll()
+        default:
+            break
+        }
+    }
+
+    /// A random operation, done to the model. `expected` gets what it reads, in the order of operations.
+    private mutating func operation(_ expected: inout [[UInt8]]) -> DiskOperation {
+        let sectors = model.count / sectorSize
+        // Small ranges for the most part, close together, so that operations meet.
+        let longest = Int.random(in: 0..<10, using: &random) == 0 ? 400 : 20
+        let sector = Bool.random(using: &random)
+            ? Int.random(in: 0..<min(sectors, 128), using: &random) : Int.random(in: 0..<sectors, using: &random)
+        let count = min(Int.random(in: 1...longest, using: &random), sectors - sector)
+        let bytes = sector * sectorSize..<(sector + count) * sectorSize
+        var read: [UInt8] = []
+        defer { expected.append(read) }
+        switch Int.random(in: 0..<20, using: &random) {
+        case 0..<8:
+            read = Array(model[bytes])
+            return .read(sector: UInt64(sector), count: count)
+        case 8..<16:
+            let data = content(count)
+            model.replaceSubrange(bytes, with: data)
+            return .write(sector: UInt64(sector), data)
+        case 16:
+            let data = content(count)
+            model.replaceSubrange(bytes, with: data)
+            return .barrier(sector: UInt64(sector), data)
+        case 17:
+            model.replaceSubrange(bytes, with: repeatElement(0, count: bytes.count))
+            return .discard(sector: UInt64(sector), count: UInt64(count))
+        default:
+            return .flush
+        }
+    }
+
+    /// Sectors of zeros, of few patterns that come again, or of noise.
+    private mutating func content(_ sectors: Int) -> [UInt8] {
+        var data: [UInt8] = []
+        data.reserveCapacity(sectors * sectorSize)
+        let kind = Int.random(in: 0..<3, using: &random)
+        let pattern = UInt8.random(in: 1...4, using: &random)
+        for sector in 0..<sectors {
+            switch kind {
+            case 0: data += repeatElement(0, count: sectorSize)
+            case 1: data += repeatElement(pattern &+ UInt8(sector % 8) << 4, count: sectorSize)
+            default: for _ in 0..<sectorSize { data.append(UInt8(truncatingIfNeeded: random.next())) }
+            }
+        }
+        return data
+    }
+
+    private func check(_ operations: [DiskOperation], _ completions: [Completion], _ expected: [[UInt8]]) throws(Failure) {
+        for (index, completion) in completions.enumerated() {
+            guard completion.status == .okay else {
+                throw Failure(.damage, "\(operations[index])".prefix(60) + "", "answered \(completion.status)")
+            }
+            try compare(completion.data, expected[index], "\(operations[index])")
+        }
+    }
+
+    func compareAll() throws(Failure) {
+        for start in stride(from: 0, to: model.count, by: 1 << 20) {
+            let bytes = start..<min(start + (1 << 20), model.count)
+            let data = try served.frontEnd.read(UInt64(start / sectorSize), bytes.count / sectorSize)
+            try compare(data, Array(model[bytes]), "read of all from sector \(start / sectorSize) on")
+        }
+    }
+
+    private func compare(_ data: [UInt8], _ expected: [UInt8], _ what: String) throws(Failure) {
+        guard data != expected else { return }
+        let first = zip(data, expected).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? -1
+        throw Failure(.damage, what, "differs from sector +\(first / sectorSize), byte \(first % sectorSize) on")
+    }
+}

@@ -1,0 +1,101 @@
+public import Blkif
+public import BlockModel
+public import FrontEnd
+public import Serve
+import Synchronization
+public import XenBus
+
+/// A simulated machine with a guest, and a thread that serves it a disk.
+public final class ServedDisk {
+    public let machine: SimulatedMachine
+    public let guest: SimulatedGuest
+    public let frontEnd: SimulatedFrontEnd
+    public private(set) var stop: StopRequest
+    /// The process that serves.
+    public private(set) var process: SimulatedXen
+    public let log = Log()
+    private var thread: BackgroundThread<Result<BackendOutcome, Failure>>?
+
+    /// What the back end said.
+    public final class Log: Sendable {
+        private let text = Mutex<[String]>([])
+        public var lines: [String] { text.withLock { $0 } }
+        public func contains(_ words: String) -> Bool { lines.contains { $0.contains(words) } }
+        func append(_ line: String) { text.withLock { $0.append(line) } }
+    }
+
+    public init(device: VirtualDevice? = VirtualDevice(name: "xvdb"), abi: ABI = .native, ringOrder: Int = 0) throws(Failure) {
+        machine = try SimulatedMachine()
+        guest = try SimulatedGuest(machine, id: 7, name: "web")
+        frontEnd = SimulatedFrontEnd(guest, number: device?.number ?? 51728, abi: abi, ringOrder: ringOrder)
+        stop = try StopRequest()
+        process = try SimulatedXen(machine)
+    }
+
+    public func configuration(disk: String = "root", resumable: Bool = true) -> BackendConfiguration {
+        BackendConfiguration(
+            domain: Domain(id: guest.id, name: "web"), device: VirtualDevice(name: "xvdb"), disk: disk, isResumable: resumable,
+            log: { [log] in log.append($0) })
+    }
+
+    /// Starts a process that serves. `makeDevice` runs on its thread, which closes the device unless it is killed.
+    public func start<Device: BlockDevice & SendableMetatype>(
+        as configuration: BackendConfiguration? = nil, _ makeDevice: @escaping @Sendable () throws(Failure) -> Device
+    ) throws(Failure) {
+        stop = try StopRequest()
+        process = try SimulatedXen(machine)
+        let configuration = configuration ?? self.configuration()
+        thread = BackgroundThread { [stop, process] in
+            do throws(Failure) {
+                let device = try makeDevice()
+                var backend = try Backend.attach(process, device, configuration, stop: stop)
+                let outcome = try backend.run()
+                try device.close()
+                return .success(outcome)
+            } catch {
+                return .failure(error)
+            }
+        }
+    }
+
+    /// Waits for the process's end.
+    public func join() throws(Failure) -> BackendOutcome {
+        guard let result = thread?.join() else { throw Failure(.system, "back end", "still running, or never started") }
+        thread = nil
+        return try result.get()
+    }
+
+    /// Plays `kill -9`: at once, or within the call after the next `calls`.
+    public func kill(afterCalls calls: Int? = nil) {
+        if let calls { process.kill(afterCalls: calls) } else { process.kill() }
+    }
+
+    /// Waits for a killed process's end.
+    public func joinKilled() throws(Failure) {
+        do throws(Failure) {
+            let outcome = try join()
+            throw Failure(.damage, "back end", "killed, and yet it ended with \(outcome)")
+        } catch {
+            // What a call of a killed process throws.
+            guard error.why == "Bad file descriptor" else { throw error }
+        }
+    }
+
+    /// Unplugs the disk with the guest's consent.
+    public func unplug() throws(Failure) -> BackendOutcome {
+        stop.send()
+        try frontEnd.letGo()
+        return try join()
+    }
+
+    /// All that is in the xenstore of devices, for tests that nothing is left. The machine's own view.
+    public func remainingNodes() throws(Failure) -> [String] {
+        let xen = try SimulatedXen(machine)
+        let backends = try xen.list("/local/domain/0/backend/dedupdisk/\(guest.id)") ?? []
+        let frontends = try xen.list("/local/domain/\(guest.id)/device/vbd") ?? []
+        return backends.map { "backend \($0)" } + frontends.map { "frontend \($0)" }
+    }
+
+    /// Whether the back end holds nothing of the guest's: no page, no event channel.
+    public var isLetGo: Bool { machine.mappedPageCount(of: guest.id) == 0 && machine.openPortCount(of: 0) == 0 }
+}
