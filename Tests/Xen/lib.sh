@@ -34,7 +34,8 @@ report() {
     nodes || true
     for name in guest1 guest2; do
         echo "--- $name:"
-        guest-exec -t 5 "$name" 'dmesg | tail -n 15; grep -H . /proc/mounts | grep xvd' || true
+        guest-exec -t 20 "$name" 'dmesg | grep -v clocksource | tail -n 15; grep xvd /proc/mounts; ps | grep -v "\["
+            for task in /proc/[0-9]*; do case $(cat $task/stat) in *") D "*) cat $task/comm $task/stack ;; esac; done' || true
     done 2>&1
     exit "$status"
 }

@@ -13,7 +13,8 @@ sleep 1
 disconnect
 no_nodes
 expect 'the guest goes on' guest1 true
-eventually 'it can let go of the filesystem' guest1 'umount /mnt/xvdb; ! grep -q xvdb /proc/mounts'
+# Linux lets a process that wrote to a disk that is gone wait for ever; it can be killed.
+eventually 'it can let go of the filesystem' guest1 'killall -q -9 dd; umount /mnt/xvdb; ! grep -q xvdb /proc/mounts'
 connect guest1 xvdb
 mount_in guest1 xvdb
 expect_equal 'what was synced is there' "$(sums guest1 /mnt/xvdb/tree)" "$written"
