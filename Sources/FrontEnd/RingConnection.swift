@@ -4,13 +4,14 @@ public import XenBus
 
 /// A front end's ring, granted to domain 0, and its event channel.
 public final class RingConnection {
+    public let pages: [SimulatedPage]
     public let references: [GrantReference]
     public let port: EventPort
     public var ring: FrontRing
     private let guest: SimulatedGuest
 
     init(_ guest: SimulatedGuest, abi: ABI, ringOrder: Int) throws(Failure) {
-        let pages = try guest.allocatePages(1 << ringOrder)
+        pages = try guest.allocatePages(1 << ringOrder)
         references = pages.map { guest.grant($0) }
         port = try guest.xen.openPort(to: 0)
         ring = unsafe try FrontRing(page: pages[0].pointer, byteCount: pages.count * xenPageSize, abi: abi)
@@ -23,13 +24,15 @@ public final class RingConnection {
     }
 }
 
-/// Pages for the data of one request.
+/// Pages for the data of one request, and one for the segments of an indirect one.
 struct Slot {
+    /// As many as Linux's front end uses.
+    static let pageCount = 32
     let pages: [SimulatedPage]
     let references: [GrantReference]
 
     init(_ guest: SimulatedGuest) throws(Failure) {
-        pages = try guest.allocatePages(maximumDirectSegments)
+        pages = try guest.allocatePages(Self.pageCount + 1)
         references = pages.map { guest.grant($0) }
     }
 
@@ -37,26 +40,31 @@ struct Slot {
     func prepare(_ part: inout Part) {
         let segmentByteCount = part.layout.sectorCount * sectorSize
         let first = part.layout.firstSector
-        var count = 0
+        var segments: [Segment] = []
         for offset in stride(from: 0, to: part.byteCount, by: segmentByteCount) {
             let byteCount = min(segmentByteCount, part.byteCount - offset)
-            part.request.segments[count] = Segment(
-                gref: references[count], firstSector: UInt8(first), lastSector: UInt8(first + byteCount / sectorSize - 1))
+            let page = segments.count
+            segments.append(Segment(
+                gref: references[page], firstSector: UInt8(first), lastSector: UInt8(first + byteCount / sectorSize - 1)))
             if !part.data.isEmpty {
                 unsafe part.data.withUnsafeBytes { data in
                     let source = unsafe UnsafeRawBufferPointer(rebasing: data[(part.dataOffset + offset)...].prefix(byteCount))
-                    unsafe UnsafeMutableRawBufferPointer(start: pages[count].pointer + first * sectorSize, count: byteCount)
+                    unsafe UnsafeMutableRawBufferPointer(start: pages[page].pointer + first * sectorSize, count: byteCount)
                         .copyMemory(from: source)
                 }
             }
-            count += 1
         }
-        part.request.segmentCount = UInt8(count)
+        if segments.count > maximumDirectSegments {
+            part.request.makeIndirect(segments, in: pages[Self.pageCount], references[Self.pageCount])
+        } else {
+            part.request.segmentCount = UInt8(segments.count)
+            for (index, segment) in segments.enumerated() { part.request.segments[index] = segment }
+        }
     }
 
     /// Takes what was read.
     func takeData(_ part: Part, into data: inout [UInt8]) {
-        guard part.request.operation == .read else { return }
+        guard part.request.effectiveOperation == .read else { return }
         let segmentByteCount = part.layout.sectorCount * sectorSize
         for (index, offset) in stride(from: 0, to: part.byteCount, by: segmentByteCount).enumerated() {
             let byteCount = min(segmentByteCount, part.byteCount - offset)
@@ -66,5 +74,17 @@ struct Slot {
                     start: pages[index].pointer + part.layout.firstSector * sectorSize, count: byteCount))
             }
         }
+    }
+}
+
+extension Request {
+    /// Makes a read or write an indirect one, with its segments in `page`.
+    public mutating func makeIndirect(_ segments: [Segment], in page: SimulatedPage, _ reference: GrantReference) {
+        var bytes = unsafe MutableRawSpan(_unsafeStart: page.pointer, byteCount: xenPageSize)
+        for (index, segment) in segments.prefix(segmentsPerIndirectPage).enumerated() { segment.store(into: &bytes, at: index * 8) }
+        rawInnerOperation = rawOperation
+        rawOperation = Operation.indirect.rawValue
+        indirectSegmentCount = UInt16(segments.count)
+        indirectGrefs[0] = reference
     }
 }

@@ -18,6 +18,11 @@ public final class SimulatedFrontEnd {
     public private(set) var connection: RingConnection?
     private var slots: [Slot] = []
     private var freeSlots: [Int] = []
+    /// Most segments of the requests to come: with more than 11, they are indirect ones.
+    public var maximumSegments = maximumDirectSegments {
+        didSet { maximumSegments = min(max(1, maximumSegments), Slot.pageCount) }
+    }
+
     private var queue: [Part] = []
     private var underWay: [UInt64: (slot: Int, part: Part)] = [:]
     private var completions: [Completion] = []
@@ -161,6 +166,24 @@ public final class SimulatedFrontEnd {
     /// Number of requests that the back end has not answered.
     public var underWayCount: Int { underWay.count }
 
+    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
+    /// may be under way, and no operation may follow on this connection.
+    public func exchange(_ requests: [Request]) throws(Failure) -> [Response] {
+        guard let connection else { return [] }
+        for request in requests where !connection.ring.post(request) {
+            throw Failure(.usage, "front end", "no room on the ring")
+        }
+        if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
+        var responses: [Response] = []
+        try wait("\(requests.count) responses") { () throws(Failure) in
+            repeat {
+                while let response = try connection.ring.nextResponse() { responses.append(response) }
+            } while try connection.ring.finalCheckForResponses()
+            return responses.count >= requests.count
+        }
+        return responses
+    }
+
     // MARK: Requests
 
     private func split(_ operation: DiskOperation, _ index: Int) {
@@ -184,7 +207,9 @@ public final class SimulatedFrontEnd {
     }
 
     private func split(_ operation: Blkif.Operation, _ sector: UInt64, _ byteCount: Int, _ data: [UInt8], _ index: Int) {
-        let largest = maximumDirectSegments * layout.sectorCount * sectorSize
+        // A barrier has no indirect form.
+        let segments = operation == .barrier ? maximumDirectSegments : maximumSegments
+        let largest = segments * layout.sectorCount * sectorSize
         var request = Request()
         request.rawOperation = operation.rawValue
         for offset in stride(from: 0, to: byteCount, by: largest) {

@@ -33,6 +33,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Our own state, as we last wrote it.
     private var state = XenbusState.initWait
     private var isUnplugging = false
+    /// When to say that the guest takes long to let go; nil: not now.
+    private var unplugDeadline: ContinuousClock.Instant?
     private let log: LogLimiter
 
     /// Which device the VM sees.
@@ -72,12 +74,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
             pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
         }
         var isBusy = false
-        var warning: Int32 = -1
         while true {
-            if unsafe poll(&requests, nfds_t(requests.count), isBusy ? 0 : warning) == 0, !isBusy {
-                log("VM \(configuration.domain.name) has not let go of \(device) yet; another signal ends without waiting for it")
-                warning = -1
-            }
+            try wait(&requests, isBusy: isBusy)
             isBusy = false
             let stops = stop.take()
             if stops > 0 {
@@ -85,13 +83,32 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
                 log("unplugging \(device)")
                 try nodes.announceUnplug()
                 state = .closing
-                isUnplugging = true
-                warning = patienceMilliseconds
+                beginUnplug()
             }
             let isChanged = try drainWatchEvents(&isBusy)
             if isChanged || stops > 0, let outcome = try followStates() { return outcome }
             try drainChannelEvents(&isBusy)
             if try serve() { isBusy = true }
+        }
+    }
+
+    /// Waits until there is something to look at.
+    private mutating func wait(_ requests: inout [pollfd], isBusy: Bool) throws(Failure) {
+        var timeout: Int32 = isBusy ? 0 : -1
+        if let deadline = unplugDeadline {
+            let left = ContinuousClock.now.duration(to: deadline) / .milliseconds(1)
+            if left <= 0 {
+                log("VM \(configuration.domain.name) has not let go of \(device) yet; another signal ends without waiting for it")
+                unplugDeadline = nil
+            } else if !isBusy {
+                timeout = Int32(clamping: Int(left) + 1)
+            }
+        }
+        guard unsafe poll(&requests, nfds_t(requests.count), timeout) > 0 else { return }
+        // As when xenstored ends: nothing would ever come, and `poll` never wait.
+        if requests.contains(where: { $0.revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0 }) {
+            throw Failure(.system, "serving \(device)", "the connection to the xenstore or to the event channels broke",
+                remedy: "see that xenstored runs, then connect the disk again")
         }
     }
 
@@ -104,7 +121,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         if published == .closing, state != .closing, state != .closed {
             log("\(device) is being unplugged")
             state = .closing
-            isUnplugging = true
+            beginUnplug()
         }
         switch (frontend, state) {
         case (.initialised, .initWait), (.connected, .initWait):
@@ -127,6 +144,11 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         return isUnplugging && server == nil && hasLetGo ? try leave(.unplugged) : nil
     }
 
+    private mutating func beginUnplug() {
+        isUnplugging = true
+        unplugDeadline = .now + configuration.patience
+    }
+
     private mutating func connect() throws(Failure) {
         do {
             let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
@@ -141,7 +163,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     /// Goes on where a killed process stopped.
     private mutating func takeOver() throws(Failure) {
-        state = try nodes.backendState() ?? .initWait
+        state = try nodes.backendState() ?? .unknown
+        if state.rawValue < XenbusState.initWait.rawValue || state == .initialised { try setState(.initWait) }
         let frontend = try nodes.frontendState()
         guard state == .connected, frontend == .initialised || frontend == .connected else { return }
         let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
@@ -205,7 +228,5 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     }
 }
 
-/// How long a guest may take to let go of a device before the user is told of it.
-private let patienceMilliseconds: Int32 = 10_000
 /// Most events that are taken before their cause is looked at.
 private let eventsPerWake = 256

@@ -15,6 +15,8 @@ public struct BackendConfiguration: Sendable {
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4
+    /// How long a guest may take to let go of a device before that is logged.
+    public var patience = Duration.seconds(10)
     /// Takes a line for people.
     public var log: @Sendable (String) -> Void
 

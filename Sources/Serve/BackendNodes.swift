@@ -53,6 +53,7 @@ struct BackendNodes<Store: Xenstore> {
             ("sectors", "\(sectorCount)"), ("sector-size", "\(sectorSize)"), ("physical-sector-size", "\(blockSize)"),
             ("info", "\(readOnly ? vdiskReadOnly : 0)"),
             ("feature-flush-cache", "1"), ("feature-barrier", "1"),
+            ("feature-max-indirect-segments", "\(maximumIndirectSegments)"),
         ]
         if !readOnly {
             properties += [

@@ -24,29 +24,17 @@ import XenBus
 
     /// The data of a batch, request after request.
     private let staging: UnsafeMutableRawPointer
-    private let stagingByteCount: Int
     private var stagedByteCount = 0
     private var copiesIn: GrantCopyBatch
     private var copiesOut: GrantCopyBatch
     private var jobs: [Job] = []
-
-    /// A request of the current batch, checked.
-    private struct Job {
-        let id: UInt64
-        let rawOperation: UInt8
-        /// What to do; nil for a request that has its status already.
-        var operation: Operation?
-        let sector: UInt64
-        let sectorCount: UInt64
-        /// Where its data is staged.
-        var offset = 0
-        /// Its copies among those in or out.
-        var copies = 0..<0
-        var status = Status.okay
-
-        /// Bytes staged.
-        var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
-    }
+    /// The segments of the indirect request at hand, and the private copy of their page.
+    private var segments = Array(
+        repeating: Segment(gref: 0, firstSector: 0, lastSector: 0), count: maximumIndirectSegments)
+    /// How many of them are the request's.
+    private var fetchedSegmentCount = 0
+    private let segmentPage: UnsafeMutableRawPointer
+    private var segmentCopy = GrantCopyBatch(capacity: 1)
 
     /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
     init(_ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool) throws(Failure) {
@@ -59,11 +47,10 @@ import XenBus
         let ring = unsafe try Self.ring(page, mapping.byteCount, offer.abi, resuming: resuming)
         unsafe record = ResponseRecord(ring: page)
         responseIndex = resuming ? responses : 0
-        stagingByteCount = min(ring.entries * largestRequest, stagingBudget)
-        unsafe staging = .allocate(byteCount: stagingByteCount, alignment: xenPageSize)
-        let copies = min(ring.entries * maximumDirectSegments, stagingByteCount / xenPageSize)
-        copiesIn = GrantCopyBatch(capacity: copies)
-        copiesOut = GrantCopyBatch(capacity: copies)
+        unsafe staging = .allocate(byteCount: stagingBudget, alignment: xenPageSize)
+        unsafe segmentPage = .allocate(byteCount: xenPageSize, alignment: xenPageSize)
+        copiesIn = GrantCopyBatch(capacity: stagingBudget / xenPageSize)
+        copiesOut = GrantCopyBatch(capacity: stagingBudget / xenPageSize)
         jobs.reserveCapacity(ring.entries)
         self.mapping = mapping
         self.channel = channel
@@ -80,7 +67,10 @@ import XenBus
         return unsafe try BackRing(page: page, byteCount: byteCount, abi: abi)
     }
 
-    deinit { unsafe staging.deallocate() }
+    deinit {
+        unsafe staging.deallocate()
+        unsafe segmentPage.deallocate()
+    }
 
     /// Takes an event, so that another one can come.
     func accept(_ port: EventPort) throws(Failure) {
@@ -110,10 +100,11 @@ import XenBus
         copiesIn.removeAll()
         copiesOut.removeAll()
         stagedByteCount = 0
-        while jobs.count < ring.entries, stagingByteCount - stagedByteCount >= largestRequest,
-            copiesIn.capacity - max(copiesIn.count, copiesOut.count) >= maximumDirectSegments,
+        while jobs.count < ring.entries, stagingBudget - stagedByteCount >= largestRequest,
+            copiesIn.capacity - max(copiesIn.count, copiesOut.count) >= maximumIndirectSegments,
             let request = try ring.nextRequest()
         {
+            if request.operation == .indirect { try fetchSegments(of: request) }
             do throws(Rejection) {
                 try admit(request)
             } catch {
@@ -125,17 +116,41 @@ import XenBus
         }
     }
 
+    /// Copies the segments of an indirect request from the page that holds them, once. Afterwards they may be anything, as
+    /// those in a slot may.
+    private mutating func fetchSegments(of request: Request) throws(Failure) {
+        fetchedSegmentCount = 0
+        let count = Int(request.indirectSegmentCount)
+        guard (1...maximumIndirectSegments).contains(count) else { return }
+        segmentCopy.removeAll()
+        unsafe segmentCopy.copy(
+            from: request.indirectGrefs[0], of: domain, offset: 0, byteCount: UInt16(count * segmentByteCount), to: segmentPage)
+        try host.perform(&segmentCopy)
+        guard segmentCopy.succeeded(0) else { return }
+        let page = unsafe RawSpan(_unsafeStart: segmentPage, byteCount: count * segmentByteCount)
+        var span = segments.mutableSpan
+        fetchedSegmentCount = Segment.decode(indirectPage: page, into: &span, from: 0)
+    }
+
     private mutating func admit(_ request: Request) throws(Rejection) {
-        let range = try request.validate(diskSectors: device.sectorCount, readOnly: device.isReadOnly, maxIndirect: 0)
+        var range = try request.validate(
+            diskSectors: device.sectorCount, readOnly: device.isReadOnly, maxIndirect: maximumIndirectSegments)
         // A secure erase was not offered.
         if request.operation == .discard, request.discardFlag & 1 != 0 { throw .unknownOperation }
+        let isIndirect = request.operation == .indirect
+        let count = Int(isIndirect ? request.indirectSegmentCount : UInt16(request.segmentCount))
+        if isIndirect {
+            guard fetchedSegmentCount == count else { throw .segmentBounds }
+            range = try Segment.range(
+                of: segments.span.extracting(first: count), at: request.sector, diskSectors: device.sectorCount)
+        }
         var job = Job(
-            id: request.id, rawOperation: request.responseOperation, operation: request.operation,
+            id: request.id, rawOperation: request.responseOperation, operation: request.effectiveOperation,
             sector: request.sector, sectorCount: range?.count ?? 0, offset: stagedByteCount)
         if job.byteCount > 0 {
-            let isRead = request.operation == .read
+            let isRead = job.operation == .read
             let first = isRead ? copiesOut.count : copiesIn.count
-            for index in 0..<Int(request.segmentCount) { stage(request.segments[index], toGuest: isRead) }
+            for index in 0..<count { stage(isIndirect ? segments[index] : request.segments[index], toGuest: isRead) }
             job.copies = first..<(isRead ? copiesOut.count : copiesIn.count)
         }
         jobs.append(job)
@@ -272,9 +287,31 @@ import XenBus
     }
 }
 
-/// Bytes of the largest request without indirect segments.
-private let largestRequest = maximumDirectSegments * xenPageSize
-/// Most memory for the data of a batch, which bounds what one batch of a large ring takes.
+/// A request of the current batch, checked.
+private struct Job {
+    let id: UInt64
+    let rawOperation: UInt8
+    /// What to do; nil for a request that has its status already.
+    var operation: Operation?
+    let sector: UInt64
+    let sectorCount: UInt64
+    /// Where its data is staged.
+    var offset = 0
+    /// Its copies among those in or out.
+    var copies = 0..<0
+    var status = Status.okay
+
+    /// Bytes staged.
+    var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
+}
+
+/// Segments that an indirect request may have, which fit in one page of them.
+let maximumIndirectSegments = 256
+/// Bytes of a segment, in that page as in a slot.
+private let segmentByteCount = 8
+/// Bytes of the largest request.
+private let largestRequest = maximumIndirectSegments * xenPageSize
+/// Memory for the data of a batch, which bounds what one batch of a large ring takes.
 private let stagingBudget = 4 << 20
 /// Most bytes that neighbouring requests are merged into.
 private let largestTransfer = 1 << 20

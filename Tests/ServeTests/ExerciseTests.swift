@@ -7,7 +7,7 @@ import Testing
     @Test(arguments: 1...6 as ClosedRange<UInt64>)
     func aGuestFindsWhatItWrote(seed: UInt64) throws {
         let disk = MemoryDisk(sectorCount: 3000)
-        try exerciseDisk(seed: seed, operations: 600, ringOrder: Int(seed % 3)) { () throws(Failure) in disk }
+        try exerciseDisk(seed: seed, operations: 400, ringOrder: Int(seed % 3)) { () throws(Failure) in disk }
     }
 
     @Test(arguments: [ABI.x86_64, .x86_32, .arm])
@@ -20,7 +20,7 @@ import Testing
     @Test(arguments: 11...18 as ClosedRange<UInt64>)
     func whateverIsKilled(seed: UInt64) throws {
         let disk = MemoryDisk(sectorCount: 3000)
-        try exerciseDisk(seed: seed, operations: 800, ringOrder: Int(seed % 2), events: [.reconnects, .reopens, .kills]) {
+        try exerciseDisk(seed: seed, operations: 400, ringOrder: Int(seed % 2), events: [.reconnects, .reopens, .kills]) {
             () throws(Failure) in disk
         }
     }

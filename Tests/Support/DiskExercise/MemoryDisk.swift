@@ -21,18 +21,23 @@ public final class MemoryDisk: BlockDevice, @unchecked Sendable {
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         let start = try begin("read", sector, buffer.byteCount)
-        for offset in 0..<buffer.byteCount { buffer.store(bytes[start + offset], at: offset) }
+        let count = buffer.byteCount
+        unsafe buffer.withUnsafeMutableBytes { target in
+            unsafe bytes.withUnsafeBytes { unsafe target.copyBytes(from: $0[start..<start + count]) }
+        }
     }
 
     public func write(at sector: UInt64, _ data: RawSpan) throws(Failure) {
         let start = try begin("write", sector, data.byteCount)
-        for offset in 0..<data.byteCount { bytes[start + offset] = data.load(at: offset) }
+        unsafe data.withUnsafeBytes { source in
+            unsafe bytes.withUnsafeMutableBytes { unsafe $0[start...].copyBytes(from: source) }
+        }
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {
         guard range.fits(in: sectorCount) else { throw Failure(.invalidRequest, "discard", "outside") }
         let start = Int(range.start) * sectorSize
-        for offset in start..<start + Int(range.count) * sectorSize { bytes[offset] = 0 }
+        bytes.replaceSubrange(start..<start + Int(range.count) * sectorSize, with: repeatElement(0, count: Int(range.count) * sectorSize))
     }
 
     public func flush() throws(Failure) {

@@ -38,12 +38,14 @@ public final class ServedDisk {
             log: { [log] in log.append($0) })
     }
 
-    /// Starts a process that serves. `makeDevice` runs on its thread, which closes the device unless it is killed.
+    /// Starts a process that serves. `makeDevice` runs on its thread, which closes the device unless it is killed: within
+    /// the call after the next `calls`, when given.
     public func start<Device: BlockDevice & SendableMetatype>(
-        as configuration: BackendConfiguration? = nil, _ makeDevice: @escaping @Sendable () throws(Failure) -> Device
+        as configuration: BackendConfiguration? = nil, killedAfterCalls calls: Int? = nil, _ makeDevice: @escaping @Sendable () throws(Failure) -> Device
     ) throws(Failure) {
         stop = try StopRequest()
         process = try SimulatedXen(machine)
+        if let calls { process.kill(afterCalls: calls) }
         let configuration = configuration ?? self.configuration()
         thread = BackgroundThread { [stop, process] in
             do throws(Failure) {

@@ -1,0 +1,208 @@
+import Blkif
+import BlockModel
+import DiskExercise
+import FrontEnd
+import Serve
+import Testing
+import XenBus
+
+/// What no honest guest does. Each time the process goes on, and an honest guest is served afterwards.
+@Suite struct HostileTests {
+    let served: ServedDisk
+    let disk = MemoryDisk(sectorCount: 1000)
+
+    init() throws {
+        served = try ServedDisk()
+        try served.start { [disk] () throws(Failure) in disk }
+    }
+
+    private func request(
+        _ operation: UInt8, sector: UInt64 = 0, id: UInt64 = 77, _ segments: [(gref: UInt32, first: UInt8, last: UInt8)] = [],
+        count: UInt8? = nil
+    ) -> Request {
+        var request = Request()
+        request.rawOperation = operation
+        request.id = id
+        request.sector = sector
+        request.segmentCount = count ?? UInt8(segments.count)
+        for (index, segment) in segments.enumerated() {
+            request.segments[index] = Segment(gref: segment.gref, firstSector: segment.first, lastSector: segment.last)
+        }
+        return request
+    }
+
+    /// A page that is granted, for requests that are wrong in something else.
+    private func page() throws -> GrantReference { served.guest.grant(try served.guest.allocatePages(1)[0]) }
+
+    private func isStillServed() throws {
+        try served.frontEnd.disconnect()
+        try served.frontEnd.setState(1)
+        try served.frontEnd.connect()
+        try served.frontEnd.write(8, pattern(9, sectors: 8))
+        #expect(try served.frontEnd.read(8, 8) == pattern(9, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+        #expect(served.isLetGo)
+    }
+
+    @Test func badRequestsFailAlone() throws {
+        try served.frontEnd.connect()
+        let good = try page()
+        var discard = request(5)
+        discard.discardSectorCount = 1001
+        var hugeDiscard = request(5, sector: 8)
+        hugeDiscard.discardSectorCount = .max
+        var secureDiscard = request(5)
+        secureDiscard.discardSectorCount = 8
+        secureDiscard.discardFlag = 1
+        let segments = try served.guest.allocatePages(1)[0]
+        func indirect(_ operation: UInt8, sector: UInt64 = 0, _ list: [Segment], count: UInt16? = nil, granted: Bool = true) -> Request {
+            var indirect = request(operation, sector: sector)
+            // One page for all of them: they differ in what their slots say.
+            indirect.makeIndirect(list, in: segments, granted ? served.guest.grant(segments) : 54321)
+            if let count { indirect.indirectSegmentCount = count }
+            return indirect
+        }
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7)
+        let cases: [(Request, Int16)] = [
+            (request(0, count: 0), -1), (request(1, count: 0), -1), (request(1, [(good, 0, 7)], count: 12), -1),
+            (request(1, [(good, 0, 7)], count: 255), -1), (request(1, [(good, 5, 4)]), -1), (request(1, [(good, 0, 8)]), -1),
+            (request(1, [(good, 255, 255)]), -1), (request(1, [(good, 0, 255)]), -1), (request(1, [(good, 1, 0)]), -1),
+            (request(1, [(12345, 0, 7)]), -1), (request(0, [(12345, 0, 7)]), -1), (request(0, [(good, 0, 7), (0, 0, 7)]), -1),
+            (request(1, sector: 993, [(good, 0, 7)]), -1), (request(0, sector: .max, [(good, 0, 7)]), -1),
+            (request(0, sector: .max - 6, [(good, 0, 7)]), -1), (request(3, sector: 1000, [(good, 0, 7)]), -1),
+            (request(2, [(12345, 0, 7)]), -1), (discard, -1), (hugeDiscard, -1), (secureDiscard, -2),
+            (indirect(1, [whole], count: 0), -1), (indirect(1, [whole], count: 257), -1), (indirect(1, [whole], count: 65535), -1),
+            (indirect(1, [whole], granted: false), -1), (indirect(1, sector: 1000, [whole]), -1), (indirect(1, sector: .max, [whole]), -1),
+            (indirect(3, [whole]), -1), (indirect(5, [whole]), -1), (indirect(6, [whole]), -1), (indirect(1, sector: 993, [whole]), -1),
+
+            (request(4), -2), (request(7), -2), (request(255, count: 255), -2),
+            (request(1, sector: 992, [(good, 0, 7)]), 0), (request(0, [(good, 7, 7)]), 0), (request(3), 0), (request(2), 0),
+        ]
+        var requests: [Request] = []
+        for (index, (request, _)) in cases.enumerated() {
+            var request = request
+            request.id = UInt64(index) << 40 | 3
+            requests.append(request)
+        }
+        // As many as the ring has room for, then the rest.
+        let responses = try served.frontEnd.exchange(Array(requests[..<32])) + served.frontEnd.exchange(Array(requests[32...]))
+        for (index, (response, (request, status))) in zip(responses, cases).enumerated() {
+            #expect(response == Response(id: UInt64(index) << 40 | 3, rawOperation: request.responseOperation, rawStatus: status), "\(index)")
+        }
+        // Nothing was written but what was right.
+        #expect(disk.bytes.allSatisfy { $0 == 0 })
+        try isStillServed()
+    }
+
+    @Test func badSegmentsOfIndirectRequestsFailThem() throws {
+        try served.frontEnd.connect()
+        let good = try page()
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7)
+        let bad = [
+            Segment(gref: good, firstSector: 0, lastSector: 8), Segment(gref: good, firstSector: 7, lastSector: 6),
+            Segment(gref: good, firstSector: 255, lastSector: 255), Segment(gref: 54321, firstSector: 0, lastSector: 7),
+        ]
+        var requests: [Request] = []
+        for (index, segment) in (bad + [whole]).enumerated() {
+            let page = try served.guest.allocatePages(1)[0]
+            var write = request(UInt8(index % 2), id: UInt64(index))
+            write.makeIndirect(Array(repeating: whole, count: 12) + [segment], in: page, served.guest.grant(page))
+            requests.append(write)
+        }
+        // More than the disk has.
+        let page = try served.guest.allocatePages(1)[0]
+        var write = request(1, id: 5)
+        write.makeIndirect(Array(repeating: whole, count: 256), in: page, served.guest.grant(page))
+        let responses = try served.frontEnd.exchange(requests + [write])
+        #expect(responses.map(\.rawStatus) == [-1, -1, -1, -1, 0, -1])
+        #expect(responses.map(\.rawOperation) == [0, 1, 0, 1, 0, 1])
+        #expect(disk.bytes.allSatisfy { $0 == 0 })
+        try isStillServed()
+    }
+
+    @Test(arguments: [33, 1000, 0x8000_0000, 0xffff_ffff] as [UInt32])
+    func aRingThatIsOverrunIsClosed(producer: UInt32) throws {
+        try served.frontEnd.connect()
+        let connection = try #require(served.frontEnd.connection)
+        connection.ring.setRequestProducer(producer)
+        try served.guest.xen.notify(connection.port)
+        try served.frontEnd.waitForBackend(5)
+        #expect(served.isLetGo)
+        #expect(served.log.contains("closing xvdb"))
+        #expect(try served.frontEnd.backendValue("error")?.contains("ring") == true)
+        try isStillServed()
+    }
+
+    @Test func grantsThatVanishFailTheirRequestsOnly() throws {
+        try served.frontEnd.connect()
+        let references = try (0..<8).map { _ in try page() }
+        for reference in references[4...] { served.guest.revoke(reference) }
+        var requests: [Request] = []
+        for index in 0..<24 {
+            requests.append(request(UInt8(index % 2), sector: UInt64(index * 8), id: UInt64(index), [(references[index % 8], 0, 7)]))
+        }
+        let responses = try served.frontEnd.exchange(requests)
+        #expect(responses.map(\.rawStatus) == (0..<24).map { $0 % 8 < 4 ? 0 : -1 })
+        try isStillServed()
+    }
+
+    @Test(arguments: [
+        ("ring-ref", ""), ("ring-ref", "x"), ("ring-ref", "-1"), ("ring-ref", "4294967296"), ("ring-ref", "99999"),
+        ("ring-ref", "99999999999999999999999999"), ("ring-ref", "8\0"), ("event-channel", "0"), ("event-channel", "4000"),
+        ("event-channel", "4294967295"), ("event-channel", "\u{fffd}"), ("protocol", ""), ("protocol", "vax-abi"),
+        ("ring-page-order", "5"), ("ring-page-order", "64"), ("ring-page-order", "4"), ("ring-page-order", "zero"),
+    ])
+    func anythingMayStandInTheStore(key: String, value: String) throws {
+        try served.frontEnd.waitForBackend(2)
+        let frontEnd = served.frontEnd
+        try frontEnd.set("ring-ref", "8")
+        try frontEnd.set("event-channel", "1")
+        try frontEnd.set(key, value)
+        try frontEnd.setState(3)
+        try frontEnd.waitForBackend(5)
+        #expect(served.isLetGo)
+        try frontEnd.setState(6)
+        try frontEnd.waitForBackend(6)
+        for node in ["ring-ref", "event-channel", "protocol", "ring-page-order"] {
+            try served.guest.xen.remove("\(frontEnd.directory)/\(node)")
+        }
+        try frontEnd.setState(1)
+        try frontEnd.connect()
+        try isStillServed()
+    }
+
+    @Test(arguments: ["", "7", "0", "-4", "four", "99999999999999999999", "4 ", String(repeating: "4", count: 5000)])
+    func statesMayBeAnything(state: String) throws {
+        try served.frontEnd.connect()
+        try served.frontEnd.set("state", state)
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        try served.frontEnd.setState(4)
+        try isStillServed()
+    }
+
+    @Test func storms() throws {
+        try served.frontEnd.connect()
+        let connection = try #require(served.frontEnd.connection)
+        for round in 0..<3000 {
+            try served.guest.xen.notify(connection.port)
+            try served.frontEnd.setState(4)
+            if round % 500 == 0 { try served.frontEnd.write(0, pattern(UInt8(round / 500 + 1), sectors: 8)) }
+        }
+        try isStillServed()
+    }
+
+    @Test func connectionsInRapidSequence() throws {
+        try served.frontEnd.waitForBackend(2)
+        for _ in 0..<100 {
+            try served.frontEnd.setState(3)
+            try served.frontEnd.setState(6)
+            try served.frontEnd.setState(1)
+        }
+        try served.frontEnd.waitForBackend(2, 5, 6)
+        try served.frontEnd.setState(6)
+        try served.frontEnd.waitForBackend(6)
+        try served.frontEnd.setState(1)
+        try served.frontEnd.connect()
+        try isStillServed()
+    }
+}

@@ -1,0 +1,166 @@
+import Blkif
+import BlockModel
+import DiskExercise
+import FrontEnd
+@testable import Serve
+import Testing
+import XenBus
+
+/// What a process finds that comes after another one.
+@Suite struct TakeOverTests {
+    let served: ServedDisk
+    let disk = MemoryDisk(sectorCount: 1000)
+
+    init() throws { served = try ServedDisk() }
+
+    private func start(_ configuration: BackendConfiguration? = nil) throws {
+        try served.start(as: configuration) { [disk] () throws(Failure) in disk }
+    }
+
+    private func connectAndKill() throws {
+        try start()
+        try served.frontEnd.connect()
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        served.kill()
+        try served.joinKilled()
+    }
+
+    @Test func requestsUnderWayAreAnsweredOnce() throws {
+        try connectAndKill()
+        try served.frontEnd.begin((0..<40).map { .write(sector: UInt64($0), pattern(UInt8($0 + 1), sectors: 1)) })
+        #expect(served.frontEnd.underWayCount == 32)
+        try start()
+        let ends = try served.frontEnd.finish()
+        #expect(ends.count == 40)
+        #expect(ends.allSatisfy { $0.status == .okay })
+        #expect(try served.frontEnd.read(39, 1) == pattern(40, sectors: 1))
+        #expect(try served.frontEnd.backendState() == 4)
+        #expect(try served.unplug() == .unplugged)
+        #expect(served.isLetGo)
+    }
+
+    @Test func withoutADeviceAskedForTheAbandonedOneIsContinued() throws {
+        try connectAndKill()
+        var configuration = served.configuration()
+        configuration.device = nil
+        try start(configuration)
+        #expect(try served.frontEnd.read(0, 8) == pattern(1, sectors: 8))
+        #expect(try served.remainingNodes() == ["backend 51728", "frontend 51728"])
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// The predecessor was killed between writing a response over its request and showing it.
+    @Test(arguments: [Status.okay, .error], [8, 16])
+    func aHalfWrittenResponseIsFinished(status: Status, written: Int) throws {
+        try connectAndKill()
+        try served.frontEnd.begin([.write(sector: 16, pattern(2, sectors: 8)), .write(sector: 24, pattern(3, sectors: 8))])
+        let connection = try #require(served.frontEnd.connection)
+        let page = connection.pages[0]
+        let index = unsafe page.pointer.load(fromByteOffset: 8, as: UInt32.self)
+        let id = unsafe page.pointer.load(fromByteOffset: 64 + 112 * Int(index) + 8, as: UInt64.self)
+        let record = unsafe ResponseRecord(ring: page.pointer)
+        record.set(index: index, id: id, rawOperation: Blkif.Operation.write.rawValue, status: status)
+        unsafe connection.ring.writeSlot(index, Array(repeating: 0x5a as UInt8, count: written).span.bytes)
+
+        let transfers = disk.transfers
+        try start()
+        #expect(try served.frontEnd.finish().map(\.status) == [status, .okay])
+        // What was answered had been done.
+        #expect(disk.transfers == transfers + 1)
+        #expect(try served.frontEnd.read(24, 8) == pattern(3, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    @Test func anotherDiskMayNotTakeTheDevice() throws {
+        try connectAndKill()
+        try start(served.configuration(disk: "other"))
+        let failure = #expect(throws: Failure.self) { try served.join() }
+        #expect(failure?.description == "xvdb of VM web: in use by disk root (--device xvdc is free)")
+        #expect(failure?.kind == .busy)
+        #expect(try served.frontEnd.backendState() == 4)
+        // The right one still may.
+        try start()
+        #expect(try served.frontEnd.read(0, 8) == pattern(1, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    @Test func whatDoesNotSurviveItsProcessIsNotContinued() throws {
+        try connectAndKill()
+        try start(served.configuration(resumable: false))
+        #expect(throws: Failure.self) { try served.join() }
+    }
+
+    @Test func aLivingProcessKeepsItsDevice() throws {
+        try start()
+        try served.frontEnd.connect()
+        let second = try SimulatedXen(served.machine)
+        let stop = try StopRequest()
+        #expect(throws: Failure.self) {
+            _ = try Backend.attach(second, MemoryDisk(sectorCount: 1000), served.configuration(), stop: stop)
+        }
+        try served.frontEnd.write(0, pattern(3, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    @Test func theDiskMayHaveGrown() throws {
+        try connectAndKill()
+        disk.bytes += Array(repeating: 0, count: 1000 * sectorSize)
+        try start()
+        try served.frontEnd.write(1990, pattern(4, sectors: 10))
+        #expect(try served.frontEnd.backendValue("sectors") == "2000")
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    @Test func whatDeadGuestsLeftIsRemoved() throws {
+        try connectAndKill()
+        served.machine.destroy(7)
+        #expect(try served.remainingNodes() == ["backend 51728"])
+        let successor = try SimulatedGuest(served.machine, id: 7, name: "web")
+        try start(served.configuration(disk: "other"))
+        let frontEnd = SimulatedFrontEnd(successor, number: 51728)
+        try frontEnd.connect()
+        try frontEnd.write(0, pattern(5, sectors: 8))
+        served.stop.send()
+        try frontEnd.letGo()
+        #expect(try served.join() == .unplugged)
+    }
+
+    @Test func aDeviceOfAnotherBackEndIsLeftAlone() throws {
+        let xen = try SimulatedXen(served.machine)
+        for (device, number) in [("xvdb", 51728), ("xvdc", 51744)] {
+            let backend = "/local/domain/0/backend/vbd/7/\(number)"
+            try xen.write(backend + "/dev", device)
+            try xen.write("/local/domain/7/device/vbd/\(number)/backend", backend)
+            try xen.write("/local/domain/7/device/vbd/\(number)/state", "4")
+        }
+        try start()
+        let failure = #expect(throws: Failure.self) { try served.join() }
+        #expect(failure?.description == "xvdb of VM web: in use by /local/domain/0/backend/vbd/7/51728 (--device xvdd is free)")
+
+        // Without a device asked for, the first free one is taken.
+        var configuration = served.configuration()
+        configuration.device = nil
+        try start(configuration)
+        let frontEnd = SimulatedFrontEnd(served.guest, number: 51760)
+        try frontEnd.connect()
+        #expect(try frontEnd.backendValue("dev") == "xvdd")
+        served.stop.send()
+        try frontEnd.letGo()
+        #expect(try served.join() == .unplugged)
+        #expect(try served.remainingNodes().sorted() == ["frontend 51728", "frontend 51744"])
+    }
+
+    @Test func whatIsBeingUnpluggedIsNotContinued() throws {
+        try connectAndKill()
+        let xen = try SimulatedXen(served.machine)
+        try xen.write("/local/domain/0/backend/dedupdisk/7/51728/online", "0")
+        try start()
+        let failure = #expect(throws: Failure.self) { try served.join() }
+        #expect(failure?.why.contains("being unplugged") == true)
+        try served.frontEnd.setState(6)
+        try start()
+        try served.frontEnd.waitForBackend(2)
+        served.stop.send()
+        #expect(try served.join() == .unplugged)
+    }
+}
