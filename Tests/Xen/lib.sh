@@ -31,10 +31,10 @@ report() {
         cat "${log_of[$pid]}"
     done
     echo '--- xenstore:'
-    nodes || true
+    nodes | grep -E '/(state|online|ring-ref) =' || true
     for name in guest1 guest2; do
         echo "--- $name:"
-        guest-exec -t 20 "$name" 'dmesg | grep -v clocksource | tail -n 15; grep xvd /proc/mounts; ps | grep -v "\["
+        guest-exec -t 20 "$name" 'dmesg | grep -E "xvd|error|EXT4" | tail -n 15; grep xvd /proc/mounts; ps | grep -v "\["
             for task in /proc/[0-9]*; do case $(cat $task/stat) in *") D "*) cat $task/comm $task/stack ;; esac; done' || true
     done 2>&1
     exit "$status"
