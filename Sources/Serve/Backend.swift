@@ -126,6 +126,10 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         switch (frontend, state) {
         case (.initialised, .initWait), (.connected, .initWait):
             try connect()
+        case (.initialised, .closed) where !isUnplugging:
+            // It came back without waiting for us.
+            try setState(.initWait)
+            try connect()
         case (.closing, .initWait), (.closing, .connected):
             try setState(.closing)
         case (.closed, .initWait), (.closed, .connected), (.closed, .closing):
