@@ -26,9 +26,10 @@ public struct BackRing: ~Copyable {
     }
 
     /// A ring in use, whose back end died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
-    /// taken again. It is right only if the predecessor answered in the order of requests. The caller notifies the
-    /// front end once, as the predecessor may have died before it could. Throws as the other initialiser, and when
-    /// the indices make no sense.
+    /// taken again. It is right only if the predecessor answered in the order of requests. A response is written over
+    /// a request: one that it had written (`respond`) and not shown (`pushResponses`) is taken for a request, unless
+    /// the caller knows better. The caller notifies the front end once, as the predecessor may have died before it
+    /// could. Throws as the other initialiser, and when the indices make no sense.
     @unsafe public init(resuming page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         let shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
         let answered = shared.load(.responseProducer)
@@ -77,7 +78,7 @@ public struct BackRing: ~Copyable {
     @discardableResult
     public mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
         guard unanswered > 0 else { return false }
-        var copy = SlotBytes(repeating: 0)
+        var copy = Response.Bytes(repeating: 0)
         var span = copy.mutableSpan
         var bytes = unsafe span.mutableBytes
         Response(id: id, rawOperation: rawOperation, rawStatus: status.rawValue).store(into: &bytes)

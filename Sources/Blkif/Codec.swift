@@ -24,9 +24,8 @@ extension Request {
         }
     }
 
-    /// Encodes into `slot`, all padding as zeros.
+    /// Encodes into `slot`, which is all zeros, as padding stays.
     func store(into slot: inout MutableRawSpan, abi: ABI) {
-        for i in 0..<slot.byteCount { slot.store(UInt8(0), at: i) }
         slot.store(rawOperation, at: 0)
         slot.store(id, at: abi.idOffset)
         slot.store(sector, at: abi.sectorOffset)
@@ -71,9 +70,12 @@ public struct Response: Equatable, Sendable, BitwiseCopyable {
         self.init(id: slot.load(at: 0), rawOperation: slot.load(at: 8), rawStatus: slot.load(at: 10))
     }
 
-    /// Encodes into `slot`, all padding as zeros: the other domain must not see what was on the stack (XSA-216).
+    /// Room for a response of any ABI.
+    typealias Bytes = InlineArray<16, UInt8>
+
+    /// Encodes into `slot`, which is all zeros, as padding stays: the other domain must not see what was on the
+    /// stack (XSA-216).
     func store(into slot: inout MutableRawSpan) {
-        for i in 0..<slot.byteCount { slot.store(UInt8(0), at: i) }
         slot.store(id, at: 0)
         slot.store(rawOperation, at: 8)
         slot.store(rawStatus, at: 10)

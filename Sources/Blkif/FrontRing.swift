@@ -54,7 +54,7 @@ public struct FrontRing: ~Copyable {
     /// requests that were posted (RING_RESPONSE_PROD_OVERFLOW).
     public mutating func nextResponse() throws(Failure) -> Response? {
         guard try unconsumedResponses() > 0 else { return nil }
-        var copy = SlotBytes(repeating: 0)
+        var copy = Response.Bytes(repeating: 0)
         var span = copy.mutableSpan
         var bytes = unsafe span.mutableBytes
         shared.copyOut(responseConsumer, byteCount: shared.abi.responseByteCount, into: &bytes)

@@ -1,7 +1,9 @@
 /// Fixed-width fields in byte buffers. Bounds are checked; no field needs to be aligned.
+///
+/// Inlinable, as other modules would otherwise call an unspecialised generic function for every field.
 extension RawSpan {
     /// The integer at `offset`, in the machine's byte order.
-    @inline(__always)
+    @inlinable @inline(__always)
     public func load<Integer: FixedWidthInteger & BitwiseCopyable>(at offset: Int, as type: Integer.Type = Integer.self) -> Integer {
         precondition(offset >= 0 && offset <= byteCount - MemoryLayout<Integer>.size, "field outside its buffer")
         // Integers have no invalid bit patterns, and the bounds were checked.
@@ -11,13 +13,13 @@ extension RawSpan {
 
 extension MutableRawSpan {
     /// The integer at `offset`, in the machine's byte order.
-    @inline(__always)
+    @inlinable @inline(__always)
     public func load<Integer: FixedWidthInteger & BitwiseCopyable>(at offset: Int, as type: Integer.Type = Integer.self) -> Integer {
         bytes.load(at: offset)
     }
 
     /// Stores `value` at `offset`, in the machine's byte order.
-    @inline(__always)
+    @inlinable @inline(__always)
     public mutating func store<Integer: FixedWidthInteger & BitwiseCopyable>(_ value: Integer, at offset: Int) {
         precondition(offset >= 0 && offset <= byteCount - MemoryLayout<Integer>.size, "field outside its buffer")
         storeBytes(of: value, toByteOffset: offset, as: Integer.self)
@@ -26,7 +28,7 @@ extension MutableRawSpan {
 
 extension MutableRawSpan {
     /// Copies all of `source` to `offset`.
-    @inline(__always)
+    @inlinable @inline(__always)
     public mutating func copy(_ source: RawSpan, to offset: Int) {
         precondition(offset >= 0 && offset <= byteCount - source.byteCount, "copy outside its buffer")
         unsafe withUnsafeMutableBytes { destination in
@@ -40,7 +42,7 @@ extension MutableRawSpan {
     }
 
     /// Zeros `count` bytes at `offset`.
-    @inline(__always)
+    @inlinable @inline(__always)
     public mutating func zero(at offset: Int, count: Int) {
         precondition(offset >= 0 && count >= 0 && offset <= byteCount - count, "zeros outside their buffer")
         unsafe withUnsafeMutableBytes { bytes in

@@ -3,6 +3,7 @@
 public struct Digest: Hashable, Comparable, Sendable, CustomStringConvertible {
     public let word0, word1, word2, word3: UInt64
 
+    @inlinable
     public init(_ word0: UInt64, _ word1: UInt64, _ word2: UInt64, _ word3: UInt64) {
         self.word0 = word0
         self.word1 = word1
@@ -11,6 +12,7 @@ public struct Digest: Hashable, Comparable, Sendable, CustomStringConvertible {
     }
 
     /// Reads 32 bytes at `offset`.
+    @inlinable
     public init(_ bytes: RawSpan, at offset: Int = 0) {
         self.init(
             UInt64(bigEndian: bytes.load(at: offset)), UInt64(bigEndian: bytes.load(at: offset + 8)),
@@ -18,6 +20,7 @@ public struct Digest: Hashable, Comparable, Sendable, CustomStringConvertible {
     }
 
     /// Writes 32 bytes at `offset`.
+    @inlinable
     public func store(into bytes: inout MutableRawSpan, at offset: Int = 0) {
         bytes.store(word0.bigEndian, at: offset)
         bytes.store(word1.bigEndian, at: offset + 8)
@@ -26,8 +29,10 @@ public struct Digest: Hashable, Comparable, Sendable, CustomStringConvertible {
     }
 
     /// The first 8 bytes already are as good as random: they spread a hash table by themselves.
+    @inlinable
     public func hash(into hasher: inout Hasher) { hasher.combine(word0) }
 
+    @inlinable
     public static func < (a: Digest, b: Digest) -> Bool {
         if a.word0 != b.word0 { return a.word0 < b.word0 }
         if a.word1 != b.word1 { return a.word1 < b.word1 }

@@ -13,10 +13,13 @@ public struct SectorRange: Equatable, Hashable, Sendable {
     /// Number of sectors.
     public let count: UInt64
     /// First sector after the run.
+    @inlinable
     public var end: UInt64 { start &+ count }
+    @inlinable
     public var isEmpty: Bool { count == 0 }
 
     /// Nil when `start + count` does not fit in 64 bits.
+    @inlinable
     public init?(start: UInt64, count: UInt64) {
         guard !start.addingReportingOverflow(count).overflow else { return nil }
         self.start = start
@@ -24,5 +27,6 @@ public struct SectorRange: Equatable, Hashable, Sendable {
     }
 
     /// Whether the run lies within a disk of `sectorCount` sectors.
+    @inlinable
     public func fits(in sectorCount: UInt64) -> Bool { end <= sectorCount }
 }

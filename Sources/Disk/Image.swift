@@ -32,12 +32,12 @@ public enum Image {
             try loader.finish()
             guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
             try store.complete(name, byteCount: roundUp(end))
-            try store.trim()
         } catch {
             try? store.delete(lock)
             throw error
         }
         _ = consume lock
+        try store.trim()
     }
 
     private static func roundUp(_ byteCount: UInt64) -> UInt64 {

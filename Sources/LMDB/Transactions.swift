@@ -62,6 +62,9 @@ public struct WriteTransaction: ~Copyable {
         try unsafe environment.check(mdb_txn_commit(handle), "commit to \(environment.path)")
     }
 
+    /// Drops all changes, and lets the next writer in.
+    public consuming func abort() {}
+
     /// Makes room for a value of `count` bytes under `key`, replacing what was there, and lets `fill` write it in place.
     public mutating func put(
         _ table: Environment.Table, _ key: UInt64, count: Int, fill: (inout MutableRawSpan) -> Void

@@ -11,14 +11,16 @@ extension Environment {
     /// that is used again is written whole, never read first.
     public func trim() throws(Failure) {
         let file = try File(path: path + "/data.mdb", options: [.write])
-        // While it is held, no page changes hands; it is dropped without a change.
-        let transaction = try WriteTransaction(self)
-        for run in Self.runs(of: try freePages(transaction)) {
-            guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { return }
+        // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
+        let holding = try WriteTransaction(self)
+        let reading = try ReadTransaction(self)
+        for run in Self.runs(of: try freePages(reading)) {
+            guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { break }
         }
+        holding.abort()
     }
 
-    private func freePages(_ transaction: borrowing WriteTransaction) throws(Failure) -> [Int] {
+    private func freePages(_ transaction: borrowing ReadTransaction) throws(Failure) -> [Int] {
         let oldest = try oldestInUse()
         let table = Table(dbi: 0, name: "free pages")
         var cursor = try transaction.view.cursor(table)

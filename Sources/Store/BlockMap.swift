@@ -187,13 +187,15 @@ extension StoreTransaction {
     /// Unmaps the blocks `first..<end`, in bounded pieces: at most `leaves` leaves a call.
     /// - Returns: the first block that is left to do, or `end`.
     mutating func unmap(_ disk: inout DiskRecord, from first: UInt64, to end: UInt64, leaves: Int) throws(Failure) -> UInt64 {
-        guard first < end else { return end }
+        // Beyond what the tree covers, nothing is mapped.
+        let last = min(end, BlockMap.entrySpan(level: disk.height + 1))
+        guard first < last else { return end }
         var mapped: Int64 = 0
         var budget = leaves
         var done = first
-        disk.root = try unmap(disk.root, level: disk.height, base: 0, &done, end, &budget, &mapped)
+        disk.root = try unmap(disk.root, level: disk.height, base: 0, &done, last, &budget, &mapped)
         disk.mappedBlocks &+= UInt64(bitPattern: mapped)
-        return min(done, end)
+        return done < last ? done : end
     }
 
     private mutating func unmap(

@@ -127,7 +127,6 @@ import Testing
         for _ in 0..<6 { taken.append(try #require(try first.nextRequest())) }
         for request in taken[..<4] { #expect(first.respond(to: request)) }
         _ = first.push()
-        // Written, never shown: the slot is the front end's request no more, unless answered in order.
         let second = try OurBack(memory, .x86_64, at: start)
         #expect(try second.unconsumed() == 6)
         var ids: [UInt64] = []
