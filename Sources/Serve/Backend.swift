@@ -78,7 +78,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         var isBusy = false
         while true {
             try wait(&requests, isBusy: isBusy)
-            let stops = stop.take()
+            let stops = requests[2].isReadable ? stop.take() : 0
             if stops > 0 {
                 if isUnplugging || stops > 1 { return try leave(.forced) }
                 log("unplugging \(device)")
