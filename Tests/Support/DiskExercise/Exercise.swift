@@ -2,6 +2,7 @@ public import Blkif
 public import BlockModel
 import FrontEnd
 import Serve
+import TestSupport
 
 /// What an exercise does to the process that serves, besides using the disk.
 public struct ExerciseEvents: OptionSet, Sendable {
