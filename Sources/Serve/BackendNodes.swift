@@ -62,6 +62,7 @@ struct BackendNodes<Store: Xenstore> {
         }
         properties.append(("state", text(.connected)))
         try store.transaction("connect \(device)") { transaction throws(Failure) in
+            try store.remove(backend + "/error", in: transaction)
             try write(backend, properties, in: transaction)
         }
     }
