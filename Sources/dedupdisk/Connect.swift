@@ -42,7 +42,7 @@ struct Connect: ParsableCommand {
             if ephemeral {
                 try serve(try EphemeralDisk(over: file, scratchDirectory: Self.scratchDirectory), named: path, xen, domain)
             } else {
-                try serve(file, named: path, xen, domain, isResumable: true)
+                try serve(file, named: path, xen, domain, isResumable: !readOnly)
             }
         } else {
             try serveStoreDisk(xen, domain)
@@ -75,7 +75,7 @@ struct Connect: ParsableCommand {
         if ephemeral {
             try serve(try EphemeralDisk(over: found, scratchDirectory: Self.scratchDirectory), named: name, xen, domain)
         } else {
-            try serve(found, named: "\(store.path):\(name)", xen, domain, isResumable: true)
+            try serve(found, named: "\(store.path):\(name)", xen, domain, isResumable: !readOnly)
         }
     }
 
