@@ -66,6 +66,9 @@ let package = Package(
             name: "ServeTests",
             dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport"],
             swiftSettings: strict),
+        .testTarget(
+            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "Hashing", "BlockModel", "TestSupport"],
+            swiftSettings: strict),
         .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
         .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),

@@ -34,7 +34,7 @@ public enum Image {
             try store.complete(name, byteCount: roundUp(end))
         } catch {
             try? store.delete(lock)
-            throw error
+            throw error.kind == .interrupted ? interrupted("import disk \(name)") : error
         }
         _ = consume lock
         try store.trim()

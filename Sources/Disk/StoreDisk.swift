@@ -300,6 +300,8 @@ public final class StoreDisk: BlockDevice {
         guard !isClosed else { return }
         isClosed = true
         defer { try? committer.journal.file.unlock() }
+        // Who finds damage says so before it goes; that it can't does not make the disk fail.
+        defer { try? committer.store.recordDamage() }
         guard let thread else { return }
         try committer.staging.withLock { $0.isClosing = true }
         committer.staging.notify()

@@ -34,26 +34,22 @@ public final class Environment: @unchecked Sendable {
         var created: OpaquePointer?
         guard unsafe mdb_env_create(&created) == 0, let created = unsafe created else { throw Failure(.system, path, "LMDB gave no environment") }
         unsafe handle = created
-        do throws(Failure) {
-            try unsafe check(mdb_env_set_mapsize(handle, mapBytes), "map \(path)")
-            try unsafe check(mdb_env_set_maxdbs(handle, MDB_dbi(tables)), "open \(path)")
-            try unsafe check(mdb_env_set_maxreaders(handle, 1022), "open \(path)")
-            // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
-            try unsafe check(mdb_env_set_assert(handle) { _, message in
-                let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
-                let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
-                _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
-                _exit(3)
-            }, "open \(path)")
-            // No thread-local readers: a read transaction belongs to who holds it.
-            try unsafe check(mdb_env_open(handle, path, UInt32(MDB_NOTLS), 0o600), "open \(path)")
-            try refuseShortFile(file)
-            var dead: Int32 = 0
-            try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
-        } catch {
-            unsafe mdb_env_close(handle)
-            throw error
-        }
+        // A throw from here on runs the deinitialiser, which closes the environment.
+        try unsafe check(mdb_env_set_mapsize(handle, mapBytes), "map \(path)")
+        try unsafe check(mdb_env_set_maxdbs(handle, MDB_dbi(tables)), "open \(path)")
+        try unsafe check(mdb_env_set_maxreaders(handle, 1022), "open \(path)")
+        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
+        try unsafe check(mdb_env_set_assert(handle) { _, message in
+            let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
+            let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
+            _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
+            _exit(3)
+        }, "open \(path)")
+        // No thread-local readers: a read transaction belongs to who holds it.
+        try unsafe check(mdb_env_open(handle, path, UInt32(MDB_NOTLS), 0o600), "open \(path)")
+        try refuseShortFile(file)
+        var dead: Int32 = 0
+        try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
     }
 
     deinit { unsafe mdb_env_close(handle) }
@@ -64,10 +60,11 @@ public final class Environment: @unchecked Sendable {
         try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
         var status = stat()
         guard unsafe stat(file, &status) == 0 else { throw Failure(.system, file, unsafe String(cString: strerror(errno))) }
-        let needed = unsafe (Int(info.me_last_pgno) + 1) * 4096
+        // In pages, as a damaged number of them may not fit in bytes.
+        let last = unsafe info.me_last_pgno, present = status.st_size / 4096
         // An environment that was never written ends after its two meta pages, or before.
-        if needed > 2 * 4096, Int(status.st_size) < needed {
-            throw Failure(.damage, file, "truncated: \(status.st_size) of \(needed) bytes", remedy: "restore it from a copy")
+        if last >= 2, UInt(present) <= UInt(last) {
+            throw Failure(.damage, file, "truncated: \(present) pages, \(last) is in use", remedy: "restore it from a copy")
         }
     }
 
@@ -95,6 +92,12 @@ public final class Environment: @unchecked Sendable {
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
+    /// Less than 1 MiB is left where the environment is: statvfs(3).
+    private var isFilesystemFull: Bool {
+        var status = statvfs()
+        return unsafe statvfs(path, &status) == 0 && UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20
+    }
+
     func check(_ result: CInt, _ what: @autoclosure () -> String) throws(Failure) {
         if result != 0 { throw failure(result, what()) }
     }
@@ -105,6 +108,9 @@ public final class Environment: @unchecked Sendable {
         switch result {
         case ENOSPC, EDQUOT:
             return Failure(.noSpace, what, why, remedy: "free some space on the filesystem of \(path)")
+        case EIO where isFilesystemFull:
+            // What LMDB returns when write(2) took a part only (mdb.c, `mdb_page_flush`).
+            return Failure(.noSpace, what, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
         case MDB_MAP_FULL:
             return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_PANIC, MDB_VERSION_MISMATCH:

@@ -90,6 +90,17 @@ extension Store {
     }
 }
 
+extension Store {
+    /// Writes down the blobs that readers of this process found damaged, so that the next write of the same content
+    /// heals them, whichever process it comes from.
+    public func recordDamage() throws(Failure) {
+        guard !suspects.withLock({ $0.isEmpty }) else { return }
+        var transaction = try StoreTransaction.begin(self)
+        try transaction.recordSuspects()
+        try transaction.commit()
+    }
+}
+
 extension StoreTransaction {
     /// Finds or stores every block of the batch.
     /// - Returns: the blob of each data index.

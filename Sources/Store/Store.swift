@@ -36,10 +36,10 @@ public final class Store: Sendable {
     /// - Parameter creating: make it when there is none; its directory must then be missing or empty.
     /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one.
     public init(path: String, creating: Bool = false) throws(Failure) {
-        let exists = unsafe access(path + "/meta/data.mdb", F_OK) == 0
+        let exists = try Self.exists(path + "/meta/data.mdb", of: path)
         if !exists {
             guard creating else {
-                throw Failure(.notFound, "store \(path)", unsafe access(path, F_OK) == 0 ? "not a store" : "there is none",
+                throw Failure(.notFound, "store \(path)", try Self.exists(path, of: path) ? "not a store" : "there is none",
                     remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
             }
             try Self.prepareDirectory(path)
@@ -57,8 +57,16 @@ public final class Store: Sendable {
             nodes: try meta.table("nodes", creating: fresh), counts: try meta.table("counts", creating: fresh),
             index: try meta.table("index", creating: fresh), damaged: try meta.table("damaged", creating: fresh))
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
-        storeID = try Self.identity(fresh, meta, tables.store, packs, packTables.store)
+        storeID = try Self.identity(fresh, meta, tables.store, packs, packTables)
         if fresh { refillReserve() }
+    }
+
+    /// Whether there is something at `file`: access(2). What may not be looked at is not taken for missing.
+    private static func exists(_ file: String, of path: String) throws(Failure) -> Bool {
+        guard unsafe access(file, F_OK) != 0 else { return true }
+        let code = errno
+        guard code == ENOENT || code == ENOTDIR else { throw Failure(systemCall: "open store", path, errno: code) }
+        return false
     }
 
     /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
@@ -73,19 +81,25 @@ public final class Store: Sendable {
 
     /// The store's id, the same in both environments; written when the store is fresh.
     private static func identity(
-        _ fresh: Bool, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTable: Environment.Table
+        _ fresh: Bool, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTables: PackTables
     ) throws(Failure) -> (UInt64, UInt64) {
         if fresh {
             var transaction = try WriteTransaction(meta)
-            if try transaction.view.value(metaTable, Superblock.key) == nil {
+            let isOld = try transaction.view.value(metaTable, Superblock.key) != nil
+            if !isOld {
                 var random = SystemRandomNumberGenerator()
                 try transaction.put(metaTable, Superblock.key, Superblock(storeID: (random.next(), random.next())).encoded.rawBytes)
             }
             let id = try superblock(transaction.view, metaTable, meta.path).storeID
             // Inside the first transaction: two creators make one store.
             var other = try WriteTransaction(packs)
-            if try other.view.value(packTable, Superblock.key) == nil {
-                try other.put(packTable, Superblock.key, Superblock(storeID: id).encoded.rawBytes)
+            let isKnown = try other.view.value(packTables.store, Superblock.key) != nil
+            // A superblock in `meta` without one in `packs`, or packs without one in `meta`, is no interrupted creation.
+            guard try isOld ? isKnown : !isKnown || other.view.count(packTables.packs) == 0 else {
+                throw Failure(.damage, isOld ? packs.path : meta.path, "it is empty, and the other half of the store is not", remedy: "restore it from a copy")
+            }
+            if !isKnown {
+                try other.put(packTables.store, Superblock.key, Superblock(storeID: id).encoded.rawBytes)
             }
             try other.commit()
             try transaction.commit()
@@ -93,7 +107,7 @@ public final class Store: Sendable {
         let reading = try ReadTransaction(meta)
         let readingPacks = try ReadTransaction(packs)
         let id = try superblock(reading.view, metaTable, meta.path).storeID
-        guard try id == superblock(readingPacks.view, packTable, packs.path).storeID else {
+        guard try id == superblock(readingPacks.view, packTables.store, packs.path).storeID else {
             throw Failure(.damage, packs.path, "it belongs to another store", remedy: "put back the directory that belongs beside meta")
         }
         return id

@@ -4,8 +4,11 @@ import Glibc
 
 /// What people and scripts see.
 enum Console {
-    /// A line on standard error, with the program's name.
-    static func complain(_ text: String) { writeAll("dedupdisk: \(text)\n", to: 2) }
+    /// A line on standard error, with the program's name. One line, whatever a name or a path has in it.
+    static func complain(_ text: String) {
+        let line = String(String.UnicodeScalarView(text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "?" : $0 }))
+        writeAll("dedupdisk: \(line)\n", to: 2)
+    }
 
     /// A line on standard output.
     /// - Throws: when nobody can take it, a full disk behind a redirection for one.

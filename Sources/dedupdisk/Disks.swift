@@ -66,7 +66,8 @@ struct Map: ParsableCommand {
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
         let first = (offset?.bytes ?? 0) / UInt64(blockSize)
         let (end, overflow) = (offset?.bytes ?? 0).addingReportingOverflow(length?.bytes ?? .max)
-        let last = overflow ? UInt64.max : (end + UInt64(blockSize) - 1) / UInt64(blockSize)
+        // Rounded up without a sum that may not fit.
+        let last = overflow ? UInt64.max : end / UInt64(blockSize) + (end % UInt64(blockSize) == 0 ? 0 : 1)
         var reader = try BlockReader(store)
         var next = first
         while true {

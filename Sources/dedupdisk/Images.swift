@@ -15,6 +15,9 @@ struct Import: ParsableCommand {
 
     func run() throws {
         let source = try File(path: file == "-" ? "/dev/stdin" : file)
+        guard try source.kind() != .directory else {
+            throw Failure(.system, "import \(file)", "it is a directory", remedy: "name a raw image, a block device or a pipe")
+        }
         let isPipe = try !source.isSeekable()
         let store = try options.openOrCreate()
         try store.removeLeftovers()

@@ -1,0 +1,197 @@
+public import BlockModel
+public import Glibc
+
+/// A process under test: started at once, watched with a time limit, never left behind.
+public final class Child {
+    /// Where standard input comes from.
+    public enum Input { case nothing, file(String), pipe }
+    /// Where standard output goes to.
+    public enum Output { case captured, file(String) }
+
+    /// What became of the process.
+    public struct Outcome: Sendable {
+        /// Exit status; nil: a signal ended it.
+        public let status: Int32?
+        /// The signal that ended it.
+        public let signal: Int32?
+        public let hasTimedOut: Bool
+        public let output: [UInt8]
+        public let errors: String
+
+        /// Standard output as text.
+        public var text: String { String(decoding: output, as: UTF8.self) }
+        /// Lines of standard error.
+        public var errorLines: [Substring] { errors.split(separator: "\n") }
+    }
+
+    public let process: pid_t
+    private var input: Int32 = -1
+    private var output: Int32 = -1
+    private var errors: Int32 = -1
+    private var hasEnded = false
+
+    nonisolated(unsafe) private static let lock = {
+        let mutex = UnsafeMutablePointer<pthread_mutex_t>.allocate(capacity: 1)
+        unsafe pthread_mutex_init(mutex, nil)
+        return unsafe mutex
+    }()
+
+    /// Starts `executable` with nothing but `environment` (and a PATH).
+    public init(
+        _ executable: String, _ arguments: [String], environment: [String: String] = [:], input: Input = .nothing,
+        output: Output = .captured
+    ) throws(Failure) {
+        // A child that is gone is an error of write(2), not the end of the tests.
+        _ = signal(SIGPIPE, SIG_IGN)
+        // No other child may inherit the ends of these pipes: there is a moment before they close on exec.
+        unsafe pthread_mutex_lock(Self.lock)
+        defer { unsafe pthread_mutex_unlock(Self.lock) }
+        var actions = unsafe posix_spawn_file_actions_t()
+        unsafe posix_spawn_file_actions_init(&actions)
+        defer { unsafe posix_spawn_file_actions_destroy(&actions) }
+        var ours: [Int32] = []
+        var theirs: [Int32] = []
+        defer { for end in theirs { close(end) } }
+        func pipe(to descriptor: Int32, reading: Bool) throws(Failure) -> Int32 {
+            var ends: [Int32] = [-1, -1]
+            guard unsafe Glibc.pipe(&ends) == 0 else { throw Failure(systemCall: "make", "a pipe", errno: errno) }
+            for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
+            let (mine, its) = reading ? (ends[0], ends[1]) : (ends[1], ends[0])
+            ours.append(mine)
+            theirs.append(its)
+            unsafe posix_spawn_file_actions_adddup2(&actions, its, descriptor)
+            return mine
+        }
+        var ends: (input: Int32, output: Int32, errors: Int32) = (-1, -1, -1)
+        switch input {
+        case .nothing: unsafe posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+        case .file(let path): unsafe posix_spawn_file_actions_addopen(&actions, 0, path, O_RDONLY, 0)
+        case .pipe: ends.input = try pipe(to: 0, reading: false)
+        }
+        switch output {
+        case .captured: ends.output = try pipe(to: 1, reading: true)
+        case .file(let path): unsafe posix_spawn_file_actions_addopen(&actions, 1, path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
+        }
+        ends.errors = try pipe(to: 2, reading: true)
+        var variables = environment
+        for name in ["PATH", "LD_LIBRARY_PATH", "TMPDIR"] where variables[name] == nil {
+            if let value = unsafe getenv(name) { variables[name] = unsafe String(cString: value) }
+        }
+        var pid: pid_t = 0
+        let code = unsafe Self.withCStrings([executable] + arguments) { arguments in
+            unsafe Self.withCStrings(variables.map { "\($0)=\($1)" }) { variables in
+                unsafe posix_spawn(&pid, executable, &actions, nil, arguments, variables)
+            }
+        }
+        guard code == 0 else {
+            for end in ours { close(end) }
+            throw Failure(systemCall: "start", executable, errno: code)
+        }
+        process = pid
+        self.input = ends.input
+        self.output = ends.output
+        self.errors = ends.errors
+    }
+
+    deinit {
+        if !hasEnded {
+            Glibc.kill(process, SIGKILL)
+            waitpid(process, nil, 0)
+        }
+        for end in [input, output, errors] where end >= 0 { close(end) }
+    }
+
+    /// The strings as a null-terminated array, for the length of `body`.
+    private static func withCStrings<Result>(
+        _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
+    ) -> Result {
+        let list = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: strings.count + 1)
+        for (index, string) in strings.enumerated() { unsafe list[index] = unsafe strdup(string) }
+        unsafe list[strings.count] = nil
+        defer {
+            for index in strings.indices { unsafe free(list[index]) }
+            unsafe list.deallocate()
+        }
+        return unsafe body(list)
+    }
+
+    /// Writes to its standard input, as much as it takes. False: it does not read any more.
+    @discardableResult
+    public func send(_ bytes: [UInt8]) -> Bool {
+        var done = 0
+        while done < bytes.count {
+            let count = unsafe bytes.span.withUnsafeBufferPointer { unsafe write(input, $0.baseAddress.map { unsafe $0 + done }, bytes.count - done) }
+            if count < 0, errno != EINTR { return false }
+            done += max(0, count)
+        }
+        return true
+    }
+
+    public func closeInput() {
+        if input >= 0 { close(input) }
+        input = -1
+    }
+
+    public func kill(_ signal: Int32) { if !hasEnded { Glibc.kill(process, signal) } }
+
+    /// What standard output has now, waiting for at most `limit` seconds; empty at its end, or when nothing came.
+    public func receive(limit: Double) -> [UInt8] {
+        var entry = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+        guard unsafe poll(&entry, 1, Int32(limit * 1000)) > 0 else { return [] }
+        return Self.take(from: output) ?? []
+    }
+
+    /// Waits for the end, reading all that it writes; kills it after `limit` seconds.
+    public func wait(limit: Double = 60) -> Outcome {
+        closeInput()
+        var gathered: [[UInt8]] = [[], []]
+        var open = [output, errors]
+        let deadline = Self.seconds() + limit
+        var hasTimedOut = false
+        while open.contains(where: { $0 >= 0 }) {
+            var entries = open.map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            let ready = unsafe poll(&entries, 2, Int32(max(0, (deadline - Self.seconds()) * 1000)))
+            if ready == 0, !hasTimedOut {
+                hasTimedOut = true
+                Glibc.kill(process, SIGKILL)
+                // Its pipes may live on in a child of its own.
+                break
+            }
+            for index in 0..<2 where entries[index].revents != 0 {
+                if let bytes = Self.take(from: open[index]) { gathered[index] += bytes } else { open[index] = -1 }
+            }
+        }
+        var status: Int32 = 0
+        while unsafe waitpid(process, &status, 0) < 0, errno == EINTR {}
+        hasEnded = true
+        let signal = status & 0x7f
+        return Outcome(
+            status: signal == 0 ? status >> 8 & 0xff : nil, signal: signal == 0 ? nil : signal, hasTimedOut: hasTimedOut,
+            output: gathered[0], errors: String(decoding: gathered[1], as: UTF8.self))
+    }
+
+    /// The next bytes, or nil at the end.
+    private static func take(from descriptor: Int32) -> [UInt8]? {
+        let chunk = 1 << 16
+        let bytes = unsafe [UInt8](unsafeUninitializedCapacity: chunk) { buffer, count in
+            count = max(0, unsafe read(descriptor, buffer.baseAddress, chunk))
+        }
+        return bytes.isEmpty ? nil : bytes
+    }
+
+    private static func seconds() -> Double {
+        var now = timespec()
+        unsafe clock_gettime(CLOCK_MONOTONIC, &now)
+        return Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
+    }
+
+    /// An executable that was built with these tests.
+    public static func built(_ name: String) throws(Failure) -> String {
+        var path = [CChar](repeating: 0, count: 4096)
+        let count = unsafe readlink("/proc/self/exe", &path, 4095)
+        let this = String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
+        let found = this.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/" + name
+        guard unsafe access(found, X_OK) == 0 else { throw Failure(systemCall: "find", found, errno: errno) }
+        return found
+    }
+}

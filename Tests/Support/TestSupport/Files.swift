@@ -1,0 +1,47 @@
+public import BlockModel
+
+/// Whole files, for tests.
+public enum Files {
+    public static func bytes(_ path: String) throws(Failure) -> [UInt8] {
+        let file = try File(path: path)
+        var bytes = [UInt8](repeating: 0, count: Int(try file.size()))
+        _ = try bytes.withMutableBytes { (span) throws(Failure) in try file.read(at: 0, into: &span) }
+        return bytes
+    }
+
+    public static func write(_ path: String, _ bytes: [UInt8]) throws(Failure) {
+        try File(path: path, options: [.write, .create, .truncate], mode: 0o644).write(at: 0, bytes.rawBytes)
+    }
+
+    /// Offsets at which `pattern` occurs in the file.
+    public static func occurrences(of pattern: [UInt8], in path: String) throws(Failure) -> [Int] {
+        let all = try bytes(path)
+        guard let first = pattern.first, all.count >= pattern.count else { return [] }
+        let whole = all.span
+        let wanted = pattern.span
+        var found: [Int] = []
+        for start in 0...(all.count - pattern.count) where whole[start] == first {
+            var index = 1
+            while index < wanted.count, whole[start + index] == wanted[index] { index += 1 }
+            if index == wanted.count { found.append(start) }
+        }
+        return found
+    }
+
+    /// Inverts bits of the byte at `offset`.
+    public static func flip(_ path: String, at offset: Int, bits: UInt8 = 0x40) throws(Failure) {
+        let file = try File(path: path, options: [.write])
+        var byte: [UInt8] = [0]
+        _ = try byte.withMutableBytes { (span) throws(Failure) in try file.read(at: UInt64(offset), into: &span) }
+        byte[0] ^= bits
+        try file.write(at: UInt64(offset), byte.rawBytes)
+    }
+
+    /// Inverts a byte in each occurrence of `pattern`, `skip` bytes into it.
+    /// - Returns: how many there were.
+    public static func flip(_ path: String, every pattern: [UInt8], skip: Int) throws(Failure) -> Int {
+        let places = try occurrences(of: pattern, in: path)
+        for place in places { try flip(path, at: place + skip) }
+        return places.count
+    }
+}
