@@ -95,7 +95,8 @@ public final class Store: Sendable {
             var other = try WriteTransaction(packs)
             let isKnown = try other.view.value(packTables.store, Superblock.key) != nil
             // A superblock in `meta` without one in `packs`, or packs without one in `meta`, is no interrupted creation.
-            guard try isOld ? isKnown : !isKnown || other.view.count(packTables.packs) == 0 else {
+            let packCount = try other.view.count(packTables.packs)
+            guard isOld ? isKnown : packCount == 0 else {
                 throw Failure(.damage, isOld ? packs.path : meta.path, "it is empty, and the other half of the store is not", remedy: "restore it from a copy")
             }
             if !isKnown {
