@@ -62,12 +62,13 @@ let package = Package(
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
         .target(
-            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel"],
+            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
 
         .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
         .testTarget(
-            name: "ServeTests", dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel"],
+            name: "ServeTests",
+            dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "Hashing", "BlockModel", "TestSupport"],

@@ -188,6 +188,7 @@ public final class StoreDisk: BlockDevice {
 
     /// Puts a record into the journal, waiting for room, and stages it.
     private func append(_ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan) throws(Failure) {
+        try returnToStart()
         let byteCount = Journal.headerSize + payload.byteCount
         let (offset, skipped) = committer.journal.place(byteCount, head: head.offset)
         try waitForRoom(skipped + UInt64(byteCount))
@@ -203,6 +204,14 @@ public final class StoreDisk: BlockDevice {
             return wasEmpty || (!wasFull && committer.isFull(state.active))
         }
         if isWorthWaking { committer.staging.notify() }
+    }
+
+    /// When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
+    /// filesystem and of its bandwidth than pages all over the ring.
+    private func returnToStart() throws(Failure) {
+        let capacity = committer.journal.capacity
+        guard head.offset >= capacity / 8, try committer.staging.withLock({ $0.isEmpty }) else { return }
+        try skip(capacity - head.offset)
     }
 
     /// Goes on at the beginning of the ring.

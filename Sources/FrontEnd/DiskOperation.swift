@@ -2,13 +2,23 @@ public import Blkif
 import BlockModel
 
 /// What a guest asks of its disk, in sectors of 512 bytes, of any length.
-public enum DiskOperation: Sendable {
+public enum DiskOperation: Sendable, CustomStringConvertible {
     case read(sector: UInt64, count: Int)
     case write(sector: UInt64, [UInt8])
     /// A write between two flushes.
     case barrier(sector: UInt64, [UInt8])
     case flush
     case discard(sector: UInt64, count: UInt64)
+
+    public var description: String {
+        switch self {
+        case .read(let sector, let count): "read of \(count) sectors at \(sector)"
+        case .write(let sector, let bytes): "write of \(bytes.count / sectorSize) sectors at \(sector)"
+        case .barrier(let sector, let bytes): "barrier of \(bytes.count / sectorSize) sectors at \(sector)"
+        case .flush: "flush"
+        case .discard(let sector, let count): "discard of \(count) sectors at \(sector)"
+        }
+    }
 }
 
 /// How an operation ended.

@@ -137,7 +137,7 @@ public final class SimulatedFrontEnd {
 
     private func single(_ operation: DiskOperation) throws(Failure) -> Completion {
         guard let completion = try perform([operation]).first, completion.status == .okay else {
-            throw Failure(.system, "\(operation)".prefix(60) + "", "the back end answered with an error")
+            throw Failure(.system, "\(operation)", "the back end answered with an error")
         }
         return completion
     }

@@ -37,7 +37,7 @@ struct Attachment<Store: Xenstore> {
 /// The devices of a VM, as a transaction sees them.
 private struct DeviceTable<Store: Xenstore> {
     let store: Store
-    let transaction: StoreTransaction
+    let transaction: XenstoreTransaction
     let configuration: BackendConfiguration
     let ownDomain: DomainID
     let readOnly: Bool

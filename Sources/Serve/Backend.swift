@@ -33,6 +33,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Our own state, as we last wrote it.
     private var state = XenbusState.initWait
     private var isUnplugging = false
+    /// There are more watch events, for which the descriptor need not be readable.
+    private var hasWatchEvents = false
     /// When to say that the guest takes long to let go; nil: not now.
     private var unplugDeadline: ContinuousClock.Instant?
     private let log: LogLimiter
@@ -76,8 +78,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         var isBusy = false
         while true {
             try wait(&requests, isBusy: isBusy)
-            isBusy = false
-            let stops = stop.take()
+            let stops = requests[2].isReadable ? stop.take() : 0
             if stops > 0 {
                 if isUnplugging || stops > 1 { return try leave(.forced) }
                 log("unplugging \(device)")
@@ -85,10 +86,13 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
                 state = .closing
                 beginUnplug()
             }
-            let isChanged = try drainWatchEvents(&isBusy)
-            if isChanged || stops > 0, let outcome = try followStates() { return outcome }
-            try drainChannelEvents(&isBusy)
-            if try serve() { isBusy = true }
+            if stops > 0 || requests[0].isReadable || hasWatchEvents {
+                let isChanged = try drainWatchEvents()
+                if isChanged || stops > 0, let outcome = try followStates() { return outcome }
+            }
+            // One ring has one event channel. What the event was for is looked for in any case.
+            if requests[1].isReadable, let port = try host.pendingEvent() { try server?.accept(port) }
+            isBusy = try serve() || hasWatchEvents
         }
     }
 
@@ -125,6 +129,10 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         }
         switch (frontend, state) {
         case (.initialised, .initWait), (.connected, .initWait):
+            try connect()
+        case (.initialised, .closed) where !isUnplugging:
+            // It came back without waiting for us.
+            try setState(.initWait)
             try connect()
         case (.closing, .initWait), (.closing, .connected):
             try setState(.closing)
@@ -201,21 +209,13 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     // MARK: Events
 
     /// Whether anything in the xenstore changed.
-    private func drainWatchEvents(_ isBusy: inout Bool) throws(Failure) -> Bool {
-        for count in 0..<eventsPerWake {
+    private mutating func drainWatchEvents() throws(Failure) -> Bool {
+        hasWatchEvents = false
+        for count in 0..<watchEventsPerWake {
             if try host.nextWatchEvent() == nil { return count > 0 }
         }
-        isBusy = true
+        hasWatchEvents = true
         return true
-    }
-
-    /// The ring is looked at after each wake, so that an event need only be taken.
-    private mutating func drainChannelEvents(_ isBusy: inout Bool) throws(Failure) {
-        for _ in 0..<eventsPerWake {
-            guard let port = try host.pendingEvent() else { return }
-            try server?.accept(port)
-        }
-        isBusy = true
     }
 
     private mutating func serve() throws(Failure) -> Bool {
@@ -228,5 +228,9 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     }
 }
 
-/// Most events that are taken before their cause is looked at.
-private let eventsPerWake = 256
+/// Most watch events that are taken before their cause is looked at.
+private let watchEventsPerWake = 256
+
+extension pollfd {
+    fileprivate var isReadable: Bool { revents & Int16(POLLIN) != 0 }
+}

@@ -27,7 +27,7 @@ struct BackendNodes<Store: Xenstore> {
 
     /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own back end and
     /// QEMU take a device for theirs.
-    func create(disk: String, readOnly: Bool, maximumRingOrder: Int, in transaction: StoreTransaction) throws(Failure) {
+    func create(disk: String, readOnly: Bool, maximumRingOrder: Int, in transaction: XenstoreTransaction) throws(Failure) {
         // What is made below inherits a directory's permissions, so these come first.
         try store.makeDirectory(backend, in: transaction)
         try store.setPermissions(backend, owner: ownDomain, readers: [domain], in: transaction)
@@ -62,6 +62,7 @@ struct BackendNodes<Store: Xenstore> {
         }
         properties.append(("state", text(.connected)))
         try store.transaction("connect \(device)") { transaction throws(Failure) in
+            try store.remove(backend + "/error", in: transaction)
             try write(backend, properties, in: transaction)
         }
     }
@@ -86,7 +87,7 @@ struct BackendNodes<Store: Xenstore> {
     func isOnline() throws(Failure) -> Bool { try store.number(backend + "/online") == 1 }
 
     /// Removes both ends. The guest sees its device go.
-    func remove(in transaction: StoreTransaction = .none) throws(Failure) {
+    func remove(in transaction: XenstoreTransaction = .none) throws(Failure) {
         try store.remove(frontend, in: transaction)
         try store.remove(backend, in: transaction)
     }
@@ -98,7 +99,7 @@ struct BackendNodes<Store: Xenstore> {
         return try store.number(directory + "/state").flatMap { XenbusState(rawValue: $0) } ?? .unknown
     }
 
-    private func write(_ directory: String, _ values: [(String, String)], in transaction: StoreTransaction) throws(Failure) {
+    private func write(_ directory: String, _ values: [(String, String)], in transaction: XenstoreTransaction) throws(Failure) {
         for (key, value) in values { try store.write("\(directory)/\(key)", value, in: transaction) }
     }
 

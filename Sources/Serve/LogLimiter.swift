@@ -19,7 +19,7 @@ final class LogLimiter {
         var time = timespec()
         _ = unsafe clock_gettime(CLOCK_MONOTONIC, &time)
         if time.tv_sec - intervalStart >= intervalSeconds {
-            if dropped > 0 { log("\(dropped) more messages of this kind") }
+            if dropped > 0 { log("\(dropped) more such messages") }
             intervalStart = time.tv_sec
             passed = 0
             dropped = 0

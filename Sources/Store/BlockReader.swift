@@ -29,6 +29,17 @@ public struct BlockReader: ~Copyable {
     public mutating func read(
         disk name: String, from first: UInt64, into buffer: inout MutableRawSpan, wanted: (Int) -> Bool = { _ in true }
     ) throws(Failure) {
+        // A blob that died after `meta`'s state was taken may be collected by now: look again.
+        for _ in 0..<4 {
+            if try readOnce(disk: name, from: first, into: &buffer, wanted: wanted) { return }
+        }
+        throw Failure(.damage, "disk \(name), block \(first) or one after it", "its blob is missing", remedy: "restore the store from a copy")
+    }
+
+    /// False: a blob is not there, or not any more.
+    private mutating func readOnce(
+        disk name: String, from first: UInt64, into buffer: inout MutableRawSpan, wanted: (Int) -> Bool
+    ) throws(Failure) -> Bool {
         // `meta` first: a blob that it names is in any later state of `packs`.
         try meta.renew()
         defer { meta.reset() }
@@ -46,16 +57,23 @@ public struct BlockReader: ~Copyable {
             if blob == .none {
                 buffer.zero(at: index * blockSize, count: blockSize)
             } else {
-                try copy(blob, of: block, into: &buffer, at: index * blockSize)
+                guard try copy(blob, of: block, into: &buffer, at: index * blockSize) else { return false }
             }
         }
+        return true
     }
 
-    private func copy(_ blob: BlobNumber, of block: UInt64, into buffer: inout MutableRawSpan, at offset: Int) throws(Failure) {
-        if let pack = try PackView.find(blob.pack, in: packs.view, store.packTables.packs), let digest = pack.digest(blob.slot), pack.copyBlock(blob.slot, to: &buffer, at: offset)
-        {
+    /// False: the blob is not there, or not any more.
+    private func copy(_ blob: BlobNumber, of block: UInt64, into buffer: inout MutableRawSpan, at offset: Int) throws(Failure) -> Bool {
+        guard let pack = try PackView.find(blob.pack, in: packs.view, store.packTables.packs) else { return false }
+        if let digest = pack.digest(blob.slot) {
+            if pack.isCollected(blob.slot) { return false }
             // The private copy is what is checked, and what is given out.
-            if try hasher.digest(buffer.bytes.extracting(offset..<offset + blockSize)) == digest { return }
+            if pack.copyBlock(blob.slot, to: &buffer, at: offset),
+                try hasher.digest(buffer.bytes.extracting(offset..<offset + blockSize)) == digest
+            {
+                return true
+            }
         }
         buffer.zero(at: offset, count: blockSize)
         _ = store.suspects.withLock { $0.insert(blob) }

@@ -66,7 +66,11 @@ enum DigestIndex {
         while low < count {
             let entry = Entry(bucket, at: headerSize + low * entrySize)
             guard entry.prefix == prefix else { break }
-            if let pack = try PackView.find(entry.blob.pack, in: packs, table), pack.digest(entry.blob.slot) == digest { return entry.blob }
+            if let pack = try PackView.find(entry.blob.pack, in: packs, table), pack.digest(entry.blob.slot) == digest,
+                !pack.isCollected(entry.blob.slot)
+            {
+                return entry.blob
+            }
             low += 1
         }
         return nil
@@ -74,18 +78,33 @@ enum DigestIndex {
 }
 
 extension StoreTransaction {
-    /// Adds entries, sorted, to the index, and takes others, sorted, out.
-    mutating func updateIndex(adding added: [DigestIndex.Entry], removing removed: Set<BlobNumber> = [], near: [DigestIndex.Entry] = []) throws(Failure) {
+    /// Adds entries, sorted, to the index.
+    mutating func updateIndex(adding added: [DigestIndex.Entry]) throws(Failure) {
+        try changeBuckets(of: added) { entries, run in entries = (entries + run).sorted() }
+    }
+
+    /// Takes entries, sorted, out of the index.
+    /// - Returns: the blobs of those that were in it.
+    mutating func removeFromIndex(_ gone: [DigestIndex.Entry]) throws(Failure) -> [BlobNumber] {
+        var removed: [BlobNumber] = []
+        try changeBuckets(of: gone) { entries, run in
+            let blobs = Set(run.map(\.blob))
+            removed += entries.filter { blobs.contains($0.blob) }.map(\.blob)
+            entries.removeAll { blobs.contains($0.blob) }
+        }
+        return removed
+    }
+
+    /// Lets `change` work on each bucket that some of `touched` belong to, with those.
+    private mutating func changeBuckets(
+        of touched: [DigestIndex.Entry], _ change: (inout [DigestIndex.Entry], ArraySlice<DigestIndex.Entry>) -> Void
+    ) throws(Failure) {
         var next = 0
-        let touched = near.isEmpty ? added : near
         while next < touched.count {
-            let (key, upper, old) = try bucket(for: touched[next].prefix)
+            var (key, upper, entries) = try bucket(for: touched[next].prefix)
             var end = next
             while end < touched.count, upper.map({ touched[end].prefix < $0 }) ?? true { end += 1 }
-            var entries = old
-            if near.isEmpty { entries += added[next..<end] }
-            entries.removeAll { removed.contains($0.blob) }
-            entries.sort()
+            change(&entries, touched[next..<end])
             try putBuckets(entries, key: key)
             next = end
         }

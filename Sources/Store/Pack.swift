@@ -25,6 +25,8 @@ public struct BlobNumber: RawRepresentable, Hashable, Comparable, Sendable, Cust
 enum Codec: UInt8 {
     /// The block itself, 4096 bytes.
     case raw = 0
+    /// Nothing referred to the blob, and its bytes are gone; its digest and length are what they were.
+    case collected = 15
 }
 
 /// A pack: some two hundred blobs, their names and places, in one value of table `packs`. It describes itself,
@@ -121,7 +123,11 @@ struct PackView: ~Escapable {
         return bytes.extracting(start..<start + length)
     }
 
+    /// The codec's number, which may be one that is not known here; `slot` is one of the pack's.
     func codec(_ slot: Int) -> UInt8 { UInt8(bytes.load(at: entry(slot) + 36, as: UInt32.self) >> 28) }
+
+    /// Whether the blob's bytes were collected.
+    func isCollected(_ slot: Int) -> Bool { codec(slot) == Codec.collected.rawValue }
 
     /// Copies the block of `slot` to `destination` at `offset`.
     /// - Returns: false when it cannot be had: no such slot, outside the pack, an unknown codec, a wrong length.
@@ -135,7 +141,7 @@ struct PackView: ~Escapable {
 /// The pack being filled.
 struct PackBuilder {
     let number: UInt64
-    private var entries: [(digest: Digest, check: UInt32, length: Int)] = []
+    private var entries: [(digest: Digest, check: UInt32, length: Int, codec: Codec)] = []
     private var blobs: [UInt8] = []
 
     init(number: UInt64) {
@@ -149,6 +155,21 @@ struct PackBuilder {
         for slot in 0..<pack.slotCount {
             guard let digest = pack.digest(slot), let stored = pack.stored(slot), pack.codec(slot) == Codec.raw.rawValue else { return nil }
             add(digest, stored, check: pack.check(slot))
+        }
+    }
+
+    /// A copy of a pack in which `isDead` slots, and those that are collected already, are collected. Nil when a blob
+    /// of it cannot be had: it is better left alone then.
+    init?(copying pack: PackView, number: UInt64, isDead: (Int) -> Bool) {
+        self.init(number: number)
+        for slot in 0..<pack.slotCount {
+            guard let digest = pack.digest(slot) else { return nil }
+            if isDead(slot) || pack.isCollected(slot) {
+                entries.append((digest, pack.check(slot), pack.storedLength(slot), .collected))
+            } else {
+                guard let stored = pack.stored(slot), pack.codec(slot) == Codec.raw.rawValue else { return nil }
+                add(digest, stored, check: pack.check(slot))
+            }
         }
     }
 
@@ -168,7 +189,7 @@ struct PackBuilder {
     }
 
     private mutating func add(_ digest: Digest, _ stored: RawSpan, check: UInt32) {
-        entries.append((digest, check, stored.byteCount))
+        entries.append((digest, check, stored.byteCount, .raw))
         unsafe stored.withUnsafeBytes { unsafe blobs.append(contentsOf: $0) }
         while blobs.count % 16 != 0 { blobs.append(0) }
     }
@@ -192,9 +213,9 @@ struct PackBuilder {
         for entry in entries {
             entry.digest.store(into: &value, at: place)
             value.store(entry.check, at: place + 32)
-            value.store(UInt32(offset / 16) | UInt32(entry.length - 1) << 16 | UInt32(Codec.raw.rawValue) << 28, at: place + 36)
+            value.store(UInt32(offset / 16) | UInt32(entry.length - 1) << 16 | UInt32(entry.codec.rawValue) << 28, at: place + 36)
             place += PackFormat.entrySize
-            offset += PackFormat.align(entry.length)
+            if entry.codec != .collected { offset += PackFormat.align(entry.length) }
         }
         value.store(PackView.headerChecksum(value.bytes, slots: entries.count), at: 32)
     }

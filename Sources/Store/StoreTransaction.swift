@@ -24,13 +24,19 @@ struct StoreTransaction: ~Copyable {
         let lmdb = try WriteTransaction(store.meta)
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, lmdb, superblock)
-        if !rebuilding { try transaction.adoptUnknownBlobs() }
+        if !rebuilding {
+            try transaction.finishCollecting()
+            try transaction.adoptUnknownBlobs()
+        }
         return transaction
     }
 
     private static func superblock(_ lmdb: borrowing WriteTransaction, _ store: Store) throws(Failure) -> Superblock {
         try Store.superblock(lmdb.view, store.tables.store, store.metaPath)
     }
+
+    /// Drops all of it.
+    consuming func abandon() { lmdb.abort() }
 
     consuming func commit() throws(Failure) {
         try applyCountChanges()
@@ -57,25 +63,29 @@ struct StoreTransaction: ~Copyable {
             let known = number == superblock.indexedPack ? Int(superblock.indexedSlots) : 0
             var digests: [Digest] = []
             for slot in known..<max(known, pack.slotCount) { if let digest = pack.digest(slot) { digests.append(digest) } }
-            added += try enter(digests, ofPack: number, from: known) { pack.storedLength($0) }
+            added += try enter(digests, ofPack: number, from: known) { pack.isCollected($0) ? nil : pack.storedLength($0) }
             more = try cursor.next()
         }
         try updateIndex(adding: added.sorted())
     }
 
     /// Gives the blobs of a pack from slot `first` on a reference count of 0, and moves the mark.
+    /// - Parameter length: stored bytes of a slot; nil: it was collected.
     /// - Returns: their entries for the index.
-    mutating func enter(_ digests: [Digest], ofPack pack: UInt64, from first: Int, length: (Int) -> Int) throws(Failure) -> [DigestIndex.Entry] {
+    mutating func enter(_ digests: [Digest], ofPack pack: UInt64, from first: Int, length: (Int) -> Int?) throws(Failure) -> [DigestIndex.Entry] {
         guard !digests.isEmpty else { return [] }
         var counts = try counts(ofPack: pack) ?? []
         counts += [UInt32](repeating: 0, count: max(0, first + digests.count - counts.count))
         try putCounts(counts, ofPack: pack)
-        for slot in first..<first + digests.count {
+        var entries: [DigestIndex.Entry] = []
+        for (index, digest) in digests.enumerated() {
+            guard let bytes = length(first + index) else { continue }
             superblock.deadBlobs += 1
-            superblock.deadBytes += UInt64(length(slot))
+            superblock.deadBytes += UInt64(bytes)
+            entries.append(DigestIndex.Entry(digest, BlobNumber(pack: pack, slot: first + index)))
         }
         superblock.indexedPack = pack
         superblock.indexedSlots = UInt64(first + digests.count)
-        return digests.enumerated().map { DigestIndex.Entry($1, BlobNumber(pack: pack, slot: first + $0)) }
+        return entries
     }
 }

@@ -16,11 +16,12 @@ internal import Hashing
 ///     80  live blobs       u64   blobs with a reference count above 0
 ///     88  dead blobs       u64   blobs with a reference count of 0
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
-///    104  checksum         u64   XXH3-64 of bytes 0–103
+///    104  collecting       2 × u64  first and last pack that a collection is at work on; 0: none
+///    120  checksum         u64   XXH3-64 of bytes 0–119
 ///
 /// All integers of the store are little-endian, except in keys, which are big-endian so that they sort.
 struct Superblock: Equatable {
-    static let byteCount = 112
+    static let byteCount = 128
     static let magic: UInt64 = 0x4b53_4450_5544_4544  // "DEDUPDSK", read as a little-endian number
     static let version: UInt32 = 1
     /// The one key of table `store`.
@@ -36,6 +37,7 @@ struct Superblock: Equatable {
     var liveBlobs: UInt64 = 0
     var deadBlobs: UInt64 = 0
     var deadBytes: UInt64 = 0
+    var collecting: (UInt64, UInt64) = (0, 0)
 
     init(storeID: (UInt64, UInt64)) { self.storeID = storeID }
 
@@ -49,7 +51,7 @@ struct Superblock: Equatable {
             throw Failure(.damage, path, "a store of format \(version), this program knows \(Self.version)", remedy: "use a newer dedupdisk")
         }
         guard bytes.byteCount == Self.byteCount,
-            bytes.load(at: 104, as: UInt64.self) == checksum(bytes.extracting(0..<104)),
+            bytes.load(at: 120, as: UInt64.self) == checksum(bytes.extracting(0..<120)),
             bytes.load(at: 12, as: UInt32.self) == UInt32(blockSize)
         else {
             throw Failure(.damage, path, "its superblock is damaged", remedy: "restore the store from a copy")
@@ -67,6 +69,7 @@ struct Superblock: Equatable {
         liveBlobs = bytes.load(at: 80)
         deadBlobs = bytes.load(at: 88)
         deadBytes = bytes.load(at: 96)
+        collecting = (bytes.load(at: 104), bytes.load(at: 112))
     }
 
     /// The record's bytes.
@@ -86,7 +89,9 @@ struct Superblock: Equatable {
             bytes.store(liveBlobs, at: 80)
             bytes.store(deadBlobs, at: 88)
             bytes.store(deadBytes, at: 96)
-            bytes.store(checksum(bytes.bytes.extracting(0..<104)), at: 104)
+            bytes.store(collecting.0, at: 104)
+            bytes.store(collecting.1, at: 112)
+            bytes.store(checksum(bytes.bytes.extracting(0..<120)), at: 120)
         }
     }
 

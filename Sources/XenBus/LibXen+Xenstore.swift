@@ -3,7 +3,7 @@ import CXen
 import Glibc
 
 extension LibXen {
-    public func read(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [UInt8]? {
+    public func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]? {
         var count: UInt32 = 0
         guard let value = unsafe xs_read(store, transaction.number, path, &count) else {
             return try absent("read", path)
@@ -12,22 +12,22 @@ extension LibXen {
         return unsafe [UInt8](UnsafeRawBufferPointer(start: value, count: Int(count)))
     }
 
-    public func write(_ path: String, _ value: [UInt8], in transaction: StoreTransaction) throws(Failure) {
+    public func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction) throws(Failure) {
         guard unsafe xs_write(store, transaction.number, path, value, UInt32(value.count)) else { throw failure("write", path) }
     }
 
-    public func makeDirectory(_ path: String, in transaction: StoreTransaction) throws(Failure) {
+    public func makeDirectory(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
         guard unsafe xs_mkdir(store, transaction.number, path) else { throw failure("make", path) }
     }
 
-    public func remove(_ path: String, in transaction: StoreTransaction) throws(Failure) {
+    public func remove(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
         guard unsafe xs_rm(store, transaction.number, path) else {
             let _: Never? = try absent("remove", path)
             return
         }
     }
 
-    public func list(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [String]? {
+    public func list(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [String]? {
         var count: UInt32 = 0
         guard let names = unsafe xs_directory(store, transaction.number, path, &count) else {
             return try absent("list", path)
@@ -37,7 +37,7 @@ extension LibXen {
     }
 
     public func setPermissions(
-        _ path: String, owner: DomainID, readers: [DomainID], in transaction: StoreTransaction
+        _ path: String, owner: DomainID, readers: [DomainID], in transaction: XenstoreTransaction
     ) throws(Failure) {
         var permissions = [xs_permissions(id: UInt32(owner), perms: UInt32(XS_PERM_NONE))]
         permissions += readers.map { xs_permissions(id: UInt32($0), perms: UInt32(XS_PERM_READ)) }
@@ -69,13 +69,13 @@ extension LibXen {
 
     public func isIntroduced(_ domain: DomainID) -> Bool { unsafe xs_is_domain_introduced(store, UInt32(domain)) }
 
-    public func beginTransaction() throws(Failure) -> StoreTransaction {
+    public func beginTransaction() throws(Failure) -> XenstoreTransaction {
         let number = unsafe xs_transaction_start(store)
         guard number != UInt32(XBT_NULL) else { throw failure("begin a transaction in", "the store") }
-        return StoreTransaction(number: number)
+        return XenstoreTransaction(number: number)
     }
 
-    public func endTransaction(_ transaction: StoreTransaction, commit: Bool) throws(Failure) -> Bool {
+    public func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(Failure) -> Bool {
         if unsafe xs_transaction_end(store, transaction.number, !commit) { return true }
         guard errno == EAGAIN else { throw failure("end a transaction in", "the store") }
         return false

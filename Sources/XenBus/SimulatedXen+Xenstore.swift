@@ -3,36 +3,36 @@ import CXen
 import Glibc
 
 extension SimulatedXen {
-    public func read(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [UInt8]? {
+    public func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]? {
         try access("read", path, transaction) { tree, path throws(StoreRefusal) in try tree.read(path, as: domain).value }
     }
 
-    public func write(_ path: String, _ value: [UInt8], in transaction: StoreTransaction) throws(Failure) {
+    public func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction) throws(Failure) {
         _ = try access("write", path, transaction) { tree, path throws(StoreRefusal) in
             try tree.write(path, value, as: domain)
         }
     }
 
-    public func makeDirectory(_ path: String, in transaction: StoreTransaction) throws(Failure) {
+    public func makeDirectory(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
         _ = try access("make", path, transaction) { tree, path throws(StoreRefusal) in
             try tree.write(path, nil, as: domain)
         }
     }
 
-    public func remove(_ path: String, in transaction: StoreTransaction) throws(Failure) {
+    public func remove(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
         _ = try access("remove", path, transaction) { tree, path throws(StoreRefusal) in
             try tree.remove(path, as: domain)
         }
     }
 
-    public func list(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [String]? {
+    public func list(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [String]? {
         try access("list", path, transaction) { tree, path throws(StoreRefusal) in
             Array(try tree.read(path, as: domain).children)
         }
     }
 
     public func setPermissions(
-        _ path: String, owner: DomainID, readers: [DomainID], in transaction: StoreTransaction
+        _ path: String, owner: DomainID, readers: [DomainID], in transaction: XenstoreTransaction
     ) throws(Failure) {
         _ = try access("set permissions of", path, transaction) { tree, path throws(StoreRefusal) in
             try tree.setPermissions(path, owner: owner, readers: readers, as: domain)
@@ -70,18 +70,18 @@ extension SimulatedXen {
         machine.state.withLock { $0.domains[domain]?.isAlive ?? false }
     }
 
-    public func beginTransaction() throws(Failure) -> StoreTransaction {
+    public func beginTransaction() throws(Failure) -> XenstoreTransaction {
         try refusals("begin a transaction in", "the store") { state throws(StoreRefusal) in
             let number = state.nextTransaction
             state.nextTransaction &+= 1
             var tree = state.tree
             tree.beginTracking()
             state.processes[id]?.transactions[number] = (state.tree, tree)
-            return StoreTransaction(number: number)
+            return XenstoreTransaction(number: number)
         }
     }
 
-    public func endTransaction(_ transaction: StoreTransaction, commit: Bool) throws(Failure) -> Bool {
+    public func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(Failure) -> Bool {
         try refusals("end a transaction in", "the store") { state throws(StoreRefusal) in
             guard let (base, tree) = state.processes[id]?.transactions.removeValue(forKey: transaction.number) else {
                 throw StoreRefusal(code: ENOENT)
@@ -95,7 +95,7 @@ extension SimulatedXen {
 
     /// Runs `body` on the tree, or a transaction's copy of it. Nil when there is no such node.
     private func access<Result>(
-        _ operation: String, _ path: String, _ transaction: StoreTransaction,
+        _ operation: String, _ path: String, _ transaction: XenstoreTransaction,
         _ body: (inout StoreTree, String) throws(StoreRefusal) -> Result
     ) throws(Failure) -> Result? {
         try refusals(operation, path) { state throws(StoreRefusal) in

@@ -8,18 +8,18 @@ import Glibc
 /// (`@releaseDomain`: a domain went; `@introduceDomain`: a domain came).
 public protocol Xenstore: AnyObject {
     /// The value of a node; nil when there is none.
-    func read(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [UInt8]?
+    func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]?
     /// Sets a node's value, making the node and its parents where they are missing.
-    func write(_ path: String, _ value: [UInt8], in transaction: StoreTransaction) throws(Failure)
+    func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction) throws(Failure)
     /// Makes a node without a value. That it exists is no error.
-    func makeDirectory(_ path: String, in transaction: StoreTransaction) throws(Failure)
+    func makeDirectory(_ path: String, in transaction: XenstoreTransaction) throws(Failure)
     /// Removes a node and all below. That there is none is no error.
-    func remove(_ path: String, in transaction: StoreTransaction) throws(Failure)
+    func remove(_ path: String, in transaction: XenstoreTransaction) throws(Failure)
     /// The names below a node, in no order; nil when there is no node.
-    func list(_ path: String, in transaction: StoreTransaction) throws(Failure) -> [String]?
+    func list(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [String]?
     /// Makes `owner` the owner of a node, who may do all; `readers` may read it, others nothing. A node that is made
     /// later inherits this from its parent.
-    func setPermissions(_ path: String, owner: DomainID, readers: [DomainID], in transaction: StoreTransaction) throws(Failure)
+    func setPermissions(_ path: String, owner: DomainID, readers: [DomainID], in transaction: XenstoreTransaction) throws(Failure)
 
     /// Asks for an event whenever the node or one below it changes. One event comes at once.
     func watch(_ path: String, token: String) throws(Failure)
@@ -35,16 +35,16 @@ public protocol Xenstore: AnyObject {
     func isIntroduced(_ domain: DomainID) -> Bool
 
     /// Begins a transaction. Use `transaction(_:_:)`, which ends it and tries again.
-    func beginTransaction() throws(Failure) -> StoreTransaction
+    func beginTransaction() throws(Failure) -> XenstoreTransaction
     /// Ends a transaction. False when somebody else changed what it read or wrote, so that nothing was done.
-    func endTransaction(_ transaction: StoreTransaction, commit: Bool) throws(Failure) -> Bool
+    func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(Failure) -> Bool
 }
 
 /// A transaction's number; `.none` is no transaction: each operation by itself.
-public struct StoreTransaction: Equatable, Sendable {
+public struct XenstoreTransaction: Equatable, Sendable {
     public let number: UInt32
     public init(number: UInt32) { self.number = number }
-    public static let none = StoreTransaction(number: 0)
+    public static let none = XenstoreTransaction(number: 0)
 }
 
 /// Something at or below a watched path changed.
@@ -66,7 +66,7 @@ extension Xenstore {
 
     /// Runs `body` until it commits: others see all of what it did or nothing. `body` may run several times.
     public func transaction<Result>(
-        _ what: @autoclosure () -> String, _ body: (StoreTransaction) throws(Failure) -> Result
+        _ what: @autoclosure () -> String, _ body: (XenstoreTransaction) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         for _ in 0..<transactionAttempts {
             let transaction = try beginTransaction()
@@ -87,12 +87,12 @@ extension Xenstore {
     public func read(_ path: String) throws(Failure) -> [UInt8]? { try read(path, in: .none) }
 
     /// The value of a node as text; nil when there is none. What is not UTF-8 becomes U+FFFD.
-    public func text(_ path: String, in transaction: StoreTransaction = .none) throws(Failure) -> String? {
+    public func text(_ path: String, in transaction: XenstoreTransaction = .none) throws(Failure) -> String? {
         try read(path, in: transaction).map { String(decoding: $0, as: UTF8.self) }
     }
 
     /// The value of a node as an unsigned decimal number; nil when there is none or it is anything else.
-    public func number(_ path: String, in transaction: StoreTransaction = .none) throws(Failure) -> UInt64? {
+    public func number(_ path: String, in transaction: XenstoreTransaction = .none) throws(Failure) -> UInt64? {
         guard let value = try read(path, in: transaction), !value.isEmpty, value.count <= 20 else { return nil }
         var number: UInt64 = 0
         for digit in value {
@@ -106,7 +106,7 @@ extension Xenstore {
     }
 
     /// Sets a node's value to a text.
-    public func write(_ path: String, _ value: String, in transaction: StoreTransaction = .none) throws(Failure) {
+    public func write(_ path: String, _ value: String, in transaction: XenstoreTransaction = .none) throws(Failure) {
         try write(path, Array(value.utf8), in: transaction)
     }
 

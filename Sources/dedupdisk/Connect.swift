@@ -20,7 +20,7 @@ struct Connect: ParsableCommand {
     @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
     @Option(help: ArgumentHelp("What the guest calls it: xvdb. The first that is free when not given.", valueName: "device")) var device: String?
     @Flag(help: "The guest can't write.") var readOnly = false
-    @Flag(help: "What the guest writes is gone at disconnect; the disk, or --path's file, stays as it is.") var ephemeral = false
+    @Flag(help: "What the guest writes is gone at disconnect; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.") var ephemeral = false
     @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
     @Flag(help: "A disk of --size that accepts and forgets everything.") var discard = false
 
@@ -42,15 +42,18 @@ struct Connect: ParsableCommand {
             if ephemeral {
                 try serve(try EphemeralDisk(over: file, scratchDirectory: Self.scratchDirectory), named: path, xen, domain)
             } else {
-                try serve(file, named: path, xen, domain, isResumable: true)
+                try serve(file, named: path, xen, domain, isResumable: !readOnly)
             }
         } else {
             try serveStoreDisk(xen, domain)
         }
     }
 
-    /// Where `--ephemeral` keeps what the guest writes: $TMPDIR, else /var/tmp, which is rarely in memory.
-    private static var scratchDirectory: String { unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/var/tmp" }
+    /// Where `--ephemeral` keeps what the guest writes: $TMPDIR, else /var/tmp, which is rarely in memory, else /tmp.
+    private static var scratchDirectory: String {
+        if let directory = unsafe getenv("TMPDIR") { return unsafe String(cString: directory) }
+        return unsafe access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp"
+    }
 
     private func serveStoreDisk(_ xen: LibXen, _ domain: Domain) throws {
         let name = disk ?? domain.name
@@ -75,7 +78,7 @@ struct Connect: ParsableCommand {
         if ephemeral {
             try serve(try EphemeralDisk(over: found, scratchDirectory: Self.scratchDirectory), named: name, xen, domain)
         } else {
-            try serve(found, named: "\(store.path):\(name)", xen, domain, isResumable: true)
+            try serve(found, named: "\(store.path):\(name)", xen, domain, isResumable: !readOnly)
         }
     }
 

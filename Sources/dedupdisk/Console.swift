@@ -81,11 +81,15 @@ enum Console {
 /// A line on a terminal's standard error that says how far long work is; nothing when it is not a terminal.
 final class Progress {
     private let verb: String
-    private let isShown = isatty(2) == 1
+    private let isShown: Bool
     private let began = seconds()
     private var shown = 0.0
 
-    init(_ verb: String) { self.verb = verb }
+    init(_ verb: String) {
+        self.verb = verb
+        let terminal = unsafe getenv("TERM").map { unsafe String(cString: $0) }
+        isShown = isatty(2) == 1 && terminal != nil && terminal != "dumb"
+    }
 
     private static func seconds() -> Double {
         var now = timespec()

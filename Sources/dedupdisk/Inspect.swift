@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlockModel
+import Serve
 import Store
 
 struct Stats: ParsableCommand {
@@ -89,5 +90,30 @@ struct Check: ParsableCommand {
             "\(report.disks) disks, \(report.mappedBlocks) mapped blocks, \(report.blobs) blobs in \(report.packs) packs: "
                 + (report.problemCount == 0 ? "no damage" : report.isRepaired ? "repaired" : "\(report.problemCount) problems"))
         if report.problemCount > 0, !report.isRepaired { throw ExitCode(3) }
+    }
+}
+
+struct Collect: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "gc",
+        abstract: "Free the space of blocks that no disk maps any more.",
+        discussion: "Works while disks are in use. Can be interrupted; what is done stays done.")
+    @OptionGroup var options: StoreOptions
+
+    func run() throws {
+        let store = try options.open()
+        let stop = try StopRequest()
+        stop.sendOnSignals()
+        let before = try store.storedBytes()
+        let progress = Progress("collected")
+        var isStopped = false
+        let freed = try store.collect(shouldStop: {
+            isStopped = isStopped || stop.take() > 0
+            return isStopped
+        }) { progress.update(UInt64($0), of: UInt64($1)) { "\($0) packs" } }
+        progress.end()
+        let after = try store.storedBytes()
+        try Console.print("freed \(Console.size(freed)) of blocks; the store's files take \(Console.size(before - min(before, after))) less")
+        if isStopped { throw Failure(.interrupted, "gc", "interrupted", remedy: "run it again to go on") }
     }
 }

@@ -40,6 +40,7 @@ import XenBus
         try served.frontEnd.connect()
         try served.frontEnd.write(8, pattern(9, sectors: 8))
         #expect(try served.frontEnd.read(8, 8) == pattern(9, sectors: 8))
+        #expect(try served.frontEnd.backendValue("error") == nil)
         #expect(try served.unplug() == .unplugged)
         #expect(served.isLetGo)
     }

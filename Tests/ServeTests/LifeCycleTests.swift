@@ -180,6 +180,17 @@ import XenBus
         #expect(try served.join() == .unplugged)
     }
 
+    @Test func theGuestComesBackWithoutWaiting() throws {
+        try start()
+        try served.frontEnd.connect()
+        try served.frontEnd.disconnect()
+        try served.frontEnd.offer()
+        try served.frontEnd.waitForBackend(4)
+        try served.frontEnd.setState(4)
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
     /// A guest's crash kernel finds the device as the old kernel left it.
     @Test func theGuestStartsAnewWithoutClosing() throws {
         try start()

@@ -2,6 +2,7 @@ public import Blkif
 public import BlockModel
 import FrontEnd
 import Serve
+import TestSupport
 
 /// What an exercise does to the process that serves, besides using the disk.
 public struct ExerciseEvents: OptionSet, Sendable {
@@ -153,7 +154,7 @@ private struct Exercise {
             switch kind {
             case 0: data += repeatElement(0, count: sectorSize)
             case 1: data += repeatElement(pattern &+ UInt8(sector % 8) << 4, count: sectorSize)
-            default: for _ in 0..<sectorSize { data.append(UInt8(truncatingIfNeeded: random.next())) }
+            default: data += (0..<sectorSize / 8).flatMap { _ in unsafe withUnsafeBytes(of: random.next()) { unsafe Array($0) } }
             }
         }
         return data
@@ -162,7 +163,7 @@ private struct Exercise {
     private func check(_ operations: [DiskOperation], _ completions: [Completion], _ expected: [[UInt8]]) throws(Failure) {
         for (index, completion) in completions.enumerated() {
             guard completion.status == .okay else {
-                throw Failure(.damage, "\(operations[index])".prefix(60) + "", "answered \(completion.status)")
+                throw Failure(.damage, "\(operations[index])", "answered \(completion.status)")
             }
             try compare(completion.data, expected[index], "\(operations[index])")
         }
@@ -173,15 +174,15 @@ private struct Exercise {
     private func checkRepeated(_ operations: [DiskOperation], _ completions: [Completion], _ before: [UInt8]) throws(Failure) {
         for (index, completion) in completions.enumerated() {
             guard completion.status == .okay else {
-                throw Failure(.damage, "\(operations[index])".prefix(60) + "", "answered \(completion.status)")
+                throw Failure(.damage, "\(operations[index])", "answered \(completion.status)")
             }
             guard case .read(let start, let count) = operations[index] else { continue }
             for offset in 0..<count {
                 let sector = start + UInt64(offset)
-                let data = completion.data[offset * sectorSize..<(offset + 1) * sectorSize]
+                let data = Array(completion.data[offset * sectorSize..<(offset + 1) * sectorSize])
                 let allowed = [Array(before[Int(sector) * sectorSize..<Int(sector + 1) * sectorSize])]
                     + operations.compactMap { $0.content(of: sector) }
-                if !allowed.contains(where: { $0.elementsEqual(data) }) {
+                if !allowed.contains(data) {
                     throw Failure(.damage, "\(operations[index])", "sector \(sector) is none that was ever written there")
                 }
             }
@@ -196,10 +197,10 @@ private struct Exercise {
         }
     }
 
-    private func compare(_ data: [UInt8], _ expected: [UInt8], _ what: String) throws(Failure) {
+    private func compare(_ data: [UInt8], _ expected: [UInt8], _ what: @autoclosure () -> String) throws(Failure) {
         guard data != expected else { return }
         let first = zip(data, expected).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? -1
-        throw Failure(.damage, what, "differs from sector +\(first / sectorSize), byte \(first % sectorSize) on")
+        throw Failure(.damage, what(), "differs from sector +\(first / sectorSize), byte \(first % sectorSize) on")
     }
 }
 

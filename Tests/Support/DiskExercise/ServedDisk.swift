@@ -24,10 +24,11 @@ public final class ServedDisk {
         func append(_ line: String) { text.withLock { $0.append(line) } }
     }
 
-    public init(device: VirtualDevice? = VirtualDevice(name: "xvdb"), abi: ABI = .native, ringOrder: Int = 0) throws(Failure) {
+    /// The guest's disk will be xvdb.
+    public init(abi: ABI = .native, ringOrder: Int = 0) throws(Failure) {
         machine = try SimulatedMachine()
         guest = try SimulatedGuest(machine, id: 7, name: "web")
-        frontEnd = SimulatedFrontEnd(guest, number: device?.number ?? 51728, abi: abi, ringOrder: ringOrder)
+        frontEnd = SimulatedFrontEnd(guest, number: 51728, abi: abi, ringOrder: ringOrder)
         stop = try StopRequest()
         process = try SimulatedXen(machine)
     }

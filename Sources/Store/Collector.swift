@@ -1,0 +1,145 @@
+public import BlockModel
+internal import LMDB
+
+// Collecting: blobs that nothing refers to lose their bytes. Slots keep their numbers, so that no map changes: a
+// pack is written anew, shorter, its collected slots marked in the directory; a pack with nothing left goes.
+//
+// For each piece of work:
+// 1. `meta` notes which packs are at work.
+// 2. The packs are written anew and committed; then index and totals follow, and the note goes, in one commit.
+// A power cut within 2 leaves the note: the next writer finds slots that are collected and still in the index, and
+// takes them out.
+
+extension Store {
+    /// Packs in one piece of work: about 26 MiB.
+    private static let packsPerPiece = 32
+
+    /// Frees the bytes of blobs that nothing refers to, and gives them back to the filesystem.
+    /// - Parameter progress: told packs done and packs in all.
+    /// - Returns: payload bytes that were freed.
+    public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
+        try removeLeftovers()
+        var freed: UInt64 = 0
+        var next: UInt64 = 1
+        var done = 0
+        while !shouldStop() {
+            let (work, total) = try findWork(from: next)
+            guard let last = work.last else { break }
+            freed += try collect(work)
+            next = last + 1
+            done = min(total, done + work.count)
+            progress(done, total)
+        }
+        try removeEmptyPacks()
+        try trim()
+        refillReserve()
+        return freed
+    }
+
+    /// The next packs with dead blobs in them, and the number of all packs.
+    private func findWork(from first: UInt64) throws(Failure) -> ([UInt64], Int) {
+        let reading = try ReadTransaction(meta)
+        let packReading = try ReadTransaction(packs)
+        let total = try packReading.view.count(packTables.packs)
+        var cursor = try packReading.view.cursor(packTables.packs)
+        var work: [UInt64] = []
+        var more = try cursor.seek(atOrAfter: first)
+        while more, work.count < Self.packsPerPiece, let number = cursor.integerKey {
+            if let pack = PackView(cursor.value, number: number), let counts = try ReferenceCounts.of(number, reading.view, tables),
+                counts.indices.contains(where: { counts[$0] == 0 && !pack.isCollected($0) })
+            {
+                work.append(number)
+            }
+            more = try cursor.next()
+        }
+        return (work, total)
+    }
+
+    private func collect(_ work: [UInt64]) throws(Failure) -> UInt64 {
+        var note = try StoreTransaction.begin(self)
+        note.superblock.collecting = (work[0], work[work.count - 1])
+        try note.commit()
+        var transaction = try StoreTransaction.begin(self, rebuilding: true)
+        let before = transaction.superblock.deadBytes
+        try transaction.rewrite(work)
+        try transaction.finishCollecting()
+        try transaction.adoptUnknownBlobs()
+        let after = transaction.superblock.deadBytes
+        try transaction.commit()
+        return before - min(before, after)
+    }
+
+    /// Removes packs all of whose slots are collected: first their counts, then they themselves.
+    private func removeEmptyPacks() throws(Failure) {
+        var transaction = try StoreTransaction.begin(self)
+        var writing = try WriteTransaction(packs)
+        var empty: [UInt64] = []
+        do {
+            var cursor = try writing.view.cursor(packTables.packs)
+            var more = try cursor.first()
+            while more, let number = cursor.integerKey {
+                if let pack = PackView(cursor.value, number: number), pack.slotCount > 0, (0..<pack.slotCount).allSatisfy({ pack.isCollected($0) }) {
+                    empty.append(number)
+                }
+                more = try cursor.next()
+            }
+        }
+        guard !empty.isEmpty else { return }
+        for number in empty {
+            try transaction.lmdb.remove(tables.counts, number)
+            try writing.remove(packTables.packs, number)
+        }
+        // A pack without counts is collected whole, and is found again; counts without a pack would be damage.
+        try transaction.commit()
+        try writing.commit()
+    }
+}
+
+extension StoreTransaction {
+    /// Writes packs without their dead blobs, durably.
+    mutating func rewrite(_ work: [UInt64]) throws(Failure) {
+        let id = superblock.storeID.0
+        var packs = try WriteTransaction(store.packs)
+        for number in work {
+            guard let counts = try counts(ofPack: number) else { continue }
+            guard let builder = try Self.builder(without: counts, number, packs.view, store.packTables.packs) else { continue }
+            try packs.put(store.packTables.packs, number, count: builder.byteCount) { builder.write(into: &$0, storeID: id) }
+        }
+        try packs.commit()
+    }
+
+    private static func builder(without counts: [UInt32], _ number: UInt64, _ packs: View, _ table: Environment.Table) throws(Failure) -> PackBuilder? {
+        guard let pack = try PackView.find(number, in: packs, table) else { return nil }
+        return PackBuilder(copying: pack, number: number) { $0 < counts.count && counts[$0] == 0 }
+    }
+
+    /// Takes collected slots out of index and totals, and the note away.
+    mutating func finishCollecting() throws(Failure) {
+        let (first, last) = superblock.collecting
+        guard first > 0 else { return }
+        var gone: [BlobNumber: Int] = [:]
+        var entries: [DigestIndex.Entry] = []
+        do {
+            let packs = try ReadTransaction(store.packs)
+            var cursor = try packs.view.cursor(store.packTables.packs)
+            var more = try cursor.seek(atOrAfter: first)
+            while more, let number = cursor.integerKey, number <= last {
+                if let pack = PackView(cursor.value, number: number) {
+                    for slot in 0..<pack.slotCount where pack.isCollected(slot) {
+                        guard let digest = pack.digest(slot) else { continue }
+                        let blob = BlobNumber(pack: number, slot: slot)
+                        gone[blob] = pack.storedLength(slot)
+                        entries.append(DigestIndex.Entry(digest, blob))
+                    }
+                }
+                more = try cursor.next()
+            }
+        }
+        for blob in try removeFromIndex(entries.sorted()) {
+            superblock.deadBlobs -= 1
+            superblock.deadBytes -= UInt64(gone[blob] ?? 0)
+            try lmdb.remove(store.tables.damaged, blob.rawValue)
+        }
+        superblock.collecting = (0, 0)
+    }
+}

@@ -1,0 +1,21 @@
+import BlockModel
+import Disk
+import DiskExercise
+import Store
+import TestSupport
+import Testing
+
+/// The store's disk behind a ring.
+@Suite struct StoreDiskExerciseTests {
+    @Test(arguments: [(21, []), (22, .reopens), (23, [.reconnects, .reopens, .kills]), (24, .kills)] as [(UInt64, ExerciseEvents)])
+    func aGuestFindsWhatItWrote(seed: UInt64, events: ExerciseEvents) throws {
+        let scratch = try ScratchDirectory()
+        let store = try Store(path: scratch.path + "/store", creating: true)
+        try store.create("disk", byteCount: UInt64(3001 * sectorSize))
+        try exerciseDisk(seed: seed, operations: 300, ringOrder: Int(seed % 2), events: events) { () throws(Failure) in
+            try StoreDisk(store, "disk", journalBytes: 4 << 20)
+        }
+        let report = try store.check(readData: true, repair: false) { _, _ in }
+        #expect(report.problems == [])
+    }
+}

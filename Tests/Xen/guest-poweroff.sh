@@ -1,0 +1,23 @@
+#!/bin/bash
+# Promise: when a guest powers off with the disk mounted, its back end ends by itself and leaves neither a node in
+# xenstore nor a zombie of the domain, and the disk has all that the guest had synced.
+set -euo pipefail
+. "$(dirname "$0")/lib.sh"
+
+connect guest1 xvdb --disk data --size 256M
+make_filesystem guest1 xvdb
+fill guest1 /mnt/xvdb/tree
+written=$(sums guest1 /mnt/xvdb/tree)
+id=$(xl domid guest1)
+step 'the guest powers off'
+guest1 '(sleep 0.5; poweroff -f) >/dev/null 2>&1 &'
+ends_by_itself "$backend"
+no_nodes
+eventually 'the domain is gone for good' domain_gone "$id"
+connect guest2 xvdb --disk data
+mount_in guest2 xvdb
+expect_equal 'what was synced is there' "$(sums guest2 /mnt/xvdb/tree)" "$written"
+unmount_in guest2 xvdb
+disconnect
+quiet_kernel guest2
+sound_store

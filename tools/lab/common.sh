@@ -1,0 +1,62 @@
+# shellcheck shell=bash
+# What every tool here needs. Sourced, not run.
+
+fail() { # fail MESSAGE [STATUS]: one line, and the end
+    printf '%s: %s\n' "${0##*/}" "$1" >&2
+    exit "${2:-1}"
+}
+
+need_root() {
+    [ "$(id -u)" = 0 ] || fail 'this installs packages and runs disks: run it as root'
+}
+
+# need_packages PACKAGE...: installs what is missing. The package lists are only fetched again when the installation
+# fails with those at hand: a machine that has everything needs no network.
+need_packages() {
+    local package missing=()
+    for package; do
+        [ "$(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null || true)" = installed ] || missing+=("$package")
+    done
+    [ ${#missing[@]} -gt 0 ] || return 0
+    need_root
+    command -v apt-get >/dev/null || fail "needs the Debian packages ${missing[*]} (this machine has no apt-get)"
+    local log
+    log=$(mktemp)
+    {
+        apt_install "${missing[@]}" || { apt-get -q update && apt_install "${missing[@]}"; }
+    } >"$log" 2>&1 || { cat "$log" >&2; rm -f "$log"; fail "could not install ${missing[*]}"; }
+    rm -f "$log"
+}
+
+apt_install() {
+    DEBIAN_FRONTEND=noninteractive apt-get -q -o DPkg::Lock::Timeout=300 install -y --no-install-recommends "$@"
+}
+
+need_swift() {
+    command -v swift >/dev/null ||
+        fail 'needs the Swift toolchain, 6.2 or later (https://www.swift.org/install/linux/, then put its usr/bin into PATH)'
+}
+
+# What the package compiles and links with.
+# shellcheck disable=SC2034  # read by those who source this
+build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev pkg-config)
+
+# build_release ROOT: the program as it is released, with the Swift libraries inside, so that dom0 needs no toolchain.
+# Prints its path.
+build_release() {
+    local root=$1 log
+    log=$(mktemp)
+    swift build --package-path "$root" -c release --static-swift-stdlib --product dedupdisk >"$log" 2>&1 ||
+        { cat "$log" >&2; rm -f "$log"; fail 'the release build failed'; }
+    rm -f "$log"
+    printf '%s\n' "$root/.build/release/dedupdisk"
+}
+
+# libraries_of PROGRAM [DIRECTORY]: the shared libraries that the dynamic loader would load for it, DIRECTORY's first,
+# and the loader itself.
+libraries_of() {
+    local listing
+    listing=$(LD_LIBRARY_PATH=${2:-} ldd "$1" 2>&1) || return 0 # a static program, or a script
+    case $listing in *'not found'*) fail "$1: ${listing#*"$'\t'"}" ;; esac
+    awk '$2 == "=>" { print $3 } $1 ~ /^\/.*ld-linux/ { print $1 }' <<<"$listing"
+}
