@@ -13,7 +13,7 @@ expect 'the guest writes' guest1 'dd if=/dev/urandom of=/tmp/new bs=64k count=16
     dd if=/tmp/new of=/dev/xvdb bs=64k oflag=direct status=none'
 refused 'a disk that is in use' dedupdisk connect guest1 --disk data --device xvdc
 refused 'a device that is in use' dedupdisk connect guest1 --disk other --size 64M --device xvdb
-refused 'a device name that is none' dedupdisk connect guest1 --disk other --size 64M --device floppy
+wrong_usage 'a device name that is none' dedupdisk connect guest1 --disk other --size 64M --device floppy
 refused 'a file that does not exist' dedupdisk connect guest1 --path /store/nothing --device xvdc
 expect 'the guest has but one disk' guest1 '[ "$(cd /dev && echo xvd*)" = xvdb ]'
 expect 'which works as before' guest1 'dd if=/dev/xvdb bs=64k count=16 iflag=direct status=none | cmp - /tmp/new'

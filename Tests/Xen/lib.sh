@@ -14,7 +14,7 @@ backend=
 guest1() { guest-exec -t "$limit" guest1 "$@"; }
 guest2() { guest-exec -t "$limit" guest2 "$@"; }
 
-step() { printf -- '- %s\n' "$*"; }
+step() { printf '%4d s  %s\n' $SECONDS "$*"; }
 
 fail() {
     printf 'FAILED: %s\n' "$*"
@@ -189,14 +189,23 @@ sound_store() {
 
 # refused WHAT COMMAND...: ends with status 1 and one line for people.
 refused() {
-    local what=$1 status=0
-    shift
+    ends_with '1' "$@"
+}
+
+# wrong_usage WHAT COMMAND...: likewise, with the status of a command line that makes no sense.
+wrong_usage() {
+    ends_with '2|64' "$@"
+}
+
+ends_with() { # ends_with STATUSES WHAT COMMAND...
+    local statuses=$1 what=$2 status=0
+    shift 2
     step "$what"
     timeout "$limit" "$@" >"$work/stdout" 2>"$work/stderr" </dev/null || status=$?
-    if [ "$status" != 1 ] || [ "$(wc -l <"$work/stderr")" != 1 ] || ! grep -q '^dedupdisk: ' "$work/stderr"; then
+    if ! [[ $status =~ ^($statuses)$ ]] || [ "$(wc -l <"$work/stderr")" != 1 ] || ! grep -q '^dedupdisk: ' "$work/stderr"; then
         echo "exit status $status"
         cat "$work/stdout" "$work/stderr"
         fail "$what"
     fi
-    sed 's/^/    /' "$work/stderr"
+    sed 's/^/          /' "$work/stderr"
 }
