@@ -2,7 +2,7 @@ public import BlockModel
 internal import CLMDB
 
 extension Environment {
-    /// Punches holes where the file has free pages, so that they take no room on the filesystem until they are
+    /// Punches holes where the file has free pages, and behind its last page, so that they take no room on the filesystem until they are
     /// used again. LMDB's file itself never shrinks.
     ///
     /// LMDB lists the pages that each transaction freed in its table 0 (mdb.c, `FREE_DBI`): key, the transaction;
@@ -17,6 +17,10 @@ extension Environment {
         for run in Self.runs(of: try freePages(reading)) {
             guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { break }
         }
+        // What a commit wrote before it failed lies behind the last page.
+        let end = try highWaterBytes()
+        let size = try file.size()
+        if size > end { _ = try file.punchHole(at: end, count: size - end) }
         holding.abort()
     }
 
