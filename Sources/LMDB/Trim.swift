@@ -17,6 +17,9 @@ extension Environment {
         for run in Self.runs(of: try freePages(reading)) {
             guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { break }
         }
+        // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
+        let end = try highWaterBytes(), size = try file.size()
+        if size > end { _ = try file.punchHole(at: end, count: size - end) }
         holding.abort()
     }
 
