@@ -267,11 +267,18 @@ public struct File: ~Copyable, Sendable {
 
     /// Locks the whole file, for this opening of it, until it is closed: fcntl(2), `F_OFD_SETLK`. An exclusive lock
     /// needs `.write`. False: another opening, of this process or another (QEMU locks its images alike), is in the way.
+    ///
+    /// Tries again for a third of a second: a process that was killed keeps its locks until the kernel has closed its
+    /// files, and one that a lock's holder is starting has them until it runs its own program.
     public func tryLock(exclusive: Bool) throws(Failure) -> Bool {
-        guard clinux_lock(descriptor, exclusive ? 1 : 0) != 0 else { return true }
-        let code = errno
-        if code == EAGAIN || code == EACCES { return false }
-        throw Failure(systemCall: "lock", path, errno: code)
+        for attempt in 0... {
+            guard clinux_lock(descriptor, exclusive ? 1 : 0) != 0 else { return true }
+            let code = errno
+            guard code == EAGAIN || code == EACCES else { throw Failure(systemCall: "lock", path, errno: code) }
+            if attempt == 32 { break }
+            usleep(10_000)
+        }
+        return false
     }
 
     /// Lets go of the lock.

@@ -20,8 +20,7 @@ public enum Image {
     ) throws(Failure) {
         let size = sequential ? nil : try source.size()
         // A pipe's length is known at its end; until then the disk is as large as any can be.
-        try store.create(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk, incomplete: true)
-        let lock = try store.lock(name)
+        let lock = try store.createIncomplete(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk)
         do throws(Failure) {
             var loader = try Loader(store: store, name: name, batch: Batch(capacity: batchBlocks))
             let end = if let size {

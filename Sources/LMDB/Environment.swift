@@ -16,6 +16,8 @@ public final class Environment: @unchecked Sendable {
     /// The directory, for error messages.
     public let path: String
     let handle: OpaquePointer
+    /// Set when the process's registry knows it.
+    var id: FileID?
 
     /// Opens the environment in directory `path`, which exists.
     ///
@@ -25,7 +27,7 @@ public final class Environment: @unchecked Sendable {
     ///   - mapBytes: upper limit of the file's size, a multiple of the page size.
     ///   - creating: make the file when it is missing. Otherwise a missing file is `.notFound`.
     /// - Throws: `.damage` when the file is not an LMDB file, or shorter than it says.
-    public init(path: String, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) {
+    init(path: String, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) {
         self.path = path
         let file = path + "/data.mdb"
         if !creating, unsafe access(file, F_OK) != 0 {
@@ -52,7 +54,9 @@ public final class Environment: @unchecked Sendable {
         try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
     }
 
-    deinit { unsafe mdb_env_close(handle) }
+    deinit { close() }
+
+    func closeHandle() { unsafe mdb_env_close(handle) }
 
     /// A page beyond the end of the file would be a bus error at first touch.
     private func refuseShortFile(_ file: String) throws(Failure) {
@@ -83,6 +87,18 @@ public final class Environment: @unchecked Sendable {
         }
         try unsafe check(mdb_txn_commit(transaction), "open table \(name) of \(path)")
         return Table(dbi: dbi, name: name)
+    }
+
+    /// Whether there is a table of that name. To be called before any other transaction of this process.
+    public func hasTable(_ name: StaticString) throws(Failure) -> Bool {
+        var transaction: OpaquePointer?
+        try unsafe check(mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &transaction), "open \(path)")
+        defer { unsafe mdb_txn_abort(transaction) }
+        var dbi = MDB_dbi(0)
+        let result = unsafe mdb_dbi_open(transaction, "\(name)", 0, &dbi)
+        if result == MDB_NOTFOUND { return false }
+        try check(result, "open table \(name) of \(path)")
+        return true
     }
 
     /// Bytes of a page (`ms_psize`) times pages of the file in use, free ones included (`me_last_pgno`).

@@ -33,9 +33,18 @@ extension Store {
     }
 
     /// Makes an empty disk; it takes no space until it is written.
-    /// - Parameter incomplete: hide it until `complete` is called, so that an interrupted import leaves nothing half done.
     /// - Throws: `.usage` for a bad name or size, `.exists` when the name is taken.
-    public func create(_ name: String, byteCount: UInt64, incomplete: Bool = false) throws(Failure) {
+    public func create(_ name: String, byteCount: UInt64) throws(Failure) {
+        _ = try create(name, byteCount: byteCount, incomplete: false)
+    }
+
+    /// Makes an empty disk that nobody sees until `complete` is called, so that an interrupted import leaves nothing
+    /// half done. It is locked before it is there: without a lock it would be taken for a leftover.
+    public func createIncomplete(_ name: String, byteCount: UInt64) throws(Failure) -> DiskLock {
+        try create(name, byteCount: byteCount, incomplete: true)
+    }
+
+    private func create(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
         try Self.checkName(name)
         try Self.checkSize(byteCount, of: name)
         if let old = try anyDisk(name) {
@@ -52,7 +61,10 @@ extension Store {
         disk.isIncomplete = incomplete
         transaction.superblock.nextDisk += 1
         try transaction.putDisk(disk)
+        let journal = try openJournal(disk.number)
+        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "try again") }
         try transaction.commit()
+        return DiskLock(journal: journal, record: disk)
     }
 
     /// Shows a disk that was made incomplete, with its final size, which no mapped block lies beyond.
@@ -121,7 +133,7 @@ extension Store {
     public func lock(_ name: String, exclusive: Bool = true) throws(Failure) -> DiskLock {
         for _ in 0..<8 {
             guard let record = try anyDisk(name) else { throw noSuchDisk(name) }
-            let journal = try File(path: journalPath(record.number), options: [.write, .create])
+            let journal = try openJournal(record.number)
             guard try journal.tryLock(exclusive: exclusive) else {
                 throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "disconnect it there first")
             }
@@ -130,6 +142,13 @@ extension Store {
             unsafe unlink(journalPath(record.number))
         }
         throw Failure(.busy, "disk \(name)", "it is made and deleted again and again", remedy: "try again")
+    }
+
+    /// The journal's file, whose name is durable before anything is in it.
+    private func openJournal(_ number: UInt64) throws(Failure) -> File {
+        let journal = try File(path: journalPath(number), options: [.write, .create])
+        if try journal.size() == 0 { try File(path: path + "/journals", options: [.directory]).synchronize() }
+        return journal
     }
 
     /// Whether somebody holds the disk, to write or to read.

@@ -209,7 +209,8 @@ private struct Checker: ~Escapable {
             report.mappedBlocks += mapped
         }
         let stored = try meta.count(store.tables.nodes)
-        if stored != nodes.count { report.add("\(stored - nodes.count) map nodes belong to no disk") }
+        // Nodes that are missing were reported where a map names them.
+        if stored > nodes.count { report.add("\(stored - nodes.count) map nodes belong to no disk") }
         return disks
     }
 

@@ -46,8 +46,8 @@ public final class Store: Sendable {
         }
         self.path = path
         // Address space only: LMDB's file is as long as what is in it.
-        meta = try Environment(path: path + "/meta", mapBytes: 1 << 40, tables: 8, creating: !exists)
-        packs = try Environment(path: path + "/packs", mapBytes: 1 << 44, tables: 2, creating: !exists)
+        meta = try Environment.open(path: path + "/meta", mapBytes: 1 << 40, tables: 8, creating: !exists)
+        packs = try Environment.open(path: path + "/packs", mapBytes: 1 << 44, tables: 2, creating: !exists)
         // A store whose creation was interrupted is completed by the next one to open it.
         let metaIsFresh = try Self.isFresh(meta)
         let packsAreFresh = try Self.isFresh(packs)
@@ -58,7 +58,12 @@ public final class Store: Sendable {
             index: try meta.table("index", creating: fresh), damaged: try meta.table("damaged", creating: fresh))
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
         storeID = try Self.identity(fresh, meta, tables.store, packs, packTables)
-        if fresh { refillReserve() }
+        if fresh {
+            refillReserve()
+            for directory in [path, path + "/meta", path + "/packs", path + "/journals", path + "/.."] {
+                try File(path: directory, options: [.directory]).synchronize()
+            }
+        }
     }
 
     /// Whether there is something at `file`: access(2). What may not be looked at is not taken for missing.
@@ -75,8 +80,12 @@ public final class Store: Sendable {
         clinux_tune_allocator(32 << 20, 64 << 20)
     }
 
+    /// Whether the environment still lacks its tables or its superblock: its creation did not come to its end.
     private static func isFresh(_ environment: Environment) throws(Failure) -> Bool {
-        try environment.highWaterBytes() <= 2 * 4096
+        guard try environment.hasTable("store") else { return true }
+        let table = try environment.table("store", creating: false)
+        let reading = try ReadTransaction(environment)
+        return try reading.view.value(table, Superblock.key) == nil
     }
 
     /// The store's id, the same in both environments; written when the store is fresh.

@@ -213,7 +213,7 @@ import Testing
     @Test func whatAnInterruptedImportLeftIsRemoved() throws {
         try store.create("kept", byteCount: 1 << 20)
         try Self.commit([(0, 1)], to: "kept", of: store)
-        try store.create("half", byteCount: 1 << 40, incomplete: true)
+        _ = try store.createIncomplete("half", byteCount: 1 << 40)
         try Self.commit((0..<300).map { ($0 * 1000, 1 + $0) }, to: "half", of: store)
         #expect(try store.disks().map(\.name) == ["kept"])
         #expect(try store.disk("half") == nil)
@@ -228,7 +228,7 @@ import Testing
         #expect(try store.statistics().uniqueBytes == 4096)
         try expectClean()
         // A disk of that name takes the place of one that was left half done.
-        try store.create("half", byteCount: 1 << 40, incomplete: true)
+        _ = try store.createIncomplete("half", byteCount: 1 << 40)
         try Self.commit([(5, 9)], to: "half", of: store)
         try store.create("half", byteCount: 8192)
         #expect(try Self.read("half", of: store, blocks: 2) == [UInt8](repeating: 0, count: 8192))
