@@ -210,6 +210,14 @@ public struct File: ~Copyable, Sendable {
         return UInt64(start)..<UInt64(end)
     }
 
+    /// The same for the file at `path`, without opening it, and so without the loss of record locks that closing it
+    /// would bring (fcntl(2)): stat(2).
+    public static func allocatedBytes(_ path: String) throws(Failure) -> UInt64 {
+        var status = stat()
+        guard unsafe stat(path, &status) == 0 else { throw Failure(systemCall: "look at", path, errno: errno) }
+        return UInt64(status.st_blocks) * 512
+    }
+
     /// fallocate(2), PUNCH_HOLE | KEEP_SIZE: the range reads as zeros and gives its whole filesystem blocks back.
     /// False: the filesystem or the device can't, or not at such an offset, and nothing has changed.
     public func punchHole(at offset: UInt64, count: UInt64) throws(Failure) -> Bool {

@@ -14,9 +14,13 @@ extension Environment {
         // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
         let holding = try WriteTransaction(self)
         let reading = try ReadTransaction(self)
-        for run in Self.runs(of: try freePages(reading)) {
+        let end = try highWaterBytes(), size = try file.size()
+        // A damaged list may name any number.
+        for run in Self.runs(of: try freePages(reading).filter { $0 >= 0 && UInt64($0) < end / 4096 }) {
             guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { break }
         }
+        // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
+        if size > end { _ = try file.punchHole(at: end, count: size - end) }
         holding.abort()
     }
 

@@ -199,7 +199,13 @@ extension Store {
     func refillReserve() {
         let descriptor = unsafe open(reservePath, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else { return }
-        if posix_fallocate(descriptor, 0, Self.reserveBytes) != 0 { unsafe unlink(reservePath) }
+        // A small reserve is better than none.
+        var bytes = Self.reserveBytes
+        while bytes >= 1 << 16, posix_fallocate(descriptor, 0, bytes) != 0 {
+            _ = ftruncate(descriptor, 0)
+            bytes /= 2
+        }
+        if bytes < 1 << 16 { unsafe unlink(reservePath) }
         close(descriptor)
     }
 }

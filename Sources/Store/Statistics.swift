@@ -90,7 +90,7 @@ extension Store {
         files += try reading.view.disks(tables).map { "/journals/\($0.number)" }
         for name in files {
             do throws(Failure) {
-                total += try File(path: path + name).allocatedBytes()
+                total += try File.allocatedBytes(path + name)
             } catch where error.kind == .notFound {
                 // A reserve that was given back, a journal that was never written.
             }

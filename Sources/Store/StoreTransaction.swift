@@ -46,6 +46,9 @@ struct StoreTransaction: ~Copyable {
 
     /// Indexes the blobs of packs that were committed just before their writer died.
     mutating func adoptUnknownBlobs() throws(Failure) {
+        // A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`).
+        // The next writer passes that word on when it takes the lock of the dead; a reader alone sees too little.
+        try WriteTransaction(store.packs).abort()
         let packs = try ReadTransaction(store.packs)
         var cursor = try packs.view.cursor(store.packTables.packs)
         guard try cursor.last(), let last = cursor.integerKey else { return }

@@ -1,0 +1,215 @@
+import BlockModel
+import Hashing
+import TestSupport
+import Testing
+
+@testable import LMDB
+@testable import Store
+
+/// Index, counts and maps against the dictionaries that they stand for.
+@Suite struct IndexTests {
+    let scratch: ScratchDirectory
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true)
+    }
+
+    /// All entries, in the buckets' order; checks that each is where a lookup goes.
+    func entries() throws -> [DigestIndex.Entry] {
+        let reading = try ReadTransaction(store.meta)
+        var cursor = try reading.view.cursor(store.tables.index)
+        var all: [DigestIndex.Entry] = []
+        var more = try cursor.first()
+        while more, let key = cursor.integerKey {
+            for index in 0..<(try DigestIndex.entryCount(cursor.value, key: key)) {
+                all.append(DigestIndex.Entry(cursor.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize))
+                #expect(all.last.map { $0.prefix >= key } == true)
+            }
+            more = try cursor.next()
+        }
+        return all
+    }
+
+    /// Digests into packs of tiny blobs, and those into the index, as a commit does it.
+    func store(_ digests: [Digest], pack number: UInt64) throws {
+        var transaction = try StoreTransaction.begin(store)
+        var packs = try WriteTransaction(store.packs)
+        var builder = PackBuilder(number: number)
+        let tiny = [UInt8](repeating: 1, count: 16)
+        for digest in digests { _ = builder.append(digest, tiny.rawBytes) }
+        try packs.put(store.packTables.packs, number, count: builder.byteCount) { builder.write(into: &$0, storeID: store.storeID.0) }
+        try packs.commit()
+        let entries = try transaction.enter(digests, ofPack: number, from: 0) { _ in 16 }
+        try transaction.updateIndex(adding: entries.sorted())
+        try transaction.commit()
+    }
+
+    func lookup(_ digest: Digest) throws -> BlobNumber? {
+        let reading = try ReadTransaction(store.meta)
+        let packs = try ReadTransaction(store.packs)
+        var cursor = try reading.view.cursor(store.tables.index)
+        return try DigestIndex.lookup(digest, &cursor, packs: packs.view, table: store.packTables.packs)
+    }
+
+    @Test(arguments: [1, 2]) func twentyThousandEntries(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        var expected: [Digest: BlobNumber] = [:]
+        for number in 1...20 as ClosedRange<UInt64> {
+            // Some digests huddle together, so that buckets split unevenly.
+            let digests = (0..<1000).map { _ in
+                Digest(Int.random(in: 0..<4, using: &random) == 0 ? random.next() >> 20 : random.next(), random.next(), 0, 0)
+            }
+            try store(digests, pack: number)
+            for (slot, digest) in digests.enumerated() { expected[digest] = BlobNumber(pack: number, slot: slot) }
+        }
+        let found = try entries()
+        #expect(found.count == expected.count)
+        #expect(found == found.sorted())
+        #expect(Set(found.map(\.blob)) == Set(expected.values))
+        for (digest, blob) in expected.prefix(3000) { #expect(try lookup(digest) == blob, "seed \(seed)") }
+        for _ in 0..<200 { #expect(try lookup(Digest(random.next(), 1, 2, 3)) == nil) }
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// More digests that share their first 48 bits than a bucket holds.
+    @Test func collidingPrefixes() throws {
+        var random = SeededGenerator(seed: 3)
+        let prefix: UInt64 = 0x1234_5678_9abc
+        let colliding = (0..<700).map { Digest(prefix << 16 | UInt64($0), random.next(), 0, 0) }
+        let others = (0..<700).map { _ in Digest(random.next(), random.next(), 0, 0) }
+        for (number, start) in stride(from: 0, to: 700, by: 100).enumerated() {
+            try store(Array(colliding[start..<start + 100]) + Array(others[start..<start + 100]), pack: UInt64(number + 1))
+        }
+        for (index, digest) in colliding.enumerated() {
+            #expect(try lookup(digest) == BlobNumber(pack: UInt64(index / 100 + 1), slot: index % 100))
+        }
+        for (index, digest) in others.enumerated() {
+            #expect(try lookup(digest) == BlobNumber(pack: UInt64(index / 100 + 1), slot: 100 + index % 100))
+        }
+        #expect(try lookup(Digest(prefix << 16 | 5, 0, 0, 0)) == nil)
+        #expect(try lookup(Digest((prefix - 1) << 16, 0, 0, 0)) == nil)
+        #expect(try lookup(Digest((prefix + 1) << 16, 0, 0, 0)) == nil)
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    // MARK: Counts
+
+    func counts(_ pack: UInt64) throws -> [UInt32]? {
+        let reading = try ReadTransaction(store.meta)
+        return try ReferenceCounts.of(pack, reading.view, store.tables)
+    }
+
+    func change(_ changes: [BlobNumber: Int64]) throws {
+        var transaction = try StoreTransaction.begin(store)
+        transaction.countChanges = changes
+        try transaction.commit()
+    }
+
+    @Test func countsGrowAndShrinkInWidth() throws {
+        try store([Digest(1 << 60, 0, 0, 0), Digest(2 << 60, 0, 0, 0), Digest(3 << 60, 0, 0, 0)], pack: 1)
+        let blob = BlobNumber(pack: 1, slot: 1)
+        var expected: Int64 = 0
+        for step in [255, 1, 65279, 1, 4_294_901_758, 1] as [Int64] {
+            try change([blob: step])
+            expected += step
+            #expect(try counts(1) == [0, UInt32(clamping: expected), 0] || expected > Int64(UInt32.max))
+            if expected == Int64(UInt32.max) { break }
+        }
+        #expect(expected == Int64(UInt32.max))
+        // One more does not fit, and changes nothing.
+        #expect(throws: Failure.self) { try change([blob: 1]) }
+        #expect(try counts(1) == [0, .max, 0])
+        for step in [-4_294_901_760, -65280, -254] as [Int64] {
+            try change([blob: step])
+            expected += step
+            #expect(try counts(1) == [0, UInt32(expected), 0])
+        }
+        #expect(expected == 1)
+        #expect(try store.statistics().uniqueBytes == 4096)
+        try change([blob: -1, BlobNumber(pack: 1, slot: 0): 2])
+        #expect(try counts(1) == [2, 0, 0])
+        #expect(try store.statistics().uniqueBytes == 4096)
+        #expect(try store.statistics().reclaimableBytes == 32)
+    }
+
+    @Test func aCountBelowZeroIsDamage() throws {
+        try store([Digest(1 << 60, 0, 0, 0)], pack: 1)
+        for bad in [[BlobNumber(pack: 1, slot: 0): -1], [BlobNumber(pack: 1, slot: 1): 1], [BlobNumber(pack: 2, slot: 0): 1]] as [[BlobNumber: Int64]] {
+            do {
+                try change(bad)
+                Issue.record("\(bad) went through")
+            } catch let failure as Failure { #expect(failure.kind == .damage) }
+        }
+        #expect(try counts(1) == [0])
+    }
+
+    // MARK: Maps
+
+    /// Sizes whose trees have 1 to 4 levels; the model maps blocks to blobs.
+    @Test(arguments: [500, 508 * 4 + 3, 508 * 508 + 9, 508 * 508 * 508 + 77] as [UInt64], 0..<3)
+    func aMapIsADictionary(blocks: UInt64, seed: Int) throws {
+        var random = SeededGenerator(seed: UInt64(seed))
+        try store((0..<200).map { Digest(UInt64($0 + 1) << 50, 0, 0, 0) }, pack: 1)
+        try store.create("d", byteCount: blocks * 4096)
+        #expect(try #require(try store.disk("d")).height == ["500": 0, "2035": 1, "258073": 2][String(blocks)] ?? 3)
+        var model: [UInt64: BlobNumber] = [:]
+        for round in 0..<12 {
+            if round % 4 != 3 {
+                var changes: [UInt64: BlobNumber] = [:]
+                var block = UInt64.random(in: 0..<blocks, using: &random)
+                for _ in 0..<300 {
+                    // Runs, and jumps.
+                    block = Int.random(in: 0..<20, using: &random) == 0 ? .random(in: 0..<blocks, using: &random) : (block + 1) % blocks
+                    changes[block] = Int.random(in: 0..<6, using: &random) == 0 ? BlobNumber.none : BlobNumber(pack: 1, slot: Int.random(in: 0..<200, using: &random))
+                }
+                var transaction = try StoreTransaction.begin(store)
+                var disk = try transaction.disk("d")
+                try transaction.changeMap(of: &disk, changes.sorted { $0.key < $1.key }.map { MapChange(block: $0.key, blob: $0.value) })
+                try transaction.putDisk(disk)
+                try transaction.commit()
+                for (block, blob) in changes { model[block] = blob == .none ? nil : blob }
+            } else {
+                let first = UInt64.random(in: 0..<blocks, using: &random)
+                let end = Bool.random(using: &random) ? UInt64.random(in: first...blocks, using: &random) : .max
+                var next = first
+                var pieces = 0
+                while next < end, pieces < 100_000 {
+                    var transaction = try StoreTransaction.begin(store)
+                    var disk = try transaction.disk("d")
+                    let after = try transaction.unmap(&disk, from: next, to: end, leaves: 2)
+                    #expect(after > next, "no progress")
+                    next = max(after, next + 1)
+                    try transaction.putDisk(disk)
+                    try transaction.commit()
+                    pieces += 1
+                }
+                model = model.filter { $0.key < first || $0.key >= end }
+            }
+            #expect(try contents() == model, "seed \(seed), round \(round)")
+            #expect(try store.disk("d")?.mappedBlocks == UInt64(model.count))
+        }
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+        try store.unmap("d", from: 0, to: BlockMap.maximumBlocks)
+        let reading = try ReadTransaction(store.meta)
+        let nodes = try reading.view.count(store.tables.nodes)
+        #expect(nodes == 0)
+    }
+
+    func contents() throws -> [UInt64: BlobNumber] {
+        let reading = try ReadTransaction(store.meta)
+        guard let disk = try reading.view.disk("d", store.tables) else { return [:] }
+        let map = MapReader(disk, reading.view, store.tables)
+        var found: [UInt64: BlobNumber] = [:]
+        var block: UInt64 = 0
+        while block < map.blockCount {
+            let leaf = try map.leaf(over: block)
+            if !leaf.isEmpty {
+                for block in leaf.first..<leaf.end where leaf.blob(block) != .none { found[block] = leaf.blob(block) }
+            }
+            block = leaf.end
+        }
+        return found
+    }
+}

@@ -1,0 +1,188 @@
+import BlockModel
+import Hashing
+import TestSupport
+import Testing
+
+@testable import Store
+
+@Suite struct PackTests {
+    static let storeID: UInt64 = 77
+
+    /// A pack of `blocks`, as bytes.
+    static func pack(_ blocks: [[UInt8]], number: UInt64 = 9) throws -> [UInt8] {
+        var builder = PackBuilder(number: number)
+        let hasher = try SHA256()
+        for data in blocks { _ = builder.append(try hasher.digest(data.rawBytes), data.rawBytes) }
+        return [UInt8](count: builder.byteCount) { builder.write(into: &$0, storeID: storeID) }
+    }
+
+    static func read(_ pack: PackView, _ slot: Int) throws -> [UInt8]? {
+        var block = [UInt8](repeating: 0xa5, count: blockSize)
+        // The closure of `withMutableBytes` cannot capture the view.
+        var room = block.mutableSpan
+        var bytes = unsafe room.mutableBytes
+        return pack.copyBlock(slot, to: &bytes, at: 0) ? block : nil
+    }
+
+    static func isPack(_ bytes: [UInt8], number: UInt64 = 9) -> Bool { PackView(bytes.rawBytes, number: number) != nil }
+
+    static func isIntact(_ bytes: [UInt8], storeID: UInt64 = storeID) -> Bool {
+        if let view = PackView(bytes.rawBytes, number: 9) { view.isIntact(storeID: storeID) } else { false }
+    }
+
+    @Test(arguments: [0, 1, 2, 101, 202]) func whatGoesInComesOut(count: Int) throws {
+        let blocks = (0..<count).map { block(UInt64($0 + 1)) }
+        let bytes = try Self.pack(blocks)
+        #expect(bytes.count <= PackFormat.capacity)
+        #expect(Self.isIntact(bytes))
+        #expect(!Self.isIntact(bytes, storeID: Self.storeID + 1))
+        guard let view = PackView(bytes.rawBytes, number: 9) else { return }
+        #expect(view.slotCount == count)
+        for slot in 0..<count {
+            let found = try Self.read(view, slot)
+            #expect(found == blocks[slot])
+            let (digest, length) = (view.digest(slot), view.storedLength(slot))
+            let data = blocks[slot]
+            let hasher = try SHA256()
+            let expected = try hasher.digest(data.rawBytes)
+            #expect(digest == expected)
+            #expect(length == blockSize)
+        }
+        for slot in [-1, count, count + 1, Int.max] {
+            let (digest, length, bytes) = (view.digest(slot), view.storedLength(slot), try Self.read(view, slot))
+            #expect(digest == nil && length == 0 && bytes == nil)
+        }
+    }
+
+    @Test func itFillsUp() throws {
+        var builder = PackBuilder(number: 1)
+        let digest = Digest(1, 2, 3, 4)
+        while builder.hasRoom(for: blockSize), builder.slotCount < 1000 { _ = builder.append(digest, block(1).rawBytes) }
+        #expect(builder.slotCount == 202)
+        #expect(builder.byteCount <= PackFormat.capacity)
+    }
+
+    @Test func aPackThatIsContinued() throws {
+        let blocks = (1...5).map { block(UInt64($0)) }
+        let first = try Self.pack(Array(blocks.prefix(3)))
+        guard let view = PackView(first.rawBytes, number: 9), var builder = PackBuilder(continuing: view, number: 9) else {
+            Issue.record("it cannot be continued")
+            return
+        }
+        let hasher = try SHA256()
+        for data in blocks.dropFirst(3) { _ = builder.append(try hasher.digest(data.rawBytes), data.rawBytes) }
+        let all = [UInt8](count: builder.byteCount) { builder.write(into: &$0, storeID: Self.storeID) }
+        #expect(all == (try Self.pack(blocks)))
+    }
+
+    /// Any byte of header and directory is covered.
+    @Test func everyFlipOfTheDirectoryShows() throws {
+        let bytes = try Self.pack((1...3).map { block(UInt64($0)) })
+        for offset in 0..<PackFormat.headerSize + 3 * PackFormat.entrySize where !(40..<64).contains(offset) {
+            var damaged = bytes
+            damaged[offset] ^= 4
+            #expect(!Self.isIntact(damaged), "byte \(offset)")
+        }
+    }
+
+    @Test func malformedPacksAreRefusedAndNeverReadBeyondTheirEnd() throws {
+        let bytes = try Self.pack((1...3).map { block(UInt64($0)) })
+        for length in [0, 1, 63, 64, 64 + 3 * 40 - 1] { #expect(!Self.isPack(Array(bytes.prefix(length))), "\(length) bytes") }
+        #expect(!Self.isPack(bytes, number: 8))
+        let entry = PackFormat.headerSize + 36
+        func change(_ place: UInt32) throws -> Bool {
+            let changed = bytes.withChange { $0.store(place, at: entry) }
+            guard let view = PackView(changed.rawBytes, number: 9) else { return false }
+            _ = view.storedLength(0)
+            return try Self.read(view, 0) != nil
+        }
+        let good: UInt32 = bytes.rawBytes.load(at: entry)
+        #expect(try change(good))
+        #expect(try !change(good & 0xffff_0000 | 0xffff), "an offset beyond the pack")
+        #expect(try !change(good & 0xf000_ffff), "a length of 1")
+        #expect(try !change(good | 3 << 28), "an unknown codec")
+        // Bytes cut off: the last blob lies partly outside.
+        let cut = Array(bytes.dropLast(100))
+        guard let view = PackView(cut.rawBytes, number: 9) else {
+            Issue.record("its directory is whole")
+            return
+        }
+        let (last, second) = (try Self.read(view, 2), try Self.read(view, 1))
+        #expect(last == nil)
+        #expect(second == block(2))
+        let isContinued = PackBuilder(continuing: view, number: 9) != nil
+        #expect(!isContinued)
+    }
+
+    /// Random bytes behind a right magic: no access is out of bounds.
+    @Test(arguments: 0..<50) func anyBytes(seed: Int) throws {
+        var random = SeededGenerator(seed: UInt64(seed))
+        var bytes = (0..<Int.random(in: 64...9000, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
+        bytes = bytes.withChange {
+            $0.store(PackFormat.magic, at: 0)
+            $0.store(PackFormat.version, at: 4)
+            $0.store(UInt16.random(in: 0...300, using: &random), at: 6)
+            $0.store(UInt64(9), at: 8)
+        }
+        guard let view = PackView(bytes.rawBytes, number: 9) else { return }
+        #expect(!Self.isIntact(bytes))
+        for slot in -1...view.slotCount {
+            _ = view.digest(slot)
+            _ = try Self.read(view, slot)
+        }
+    }
+}
+
+extension [UInt8] {
+    func withChange(_ body: (inout MutableRawSpan) -> Void) -> [UInt8] {
+        [UInt8](count: count) { room in
+            room.copy(self.rawBytes, to: 0)
+            body(&room)
+        }
+    }
+}
+
+@Suite struct SuperblockTests {
+    @Test func everyFieldComesBack() throws {
+        var superblock = Superblock(storeID: (3, 4))
+        superblock.nextNode = 5
+        superblock.nextDisk = 6
+        superblock.indexedPack = 7
+        superblock.indexedSlots = 8
+        superblock.liveBlobs = 9
+        superblock.deadBlobs = 10
+        superblock.deadBytes = 11
+        superblock.compatibleFeatures = 12
+        let bytes = superblock.encoded
+        let decoded = try Superblock(bytes.rawBytes, of: "s")
+        #expect(decoded == superblock)
+    }
+
+    static func refusal(_ bytes: [UInt8]) -> Failure? {
+        do { _ = try Superblock(bytes.rawBytes, of: "store") } catch { return error }
+        return nil
+    }
+
+    @Test func otherVersionsAndUnknownFeaturesAreRefused() throws {
+        var superblock = Superblock(storeID: (3, 4))
+        let newer = superblock.encoded.withChange { $0.store(UInt32(2), at: 8) }
+        #expect(Self.refusal(newer)?.why.contains("format 2") == true)
+        #expect(Self.refusal(newer)?.remedy == "use a newer dedupdisk")
+        superblock.incompatibleFeatures = 8
+        #expect(Self.refusal(superblock.encoded)?.why.contains("features 8") == true)
+        superblock.incompatibleFeatures = 0
+        superblock.compatibleFeatures = 8
+        #expect(Self.refusal(superblock.encoded) == nil)
+    }
+
+    @Test func everyFlipAndEveryCutShows() {
+        let bytes = Superblock(storeID: (3, 4)).encoded
+        for offset in bytes.indices {
+            var damaged = bytes
+            damaged[offset] ^= 0x10
+            #expect(Self.refusal(damaged)?.kind == .damage, "byte \(offset)")
+            #expect(Self.refusal(Array(bytes.prefix(offset)))?.kind == .damage, "\(offset) bytes")
+        }
+        #expect(Self.refusal(bytes + [0])?.kind == .damage)
+    }
+}
