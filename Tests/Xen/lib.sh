@@ -140,10 +140,11 @@ quiet_kernel() {
         "$(guest-exec "$1" 'dmesg | grep -iE "I/O error|ext4-fs (error|warning)|blkfront.*(bad|fail)|hung|lockup" || true')" ''
 }
 
-# make_filesystem GUEST DEVICE: ext4 on it, mounted at /mnt/DEVICE.
+# make_filesystem GUEST DEVICE: ext4 on it, mounted at /mnt/DEVICE. A small one would get blocks of 1 KiB, and equal files
+# would then seldom be equal blocks of 4.
 make_filesystem() {
     expect "mkfs.ext4 and mount in $1" \
-        guest-exec -t "$limit" "$1" "mkfs.ext4 -q -F /dev/$2 && mkdir -p /mnt/$2 && mount -t ext4 /dev/$2 /mnt/$2"
+        guest-exec -t "$limit" "$1" "mkfs.ext4 -q -F -b 4096 /dev/$2 && mkdir -p /mnt/$2 && mount -t ext4 /dev/$2 /mnt/$2"
 }
 
 mount_in() { # mount_in GUEST DEVICE [OPTION]
