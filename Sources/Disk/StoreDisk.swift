@@ -224,6 +224,8 @@ public final class StoreDisk: BlockDevice {
         }
         head = start
         try committer.staging.withLock { $0.active.skip(bytes, to: start) }
+        // The record that follows finds the generation begun, and leaves the committer asleep.
+        committer.staging.notify()
     }
 
     private func waitForRoom(_ bytes: UInt64) throws(Failure) {

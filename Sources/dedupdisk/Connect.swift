@@ -42,7 +42,7 @@ struct Connect: ParsableCommand {
             if ephemeral {
                 try serve(try EphemeralDisk(over: file, scratchDirectory: Self.scratchDirectory), named: path, xen, domain)
             } else {
-                try serve(file, named: path, xen, domain, isResumable: !readOnly)
+                try serve(file, named: Self.absolute(path), xen, domain, isResumable: !readOnly)
             }
         } else {
             try serveStoreDisk(xen, domain)
@@ -53,6 +53,13 @@ struct Connect: ParsableCommand {
     private static var scratchDirectory: String {
         if let directory = unsafe getenv("TMPDIR") { return unsafe String(cString: directory) }
         return unsafe access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp"
+    }
+
+    /// The path that a later process, elsewhere, would call the same file: realpath(3). What is served is known by it.
+    private static func absolute(_ path: String) -> String {
+        guard let real = unsafe realpath(path, nil) else { return path }
+        defer { unsafe free(real) }
+        return unsafe String(cString: real)
     }
 
     private func serveStoreDisk(_ xen: LibXen, _ domain: Domain) throws {
@@ -78,7 +85,7 @@ struct Connect: ParsableCommand {
         if ephemeral {
             try serve(try EphemeralDisk(over: found, scratchDirectory: Self.scratchDirectory), named: name, xen, domain)
         } else {
-            try serve(found, named: "\(store.path):\(name)", xen, domain, isResumable: !readOnly)
+            try serve(found, named: "\(Self.absolute(store.path)):\(name)", xen, domain, isResumable: !readOnly)
         }
     }
 

@@ -1,4 +1,5 @@
 import BlockModel
+import Glibc
 import Store
 import TestSupport
 import Testing
@@ -137,6 +138,28 @@ import Testing
         var bytes = [UInt8](repeating: 0, count: Int(try file.size()))
         _ = try bytes.withMutableBytes { (span) throws(Failure) in try file.read(at: 0, into: &span) }
         return Journal(path: path, bytes: bytes)
+    }
+
+    /// The ring begins anew, or wraps, with nothing staged: what comes then is committed by itself all the same.
+    @Test func theCommitterWakesAfterASkip() throws {
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        for round in 1...3 as ClosedRange<UInt64> {
+            try disk.write(at: 0, (1...300).flatMap { block($0 + round * 1000) })
+            var mapped: UInt64 = 0
+            for _ in 0..<200 where mapped != 300 * 4096 {
+                usleep(20_000)
+                mapped = try store.statistics().mappedBytes
+            }
+            #expect(mapped == 300 * 4096, "round \(round)")
+            try disk.discard(#require(SectorRange(start: 0, count: 2400)))
+            for _ in 0..<200 where mapped != 0 {
+                usleep(20_000)
+                mapped = try store.statistics().mappedBytes
+            }
+            #expect(mapped == 0, "round \(round)")
+        }
+        try disk.close()
     }
 
     @Test func oneWriterADisk() throws {
