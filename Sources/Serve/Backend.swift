@@ -137,6 +137,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         case (.closing, .initWait), (.closing, .connected):
             try setState(.closing)
         case (.closed, .initWait), (.closed, .connected), (.closed, .closing):
+            if isUnplugging { try settle() }
             server = nil
             try setState(.closed)
         case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):
@@ -197,6 +198,19 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         state = new
     }
 
+    /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
+    /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
+    /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
+    private mutating func settle() throws(Failure) {
+        for _ in 0..<settleRounds {
+            if try serve() { continue }
+            guard server != nil else { return }
+            var request = pollfd(fd: host.eventDescriptor, events: Int16(POLLIN), revents: 0)
+            if unsafe poll(&request, 1, settleMilliseconds) == 0 { return }
+            if let port = try host.pendingEvent() { try server?.accept(port) }
+        }
+    }
+
     /// Lets go of the ring, then of the nodes.
     private mutating func leave(_ outcome: BackendOutcome) throws(Failure) -> BackendOutcome {
         server = nil
@@ -234,3 +248,8 @@ private let watchEventsPerWake = 256
 extension pollfd {
     fileprivate var isReadable: Bool { revents & Int16(POLLIN) != 0 }
 }
+
+/// A closing ring with nothing on it for this long has settled.
+private let settleMilliseconds: Int32 = 200
+/// Bounds what a front end that never ends can make of it.
+private let settleRounds = 4096

@@ -8,7 +8,7 @@ connect guest1 xvdb --size 256M
 make_filesystem guest1 xvdb
 fill guest1 /mnt/xvdb/tree
 written=$(sums guest1 /mnt/xvdb/tree)
-guest1 'dd if=/dev/zero of=/mnt/xvdb/more bs=64k' >/dev/null 2>&1 &
+guest1 'dd if=/dev/zero of=/mnt/xvdb/more bs=64k count=2000' >/dev/null 2>&1 &
 sleep 1
 disconnect
 no_nodes
