@@ -33,6 +33,8 @@ struct Connect: ParsableCommand {
     }
 
     func run() throws {
+        // Whoever read our messages may go; the guest's disk stays.
+        _ = signal(SIGPIPE, SIG_IGN)
         let xen = try LibXen()
         let domain = try xen.domain(vm)
         if discard, let size {

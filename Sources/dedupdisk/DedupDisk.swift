@@ -24,8 +24,6 @@ struct DedupDisk: ParsableCommand {
         do {
             dieOfBusErrorsInWords()
             Store.tuneAllocator()
-            // A reader that went away is a write error, to be told like any other.
-            _ = signal(SIGPIPE, SIG_IGN)
             var command = try parseAsRoot()
             try command.run()
         } catch let failure as Failure {
