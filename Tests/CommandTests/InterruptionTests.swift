@@ -58,6 +58,7 @@ import Testing
 
     @Test func killedAgainAndAgainAtAnyTime() throws {
         try tool.image("i", Array(1...3000))
+        let whole = (1...3000).flatMap { block(UInt64($0)) }
         var random = SeededGenerator(seed: 5)
         for round in 0..<12 {
             let importer = try tool.start(["import", tool.path("i"), "d"])
@@ -66,7 +67,13 @@ import Testing
             let outcome = importer.wait()
             let check = try tool.run("check", "--read-data")
             #expect(check.status == 0, "round \(round): \(check)")
-            if outcome.status == 0 { try tool.succeed("delete", "d") }
+            // A kill that came after the last commit leaves a disk, and a whole one.
+            let export = try tool.run("export", "d", "-")
+            if outcome.status == 0 { #expect(export.status == 0, "round \(round)") }
+            if export.status == 0 {
+                #expect(export.output == whole, "round \(round)")
+                try tool.succeed("delete", "d")
+            }
         }
         try expectNothingHalfDone()
     }
