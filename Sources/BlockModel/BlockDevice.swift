@@ -1,8 +1,10 @@
 /// A disk: what a ring, a socket or a test reads and writes. All addresses are in 512-byte sectors.
 ///
-/// Calls come from one thread at a time. A request outside the disk throws `.invalidRequest`; a failed request
-/// leaves every sector outside its range as it was, and each sector inside it either old or new.
-public protocol BlockDevice: AnyObject {
+/// Any thread may call: several queues of a ring and several connections of a client share one disk. Requests at work at
+/// the same time have no order, and each sector that two of them write is one's or the other's. A request outside the disk
+/// throws `.invalidRequest`; a failed request leaves every sector outside its range as it was, and each sector inside it
+/// either old or new.
+public protocol BlockDevice: AnyObject, Sendable {
     /// Size in sectors.
     var sectorCount: UInt64 { get }
     /// Whether `write` and `discard` are refused with `.invalidRequest`.
@@ -14,13 +16,35 @@ public protocol BlockDevice: AnyObject {
     func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure)
     /// Forgets the range: it reads as zeros from now on, and the space it took may be given back.
     func discard(_ range: SectorRange) throws(Failure)
+    /// The longest run from `sector` on, which lies within the disk, that is known to be alike: in use, or a hole that
+    /// reads as zeros. It may end early: at `limit` sectors at the latest, and it has at least one sector.
+    func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent
     /// Returns once all that was written before survives the loss of power.
     func flush() throws(Failure)
-    /// Writes out what is pending and lets go of the disk. No other call may follow; a second `close` does nothing.
+    /// Writes out what is pending and lets go of the disk, when no other call is at work. None may follow; a second
+    /// `close` does nothing.
     func close() throws(Failure)
 }
 
+/// A run of sectors that are alike.
+public struct Extent: Sendable, Equatable {
+    /// Nothing is stored for it, and it reads as zeros.
+    public let isHole: Bool
+    /// Sectors, 1 or more.
+    public let count: UInt64
+    public init(isHole: Bool, count: UInt64) {
+        self.isHole = isHole
+        self.count = count
+    }
+}
+
 extension BlockDevice {
+    /// All in use, as far as is known.
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        _ = try checkedRange("look at", at: sector, byteCount: sectorSize)
+        return Extent(isHole: false, count: max(1, min(limit, sectorCount - sector)))
+    }
+
     /// Size in bytes.
     public var byteCount: UInt64 { sectorCount &* UInt64(sectorSize) }
 

@@ -24,6 +24,11 @@ public final class DiscardDisk: BlockDevice {
 
     public func discard(_ range: SectorRange) throws(Failure) { try checkDiscard(range) }
 
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        _ = try checkedRange("look at", at: sector, byteCount: sectorSize)
+        return Extent(isHole: true, count: max(1, min(limit, sectorCount - sector)))
+    }
+
     public func flush() throws(Failure) {}
     public func close() throws(Failure) {}
 }

@@ -1,4 +1,5 @@
 public import BlockModel
+internal import Synchronization
 
 /// A disk that is a raw image file or a block device: sector n is at byte 512·n.
 ///
@@ -6,11 +7,13 @@ public import BlockModel
 public final class RawFileDisk: BlockDevice {
     public let sectorCount: UInt64
     public let isReadOnly: Bool
-    private var file: File
+    private let file: File
+    /// Whether the filesystem can tell holes from data: a device's can't.
+    private let hasHoles: Bool
     /// The first failure to make writes durable. The system forgets it once told, and may have dropped what it could
     /// not write: no later flush can be trusted.
-    private var syncFailure: Failure?
-    private var isClosed = false
+    private let syncFailure = Mutex<Failure?>(nil)
+    private let isClosed = Atomic(false)
 
     /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
     /// `readOnly` is false; `.usage` when it is no file or block device, or its size no positive multiple of 512.
@@ -31,6 +34,7 @@ public final class RawFileDisk: BlockDevice {
         }
         sectorCount = byteCount / UInt64(sectorSize)
         isReadOnly = readOnly
+        hasHoles = kind == .regular
         self.file = file
     }
 
@@ -45,37 +49,48 @@ public final class RawFileDisk: BlockDevice {
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         try checkWritable("write")
         let range = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
-        if let syncFailure { throw syncFailure }
+        try refuseAfterFailure()
         try file.write(at: range.byteOffset, bytes)
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {
         try checkDiscard(range)
-        if let syncFailure { throw syncFailure }
+        try refuseAfterFailure()
         try file.zero(at: range.byteOffset, count: range.byteCount)
     }
 
     public func flush() throws(Failure) {
-        if let syncFailure { throw syncFailure }
+        try refuseAfterFailure()
         guard !isReadOnly else { return }
         do {
             try file.synchronizeData()
         } catch {
-            syncFailure = error
+            syncFailure.withLock { $0 = $0 ?? error }
             throw error
         }
     }
 
+    private func refuseAfterFailure() throws(Failure) {
+        if let failure = syncFailure.withLock({ $0 }) { throw failure }
+    }
+
+    /// As the filesystem keeps it (lseek(2)); a device is all in use.
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        let range = try checkedRange("look at", at: sector, byteCount: sectorSize)
+        let limit = max(1, min(limit, sectorCount - sector))
+        guard hasHoles else { return Extent(isHole: false, count: limit) }
+        guard let data = try file.nextData(at: range.byteOffset) else { return Extent(isHole: true, count: limit) }
+        // Whole sectors: a hole ends where data begins, data where a sector has none of it.
+        let start = data.lowerBound / UInt64(sectorSize)
+        guard start <= sector else { return Extent(isHole: true, count: min(limit, start - sector)) }
+        let end = (data.upperBound + UInt64(sectorSize) - 1) / UInt64(sectorSize)
+        return Extent(isHole: false, count: max(1, min(limit, end - sector)))
+    }
+
     public func close() throws(Failure) {
-        guard !isClosed else { return }
-        isClosed = true
-        do {
-            try flush()
-        } catch {
-            // The lock has to go, and the first failure is the one to tell.
-            try? file.close()
-            throw error
-        }
-        try file.close()
+        guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+        // The lock has to go all the same, and the failure is the one to tell.
+        defer { try? file.unlock() }
+        try flush()
     }
 }

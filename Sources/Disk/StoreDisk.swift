@@ -6,7 +6,7 @@ public import Store
 /// - A write that returned survives the death of the process: it is in the journal, in the page cache.
 /// - A flush that returned survives the loss of power: the journal is on the disk, or the map is.
 /// - A full journal makes writes wait for the committer. When the store is full, they fail and nothing is lost.
-public final class StoreDisk: BlockDevice {
+public final class StoreDisk: BlockDevice, @unchecked Sendable {
     public let sectorCount: UInt64
     public let isReadOnly: Bool
     private let committer: Committer

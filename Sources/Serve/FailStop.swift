@@ -1,4 +1,5 @@
 public import BlockModel
+import Synchronization
 
 /// A disk that takes nothing more after a flush has failed: from then on each write, discard and flush fails, too.
 ///
@@ -6,7 +7,7 @@ public import BlockModel
 /// flush for a device that needs none, and never asks again), so that a later success would be a lie.
 public final class FailStop<Device: BlockDevice>: BlockDevice {
     private let device: Device
-    private var failure: Failure?
+    private let failure = Mutex<Failure?>(nil)
 
     public init(_ device: Device) { self.device = device }
 
@@ -27,12 +28,16 @@ public final class FailStop<Device: BlockDevice>: BlockDevice {
         try device.discard(range)
     }
 
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        try device.extent(at: sector, limit: limit)
+    }
+
     public func flush() throws(Failure) {
         try refuseAfterFailure("flush")
         do {
             try device.flush()
         } catch {
-            failure = error
+            failure.withLock { $0 = $0 ?? error }
             throw error
         }
     }
@@ -40,7 +45,7 @@ public final class FailStop<Device: BlockDevice>: BlockDevice {
     public func close() throws(Failure) { try device.close() }
 
     private func refuseAfterFailure(_ operation: StaticString) throws(Failure) {
-        guard let failure else { return }
+        guard let failure = failure.withLock({ $0 }) else { return }
         throw Failure(failure.kind, "\(operation)", "an earlier flush failed: \(failure)", remedy: "disconnect the disk and connect it again")
     }
 }
