@@ -25,6 +25,8 @@ let package = Package(
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
         .target(
@@ -35,7 +37,7 @@ let package = Package(
         .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
-        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux"], swiftSettings: strict),
+        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux", "CLZ4", "CZstd"], swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
