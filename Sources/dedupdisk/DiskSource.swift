@@ -61,7 +61,7 @@ struct DiskSource: ParsableArguments {
             }
         } else {
             guard let size, !ephemeral, !readOnly else {
-                throw Failure(.notFound, "disk \(name)", "there is none in store \(store.path)", remedy: "give --size to make it, or name another")
+                throw Failure(.notFound, "disk \(name)", "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
             }
             try store.create(name, byteCount: size.bytes)
         }

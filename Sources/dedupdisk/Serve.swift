@@ -15,7 +15,8 @@ struct Serve: ParsableCommand {
             --listen is open to everybody on this machine, and to nobody else.
 
               dedupdisk serve web1 --size 20G --socket /run/web1.sock
-              qemu-system-x86_64 -drive file=nbd+unix:///web1?socket=/run/web1.sock,format=raw,discard=unmap
+              nbdcopy debian.img 'nbd+unix:///web1?socket=/run/web1.sock'
+              qemu-img info 'nbd+unix:///web1?socket=/run/web1.sock'
               nbd-client -unix /run/web1.sock /dev/nbd0
             """)
     @Argument(help: "Name of the disk; with --path or --discard, what clients call it.") var disk: String
@@ -26,8 +27,7 @@ struct Serve: ParsableCommand {
 
     func validate() throws {
         if socket != nil, listen != nil { throw ValidationError("--socket and --listen exclude each other") }
-        // A name that no client could ask for.
-        if disk.utf8.count > 4096 { throw ValidationError("the name is too long") }
+        guard (1...4096).contains(disk.utf8.count) else { throw ValidationError("the protocol's names have 1 to 4096 bytes") }
     }
 
     func run() throws {

@@ -102,7 +102,7 @@ import Testing
     @Test func oneOfMany() throws {
         let scratch = try ScratchDirectory()
         let path = scratch.path + "/socket"
-        for _ in 0..<10 {
+        for _ in 0..<100 {
             let dead = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue), 0)
             #expect(Self.bind(dead, path) == 0)
             close(dead)
