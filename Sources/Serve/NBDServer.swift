@@ -15,7 +15,8 @@ public enum NBDOutcome: Sendable {
 public struct NBDServer<Device: BlockDevice>: ~Copyable {
     private let device: FailStop<Device>
     private let export: Export
-    private let listener: NBDListener
+    /// Nil when no more clients are wanted.
+    private var listener: NBDListener?
     private let stop: StopRequest
     private let common: NBDCommon
     private let maximumConnections: Int
@@ -34,7 +35,7 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     ) {
         device = FailStop(disk)
         export = Export(name: name, byteCount: disk.byteCount, isReadOnly: disk.isReadOnly)
-        self.listener = listener
+        self.listener = consume listener
         self.stop = stop
         self.maximumConnections = maximumConnections
         self.patience = patience
@@ -44,8 +45,8 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     /// Accepts clients until `stop` is asked for; then lets the requests at work finish, and sends the clients away.
     public consuming func run() -> NBDOutcome {
         while true {
-            let isCrowded = !acceptAll()
-            var entries = [stop.descriptor, listener.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            let isCrowded = !acceptSome()
+            var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             // Without descriptors or memory, those who wait can't be accepted: not to be looked at all the time.
             _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : -1)
             let requests = stop.take()
@@ -53,10 +54,11 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
         }
     }
 
-    /// Accepts all that wait. False: it can't be done now.
-    private mutating func acceptAll() -> Bool {
+    /// Accepts some of those that wait, so that a flood of them can't hide the request to stop. False: it can't be done now.
+    private mutating func acceptSome() -> Bool {
         do throws(Failure) {
-            while let socket = try listener.accept() {
+            for _ in 0..<64 {
+                guard let socket = try listener?.accept() else { break }
                 connections.removeAll { $0.hasEnded }
                 guard connections.count < maximumConnections else {
                     common.log("a client was sent away: there are \(connections.count) connections")
@@ -78,6 +80,7 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     /// its answers or not. On a second request that while is over, and calls to the disk are not waited for long.
     private consuming func finish(isForced: Bool) -> NBDOutcome {
         common.stop()
+        listener = nil
         var isForced = isForced
         shutDown(onlyIncoming: !isForced)
         var deadline = ContinuousClock.now + (isForced ? forcedPatience : patience)

@@ -29,7 +29,9 @@ import Testing
         client.send(request(1, length: 4096, flags: 1, cookie: 8, data: block(1)))
         while disk.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
         served.askForEnd()
-        usleep(50_000)
+        // Nobody else is let in meanwhile.
+        while unsafe access(served.path, F_OK) == 0 { usleep(500) }
+        #expect(throws: Failure.self) { try served.client() }
         disk.isHeld.store(false, ordering: .relaxed)
         #expect(try client.answer() == Client.Answer(cookie: 8))
         #expect(client.isEnded)
