@@ -85,7 +85,7 @@ final class Lock: @unchecked Sendable {
     @usableFromInline func wait(seconds: Double) {
         var deadline = timespec()
         unsafe clock_gettime(CLOCK_MONOTONIC, &deadline)
-        let nanoseconds = deadline.tv_nsec + Int(max(0, seconds) * 1e9)
+        let nanoseconds = deadline.tv_nsec + Int(min(max(0, seconds), 3600) * 1e9)
         deadline.tv_sec += nanoseconds / 1_000_000_000
         deadline.tv_nsec = nanoseconds % 1_000_000_000
         unsafe pthread_cond_timedwait(condition, mutex, &deadline)

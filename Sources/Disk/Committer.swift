@@ -11,8 +11,6 @@ final class Committer: Sendable {
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
-    /// Seconds that a staged block waits at most.
-    private static let patience = 1.0
     /// Seconds between tries of a commit that failed.
     private static let retryInterval = 1.0
 
@@ -70,7 +68,7 @@ final class Committer: Sendable {
             // Records without a block leave nothing to commit.
             if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
             if !state.isClosing, !state.isWanted, !self.isFull(state.active) {
-                let left = state.active.began + Self.patience - monotonicSeconds()
+                let left = state.active.began + state.patience - monotonicSeconds()
                 if left > 0 { return .atMost(left) }
             }
             return .done(state.freeze())

@@ -73,6 +73,8 @@ struct Staging {
     var isNamingDone = false
     /// Why the last commit failed; it is tried again.
     var failure: Failure?
+    /// Seconds that a staged block waits at most.
+    var patience = 1.0
 
     /// One is named while another is committed.
     static let maximumFrozen = 2

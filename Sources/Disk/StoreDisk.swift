@@ -407,6 +407,9 @@ public final class StoreDisk: BlockDevice {
 
     // MARK: Tests
 
+    /// Commits wait until somebody needs them.
+    func holdBack() { committer.staging.with { $0.patience = .infinity } }
+
     /// Where the next record goes in the journal.
     var journalEnd: UInt64 { writer.withLock { $0.head.offset } }
 }

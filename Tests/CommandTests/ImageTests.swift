@@ -82,7 +82,7 @@ import Testing
         }
         #expect(Set(names) == [
             "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
-            "reclaimableBytes", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
+            "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
         ])
     }
 

@@ -49,6 +49,7 @@ import Testing
                 usleep(10_000)
             }
         }
+        disk.holdBack()
         var flushed: [UInt8] = []
         var models: [[UInt8]] = []
         var ends: [Int] = []
