@@ -17,7 +17,7 @@ final class Committer: Sendable {
     init(store: Store, diskName: String, journal: consuming Journal, end: JournalPosition) {
         self.store = store
         self.diskName = diskName
-        fullGeneration = journal.capacity / 16
+        fullGeneration = journal.capacity / 4
         self.journal = journal
         staging = Monitor(Staging(end: end))
     }
