@@ -24,7 +24,7 @@ final class Committer: Sendable {
 
     /// Whether a generation should not wait any longer.
     func isFull(_ generation: Generation) -> Bool {
-        generation.journalBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
+        generation.recordBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
     }
 
     // MARK: Naming

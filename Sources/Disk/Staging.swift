@@ -5,8 +5,9 @@ internal import Store
 /// Changes under the staging's lock, and not at all once it is frozen.
 final class Generation: @unchecked Sendable {
     private var table = BlockTable()
-    /// Bytes of the journal that it takes.
+    /// Bytes of the journal that it takes, and those of them that are records.
     private(set) var journalBytes: UInt64 = 0
+    private(set) var recordBytes: UInt64 = 0
     /// The journal's position behind it.
     var end = JournalPosition(sequence: 0, offset: 0)
     /// When its first record came.
@@ -33,6 +34,7 @@ final class Generation: @unchecked Sendable {
     func reset(end: JournalPosition) {
         table.removeAll()
         journalBytes = 0
+        recordBytes = 0
         self.end = end
     }
 
@@ -50,6 +52,7 @@ final class Generation: @unchecked Sendable {
             table[record.block &+ index] = record.kind == .write ? payload + index * UInt64(blockSize) : Self.discarded
         }
         journalBytes += UInt64(record.byteCount)
+        recordBytes += UInt64(record.byteCount)
         end = JournalPosition(sequence: record.sequence, offset: payload + UInt64(record.payloadBytes))
     }
 }
