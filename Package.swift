@@ -44,8 +44,11 @@ let package = Package(
         .target(name: "XenBus", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
         .target(name: "Blkif", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
 
+        // Network block devices. It knows no disk either, and no socket.
+        .target(name: "NBD", dependencies: ["BlockModel"], swiftSettings: strict),
+
         // The only layer that knows both sides.
-        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "BlockModel"], swiftSettings: strict),
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
@@ -71,6 +74,9 @@ let package = Package(
         .testTarget(
             name: "ServeTests",
             dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "Hashing", "BlockModel", "TestSupport"],

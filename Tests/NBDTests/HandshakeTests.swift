@@ -1,0 +1,2 @@
+import NBD
+import Testing
