@@ -89,6 +89,12 @@ struct Measure: ParsableCommand {
         case .ring:
             var ring = Ring(plan, limits)
             return try ring.section()
+        case .peers:
+            var peers = Peers(plan)
+            return try peers.section()
+        case .ingest:
+            var ingest = Ingest(plan)
+            return try ingest.section()
         default: throw Failure(.notFound, "section", "todo")
         }
     }

@@ -11,13 +11,16 @@ struct Comparison {
         var values = Sample()
         var limits = Sample()
         var latencies = Histogram<UInt64>.ofLatencies()
+        var latency: Row.Latency?
     }
     private var entries: [Entry] = []
 
-    /// Adds a round's figure.
+    /// Adds a round's figure. `latencies` of all rounds are one distribution; a `latency` that somebody else summed up
+    /// stands for its round, the last one that came.
     mutating func add(
         _ name: String, _ value: Double, _ unit: Unit, of limit: (name: String, value: Double)? = nil, goal: Goal? = nil,
-        remark: String? = nil, latencies: Histogram<UInt64>? = nil
+        remark: String? = nil, latencies: Histogram<UInt64>? = nil,
+        latency: Row.Latency? = nil
     ) {
         let index = entries.firstIndex { $0.name == name } ?? entries.count
         if index == entries.count {
@@ -25,6 +28,7 @@ struct Comparison {
         }
         entries[index].values.add(value)
         if let limit { entries[index].limits.add(limit.value) }
+        entries[index].latency = latency
         if let latencies { entries[index].latencies.add(latencies) }
     }
 
@@ -34,7 +38,7 @@ struct Comparison {
             if let name = entry.limitName {
                 row.limit = Row.Limit(name: name, value: entry.limits, ratio: entry.values / entry.limits)
             }
-            if entry.latencies.totalCount > 0 { row.latency = Row.Latency(entry.latencies) }
+            row.latency = entry.latencies.totalCount > 0 ? Row.Latency(entry.latencies) : entry.latency
             return row
         }
     }
