@@ -95,7 +95,12 @@ struct Measure: ParsableCommand {
         case .ingest:
             var ingest = Ingest(plan)
             return try ingest.section()
-        default: throw Failure(.notFound, "section", "todo")
+        case .memory:
+            var memory = Memory(plan)
+            return try memory.section()
+        case .footprint:
+            var footprint = Footprint(plan)
+            return try footprint.section()
         }
     }
 }
@@ -111,12 +116,17 @@ struct Scratch {
     let disk: String
 
     init(memory: String, disk: String) throws {
-        let name = "/dedupdisk-bench-\(getpid())"
-        self.memory = absolute(memory) + name
-        self.disk = absolute(disk) + name
-        for path in [self.memory, self.disk] {
-            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
-        }
+        self.memory = try Self.make(memory)
+        self.disk = try Self.make(disk)
+    }
+
+    /// A new directory in `parent`; its path as the kernel says it.
+    private static func make(_ parent: String) throws -> String {
+        guard let real = realpath(parent, nil) else { throw Failure(systemCall: "use", parent, errno: errno) }
+        defer { free(real) }
+        let path = String(cString: real) + "/dedupdisk-bench-\(getpid())"
+        try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        return path
     }
 
     func remove() { for path in [memory, disk] { removeAll(path) } }

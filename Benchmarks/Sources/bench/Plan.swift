@@ -36,7 +36,7 @@ func availableBytes(_ path: String) -> Int {
 
 /// Bytes of memory that programs can still have.
 func availableMemory() -> Int {
-    let lines = (try? String(contentsOfFile: "/proc/meminfo", encoding: .utf8))?.split(separator: "\n") ?? []
+    let lines = (try? procText("/proc/meminfo"))?.split(separator: "\n") ?? []
     for line in lines where line.hasPrefix("MemAvailable:") {
         return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 } ?? 0
     }

@@ -30,16 +30,16 @@ struct Report: Codable {
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         try encoder.encode(self).write(to: URL(fileURLWithPath: directory + "/bench.json"))
-        try Data(Chart(self).html.utf8).write(to: URL(fileURLWithPath: directory + "/bench.html"))
+        try Data(html.utf8).write(to: URL(fileURLWithPath: directory + "/bench.html"))
         print("\nbench.json and bench.html are in \(absolute(directory))")
     }
 }
 
 extension Report.Machine {
     static var this: Report.Machine {
-        let lines = (try? String(contentsOfFile: "/proc/cpuinfo", encoding: .utf8))?.split(separator: "\n") ?? []
+        let lines = (try? procText("/proc/cpuinfo"))?.split(separator: "\n") ?? []
         let model = lines.first { $0.hasPrefix("model name") }?.split(separator: ":").last.map { $0.trimmingCharacters(in: .whitespaces) }
-        let kernel = (try? String(contentsOfFile: "/proc/sys/kernel/osrelease", encoding: .utf8)) ?? "unknown"
+        let kernel = (try? procText("/proc/sys/kernel/osrelease")) ?? "unknown"
         return Report.Machine(
             cpu: model ?? "unknown", cores: Plan.cores, memoryBytes: Int(clamping: ProcessInfo.processInfo.physicalMemory),
             kernel: kernel.trimmingCharacters(in: .whitespacesAndNewlines))
