@@ -114,15 +114,17 @@ import Glibc
     private static let referenceLimit = 1 << 20
 
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
-        let byteCount = references.count * xenPageSize
-        let reserved = unsafe mmap(nil, byteCount, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard byteCount > 0, let reserved = unsafe reserved, unsafe reserved != MAP_FAILED else {
-            throw Failure(.system, "map \(references.count) page(s) of domain \(domain)", systemError(errno))
+        let what = "map \(references.count) page(s) of domain \(domain)"
+        var found: [Int] = []
+        for reference in references {
+            guard let page = try page(reference, of: domain) else { throw Failure(.system, what, "grant \(reference) is none of ours") }
+            found.append(page)
         }
-        for (index, reference) in references.enumerated() {
-            guard let page = try page(reference, of: domain) else {
-                throw Failure(.system, "map grant \(reference) of domain \(domain)", "there is none")
-            }
+        let reserved = unsafe mmap(nil, found.count * xenPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard !found.isEmpty, let reserved = unsafe reserved, unsafe reserved != MAP_FAILED else {
+            throw Failure(.system, what, systemError(errno))
+        }
+        for (index, page) in found.enumerated() {
             _ = unsafe mmap(
                 reserved + index * xenPageSize, xenPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptors.memory,
                 page * xenPageSize)

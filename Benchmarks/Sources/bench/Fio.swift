@@ -19,10 +19,12 @@ struct Fio {
         case .seconds: value = Double(side.runtime) / 1e3 / Double(max(1, side.total_ios))
         default: value = side.bw_bytes
         }
-        let percentiles = side.clat_ns.percentile ?? [:]
+        // Of an operation with its flush, fio tells the parts only; most of it is the flush.
+        let times = unit == .seconds ? job.sync.lat_ns : side.clat_ns
+        let percentiles = times.percentile ?? [:]
         func percentile(_ name: String) -> Double { (percentiles[name] ?? 0) / 1e9 }
         latency = Row.Latency(
-            median: percentile("50.000000"), p99: percentile("99.000000"), p999: percentile("99.900000"), highest: side.clat_ns.max / 1e9)
+            median: percentile("50.000000"), p99: percentile("99.000000"), p999: percentile("99.900000"), highest: times.max / 1e9)
     }
 
     /// The fields of its JSON that are of use; names are fio's.
@@ -30,7 +32,9 @@ struct Fio {
         struct Job: Decodable {
             let error: Int
             let read, write: Side
+            let sync: Flushes
         }
+        struct Flushes: Decodable { let lat_ns: Latency }
         struct Side: Decodable {
             let bw_bytes, iops: Double
             /// Milliseconds.
