@@ -19,6 +19,7 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     private let stop: StopRequest
     private let common: NBDCommon
     private let maximumConnections: Int
+    private let patience: Duration
     private var connections: [Connection] = []
 
     /// - Parameters:
@@ -26,15 +27,17 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     ///   - stop: ends `run`.
     ///   - maximumConnections: who comes when there are so many is sent away.
     ///   - handshakeLimit: how long a client may take until it sends requests.
+    ///   - patience: how long clients may take to accept their answers when the end was asked for.
     public init(
         _ disk: Device, name: String, on listener: consuming NBDListener, stop: StopRequest, maximumConnections: Int = 64,
-        handshakeLimit: Duration = .seconds(30), log: @escaping @Sendable (String) -> Void
+        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), log: @escaping @Sendable (String) -> Void
     ) {
         device = FailStop(disk)
         export = Export(name: name, byteCount: disk.byteCount, isReadOnly: disk.isReadOnly)
         self.listener = listener
         self.stop = stop
         self.maximumConnections = maximumConnections
+        self.patience = patience
         common = NBDCommon(handshakeLimit: handshakeLimit, log: log)
     }
 
@@ -72,30 +75,37 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     }
 
     /// Ends all connections: as soon as they have done what they have begun; after a while, whether the client takes
-    /// its answers or not; on a second request at once.
+    /// its answers or not. On a second request that while is over, and calls to the disk are not waited for long.
     private consuming func finish(isForced: Bool) -> NBDOutcome {
         common.stop()
-        for connection in connections { connection.socket.shutdown(onlyIncoming: !isForced) }
-        var patience = ContinuousClock.now + .seconds(isForced ? 1 : 10)
         var isForced = isForced
+        shutDown(onlyIncoming: !isForced)
+        var deadline = ContinuousClock.now + (isForced ? forcedPatience : patience)
         while true {
             connections.removeAll { $0.hasEnded }
             if connections.isEmpty { return .stopped }
             var entry = pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0)
             // The end of a thread is no event.
             _ = unsafe poll(&entry, 1, 10)
-            if stop.take() > 0 {
+            if stop.take() > 0, !isForced {
                 isForced = true
-                patience = ContinuousClock.now + .seconds(1)
-                for connection in connections { connection.socket.shutdown(onlyIncoming: false) }
+                shutDown(onlyIncoming: false)
+                deadline = ContinuousClock.now + forcedPatience
             }
-            if ContinuousClock.now >= patience {
+            if ContinuousClock.now >= deadline {
                 if isForced { return .forced }
-                for connection in connections { connection.socket.shutdown(onlyIncoming: false) }
+                shutDown(onlyIncoming: false)
             }
         }
     }
+
+    private func shutDown(onlyIncoming: Bool) {
+        for connection in connections { connection.socket.shutdown(onlyIncoming: onlyIncoming) }
+    }
 }
+
+/// How long calls to the disk may take when nobody wants to wait for them.
+private let forcedPatience = Duration.seconds(1)
 
 /// What the connections of a server share.
 final class NBDCommon: Sendable {
