@@ -12,15 +12,17 @@ struct Memory {
 
     /// Blobs in the store when it is measured.
     private var small: Int { plan.size(1 << 16, short: 1 << 10) }
-    private var large: Int { plan.size(1 << 19, short: 1 << 12) }
+    private var large: Int { plan.size(1 << 20, short: 1 << 12) }
     /// Until all is committed, and the committer idle.
     private var pause: UInt32 { plan.isShort ? 1 : 2 }
     private static let disks = 8
+    /// Blocks that are written before a look at the memory.
+    private var work: Int { plan.size(1 << 14, short: 1 << 9) }
 
     mutating func section() throws -> Section {
         var section = Section(
             name: "memory", title: "Memory",
-            caveat: "Own memory is anonymous pages. What of LMDB's files is mapped and resident is page cache: it grows with use up to the files' size, shared by all processes, and the kernel takes it back when it is short. \"A TiB\" is the growth from \(countText(small)) to \(countText(large)) blobs times the blobs in one: an extrapolation. The process measured is of this benchmark, and has Swift's Foundation mapped, which dedupdisk has not.")
+            caveat: "Own memory is anonymous pages. What of LMDB's files is mapped and resident is page cache: it grows with use up to the files' size, shared by all processes, and the kernel takes it back when it is short. \"A TiB\" is the growth from \(countText(small)) to \(countText(large)) blobs times the blobs in one, of a process that has just read all and written \(countText(work)) more: an extrapolation. The process measured is of this benchmark, and has Swift's Foundation mapped, which dedupdisk has not.")
         for round in 0..<plan.rounds {
             say("memory: round \(round + 1)")
             try measure(plan.disk + "/memory-\(round)")
@@ -43,25 +45,32 @@ struct Memory {
         add("each further disk, idle: own", (try settled(disks, path).own - floor.own) / Double(Self.disks - 1))
 
         try disks.tell("write \(BlockSource.span) \(small - BlockSource.span)")
-        try disks.tell("read \(small)")
-        let first = try settled(disks, path)
-        try disks.tell("write \(small) \(large - small)")
-        try disks.tell("read \(large)")
-        let second = try settled(disks, path)
-        add("\(countText(large)) blobs written and read: own", second.own)
-        add("\(countText(large)) blobs written and read: the store's files, mapped", second.database)
-        let blobs = Double(large - small)
-        let perBlob = (second.own + second.tables - first.own - first.tables) / blobs
+        try disks.end()
+        let first = try atWork(path, blobs: small)
+        let filling = try DiskProcess(store: path)
+        defer { filling.kill() }
+        try filling.tell("attach a")
+        try filling.tell("write \(small + work) \(large - small - work)")
+        try filling.end()
+        let second = try atWork(path, blobs: large)
+        add("\(countText(large)) blobs, all read, and some written: own", second.own)
+        add("\(countText(large)) blobs, all read, and some written: the store's files, mapped", second.database)
+        let perBlob = (second.own + second.tables - first.own - first.tables) / Double(large - small)
         comparison.add("a million blobs: own, and tables of the store", perBlob * 1e6, .bytes)
         comparison.add("a TiB of unique data: the same", perBlob * 0x1p40 / Double(blockSize), .bytes, goal: .memory, remark: "extrapolated")
-        try disks.end()
-
-        let again = try DiskProcess(store: path)
-        defer { again.kill() }
-        try again.tell("attach a")
-        add("one disk, idle, of \(countText(large)) blobs, opened anew: own", try settled(again, path).own)
-        try again.end()
         try serve(path)
+    }
+
+    /// A process that did the same work whatever the store's size, so that what buffers of the work take cancels out.
+    private func atWork(_ path: String, blobs: Int) throws -> ResidentMemory {
+        let process = try DiskProcess(store: path)
+        defer { process.kill() }
+        try process.tell("attach a")
+        try process.tell("read \(blobs)")
+        try process.tell("write \(blobs) \(work)")
+        let memory = try settled(process, path)
+        try process.end()
+        return memory
     }
 
     /// The program itself.
