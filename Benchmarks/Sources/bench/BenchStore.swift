@@ -36,11 +36,13 @@ final class BenchStore {
     }
 
     /// Makes a disk whose journal has been written all over, so that writing to it makes no file grow.
-    func createWarm(_ name: String, blocks: Int) throws -> BenchDisk {
+    /// - Parameter rest: seconds after that, in which all of it gets committed.
+    func createWarm(_ name: String, blocks: Int, rest: Double) throws -> BenchDisk {
         let lap = Shape(blocks: Int(StoreDisk.defaultJournalBytes) / blockSize * 5 / 4, requestBlocks: BlockSource.span)
         let disk = try create(name, blocks: max(blocks, lap.blocks))
         _ = try run(.write(generation: 1 << 20), on: disk, lap, closing: false)
         try disk.flush()
+        usleep(UInt32(rest * 1e6))
         return disk
     }
 

@@ -25,7 +25,7 @@ struct Chart {
 
     var isEmpty: Bool { groups.isEmpty }
 
-    private static let width = 980.0, labelWidth = 440.0, trackWidth = 300.0, rowHeight = 24.0
+    private static let width = 1020.0, labelWidth = 440.0, trackWidth = 300.0, rowHeight = 24.0
     /// Where the axis ends, in units of what we are after.
     private static let end = 2.0
 

@@ -21,7 +21,7 @@ struct Engine {
             caveat: "Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's time ends when all of it is committed. Reads are of blocks just written, mapped before or not as it came.")
         for round in 0..<plan.rounds {
             for order in Shape.Order.allCases {
-                for requestBlocks in [1, 16, 256] {
+                for requestBlocks in plan.isShort ? [1, 256] : [1, 16, 256] {
                     for threads in [1, Plan.deep] {
                         say("engine: round \(round + 1), \(order.rawValue) \(sizeText(requestBlocks)), depth \(threads)")
                         try measure(Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: threads))
@@ -76,7 +76,7 @@ struct Engine {
             let bench = try BenchStore(plan.memory + "/engine")
             let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
             let limit = try limits.overwrites(plan.memory, count: count, threads: threads)
-            let disk = try bench.createWarm("a", blocks: count)
+            let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? 0 : 2)
             try bench.touch(packs: shape.byteCount * 2 + (8 << 20), meta: 16 << 20)
             let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
             try disk.close()

@@ -56,8 +56,8 @@ struct Memory {
         add("\(countText(large)) blobs, all read, and some written: own", second.own)
         add("\(countText(large)) blobs, all read, and some written: the store's files, mapped", second.database)
         let perBlob = (second.own + second.tables - first.own - first.tables) / Double(large - small)
-        comparison.add("a million blobs: own, and tables of the store", perBlob * 1e6, .bytes)
-        comparison.add("a TiB of unique data: the same", perBlob * 0x1p40 / Double(blockSize), .bytes, goal: .memory, remark: "extrapolated")
+        comparison.add("a million blobs: own memory, and tables of the store", perBlob * 1e6, .bytes)
+        comparison.add("a TiB of unique data: own memory, and tables", perBlob * 0x1p40 / Double(blockSize), .bytes, goal: .memory, remark: "extrapolated")
         try serve(path)
     }
 

@@ -37,7 +37,7 @@ extension Report {
         @media (prefers-color-scheme: dark) { :root { --ink: #e6e9ec; --quiet: #9aa5af; --paper: #14171a; --track: #262c31; --rule: #343c43;
           --missed: #e88f4a; --first: #5c9fe0; --after: #48b877; --mark: #fff; } }
         body { margin: 0; background: var(--paper); color: var(--ink); font: 15px/1.5 system-ui, "DejaVu Sans", sans-serif; }
-        main { max-width: 1120px; margin: 0 auto; padding: 24px; }
+        main { max-width: 1280px; margin: 0 auto; padding: 24px; }
         h1 { font-size: 24px; } h2 { font-size: 19px; margin-top: 40px; } h3 { font-size: 15px; font-weight: 600; }
         figure { margin: 0; } svg { width: 100%; height: auto; font-size: 13px; }
         svg text { fill: var(--ink); } svg .heading { font-weight: 600; } svg .axis { fill: var(--quiet); }
@@ -51,8 +51,8 @@ extension Report {
         .legend { color: var(--quiet); } .legend .key:first-child { margin-left: 0; }
         .caveat { color: var(--quiet); max-width: 80ch; } .warning { color: var(--missed); font-weight: 600; }
         .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
-        th { text-align: left; color: var(--quiet); font-weight: 500; } th, td { padding: 3px 10px 3px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
-        td.number, th.number { text-align: right; } td.name { white-space: normal; min-width: 220px; }
+        th { text-align: left; color: var(--quiet); font-weight: 500; } th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
+        td.number, th.number { text-align: right; }
         meter-bar { display: inline-block; width: 90px; height: 10px; background: var(--track); vertical-align: -1px; margin-left: 8px; position: relative; }
         meter-bar i { position: absolute; inset: 0 auto 0 0; background: var(--quiet); } meter-bar i.missed { background: var(--missed); }
         meter-bar i.first { background: var(--first); } meter-bar i.after { background: var(--after); }
@@ -61,35 +61,52 @@ extension Report {
     }
 }
 
+/// A column of a section's table.
+private struct Column: Sendable {
+    let head: String
+    var isNumber = true
+    /// HTML; empty: the row has none.
+    let cell: @Sendable (Row) -> String
+
+    static let all = [
+        Column(head: "", isNumber: false) { row in
+            escape(row.name) + (row.remark.map { " <span class=\"caveat\">(\(escape($0)))</span>" } ?? "")
+        },
+        Column(head: "median") { $0.unit.text($0.value.median) },
+        Column(head: "lowest – highest") { row in
+            row.value.rounds.count > 1 ? "\(row.unit.text(row.value.lowest)) – \(row.unit.text(row.value.highest))" : ""
+        },
+        Column(head: "p50") { $0.latency.map { Unit.seconds.text($0.median) } ?? "" },
+        Column(head: "p99") { $0.latency.map { Unit.seconds.text($0.p99) } ?? "" },
+        Column(head: "p99.9") { $0.latency.map { Unit.seconds.text($0.p999) } ?? "" },
+        Column(head: "ratio; the line is 1") { row in row.limit.map { Unit.ratio.text($0.ratio.median) + row.meter($0.ratio.median) } ?? "" },
+        Column(head: "of", isNumber: false) { row in row.limit.map { escape("\($0.name), \(row.unit.text($0.value.median))") } ?? "" },
+        Column(head: "goals", isNumber: false) { row in
+            guard let goal = row.goal, let verdict = row.verdict else { return "" }
+            return escape("\(verdict.symbol) \(goal.text(goal.first, row.judgedUnit)), \(goal.text(goal.after, row.judgedUnit))")
+        },
+    ]
+
+    func html(_ tag: String, _ content: String) -> String { "<\(tag)\(isNumber ? " class=\"number\"" : "")>\(content)</\(tag)>" }
+}
+
 extension Section {
     fileprivate var html: String {
-        let heads = ["", "median", "lowest – highest", "p50", "p99", "p99.9", "ratio; the line is 1", "of", "goal"]
-        let head = heads.enumerated().map { "<th\((1...6).contains($0.offset) ? " class=\"number\"" : "")>\($0.element)</th>" }.joined()
+        // What no row has takes no room.
+        let columns = Column.all.filter { column in rows.contains { !column.cell($0).isEmpty } }
+        let head = columns.map { $0.html("th", $0.head) }.joined()
+        let body = rows.map { row in "<tr>" + columns.map { $0.html("td", $0.cell(row)) }.joined() + "</tr>" }.joined(separator: "\n")
         return """
             <h2>\(escape(title))</h2>
             <p class="caveat">\(escape(caveat))</p>\(missing.map { "<p class=\"caveat\">Missing: \(escape($0))</p>" }.joined())
-            <div class="scroll"><table><thead><tr>\(head)</tr></thead><tbody>\(rows.map(\.html).joined(separator: "\n"))</tbody></table></div>
+            <div class="scroll"><table><thead><tr>\(head)</tr></thead><tbody>\(body)</tbody></table></div>
             """
     }
 }
 
 extension Row {
-    fileprivate var html: String {
-        func number(_ text: String) -> String { "<td class=\"number\">\(escape(text))</td>" }
-        func percentile(_ path: KeyPath<Latency, Double>) -> String { number(latency.map { Unit.seconds.text($0[keyPath: path]) } ?? "") }
-        let range = value.rounds.count > 1 ? "\(unit.text(value.lowest)) – \(unit.text(value.highest))" : ""
-        let remark = remark.map { " <span class=\"caveat\">(\(escape($0)))</span>" } ?? ""
-        let ratio = limit.map { limit in
-            "<td class=\"number\">\(Unit.ratio.text(limit.ratio.median))\(meter(limit.ratio.median))</td><td>\(escape("\(limit.name), \(unit.text(limit.value.median))"))</td>"
-        } ?? "<td></td><td></td>"
-        let verdict = goal.map { goal in
-            "\(self.verdict.map(\.symbol) ?? "") \(goal.text(goal.first, judgedUnit)), \(goal.text(goal.after, judgedUnit))"
-        } ?? ""
-        return "<tr><td class=\"name\">\(escape(name))\(remark)</td>\(number(unit.text(value.median)))\(number(range))\(percentile(\.median))\(percentile(\.p99))\(percentile(\.p999))\(ratio)<td>\(escape(verdict))</td></tr>"
-    }
-
     /// A bar from 0 to 2, with a line at 1.
-    private func meter(_ ratio: Double) -> String {
+    fileprivate func meter(_ ratio: Double) -> String {
         let percent = ratio.isFinite ? min(100, ratio * 50) : 0
         return "<meter-bar><i class=\"\(verdict?.rawValue ?? "")\" style=\"width:\(String(format: "%.1f", percent))%\"></i><b></b></meter-bar>"
     }

@@ -11,6 +11,7 @@ enum Unit: String, Codable, Sendable {
         case .bytesPerSecond: return value >= 1e9 ? Self.digits(value / 1e9) + " GB/s" : Self.digits(value / 1e6) + " MB/s"
         case .operationsPerSecond: return value >= 1e4 ? Self.digits(value / 1e3) + " k/s" : Self.digits(value) + " /s"
         case .seconds:
+            if abs(value) < 1e-6 { return Self.digits(value * 1e9) + " ns" }
             if value < 1e-3 { return Self.digits(value * 1e6) + " µs" }
             return value < 1 ? Self.digits(value * 1e3) + " ms" : Self.digits(value) + " s"
         case .bytes:
