@@ -50,7 +50,7 @@ extension Report {
         .tick { display: inline-block; width: 3px; height: 18px; margin-left: 16px; vertical-align: -4px; background: var(--mark); }
         .legend { color: var(--quiet); } .legend .key:first-child { margin-left: 0; }
         .caveat { color: var(--quiet); max-width: 80ch; } .warning { color: var(--missed); font-weight: 600; }
-        .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: 13px; font-variant-numeric: tabular-nums; }
+        .scroll { overflow-x: auto; } table { border-collapse: collapse; min-width: 60%; font-size: 13px; font-variant-numeric: tabular-nums; }
         th { text-align: left; color: var(--quiet); font-weight: 500; } th, td { padding: 3px 14px 3px 0; border-bottom: 1px solid var(--rule); white-space: nowrap; }
         td.number, th.number { text-align: right; }
         meter-bar { display: inline-block; width: 90px; height: 10px; background: var(--track); vertical-align: -1px; margin-left: 8px; position: relative; }
