@@ -15,7 +15,11 @@ struct Durable {
     mutating func section() throws -> Section {
         var section = Section(
             name: "durable", title: "Durable writes, on the disk",
-            caveat: "The disk is whatever is under that directory: a virtual one may answer a sync before its data is safe, and what else its host does is in the figures. Flushed writes begin with a journal that was written over once, as after a minute of use. The filesystem's state, and how full the device is, count too.")
+            caveat: """
+                The disk is whatever is under that directory: a virtual one may answer a sync before its data is safe, and what \
+                else its host does is in the figures. Flushed writes begin with a journal that was written over once, as after a \
+                minute of use. The filesystem's state, and how full the device is, count too.
+                """)
         let byteCount = fitting(&section)
         for round in 0..<plan.rounds {
             if byteCount > 0 {

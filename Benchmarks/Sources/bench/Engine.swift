@@ -18,7 +18,11 @@ struct Engine {
     mutating func section() throws -> Section {
         var section = Section(
             name: "engine", title: "The engine in memory",
-            caveat: "Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's time ends when all of it is committed. Reads are of blocks just written, mapped before or not as it came.")
+            caveat: """
+                Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. \
+                Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
+                time ends when all of it is committed. Reads are of blocks just written, mapped before or not as it came.
+                """)
         for round in 0..<plan.rounds {
             for order in Shape.Order.allCases {
                 for requestBlocks in plan.isShort ? [1, 256] : [1, 16, 256] {

@@ -16,7 +16,11 @@ struct Footprint {
     mutating func section() throws -> Section {
         var section = Section(
             name: "footprint", title: "Space, start, and the way back after a crash",
-            caveat: "Space is what the filesystem has allocated, after a disk was closed: every file of the store, its fixed parts too, and nothing was overwritten, so nothing waits for collection. Starts find the program and the store in the page cache. The crash is a kill -9, not a loss of power.")
+            caveat: """
+                Space is what the filesystem has allocated, after a disk was closed: every file of the store, its fixed parts \
+                too, and nothing was overwritten, so nothing waits for collection. Starts find the program and the store in the \
+                page cache. The crash is a kill -9, not a loss of power.
+                """)
         for round in 0..<plan.rounds {
             say("footprint: round \(round + 1)")
             let bench = try BenchStore(plan.disk + "/footprint")

@@ -25,7 +25,7 @@ struct Growth {
 
     private var kind: BlockSource.Kind { BenchStore.canCompress ? .compressible : .noise }
     /// Blocks of one measurement.
-    private var blocks: Int { plan.size(64 << 20, short: 2 << 20) / blockSize }
+    private var blocks: Int { plan.size(128 << 20, short: 2 << 20) / blockSize }
 
     mutating func section() throws -> Section {
         var section = Section(

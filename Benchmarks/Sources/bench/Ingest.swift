@@ -51,7 +51,11 @@ struct Ingest {
     mutating func section() throws -> Section {
         var section = Section(
             name: "ingest", title: "Taking in an image of \(Unit.bytes.text(Double(byteCount))), half of it duplicates",
-            caveat: "The image is in the page cache. cp ends with an fsync of the copy; each other is as durable at its end as it makes itself. borg (but for fixed) and restic compress or try to, restic encrypts: they do more for the time. Space is what du counts, of \(Unit.bytes.text(Double(byteCount / 2))) that are unique.")
+            caveat: """
+                The image is in the page cache. cp ends with an fsync of the copy; each other is as durable at its end as it \
+                makes itself. borg (but for fixed) and restic compress or try to, restic encrypts: they do more for the time. \
+                Space is what du counts, of \(Unit.bytes.text(Double(byteCount / 2))) that are unique.
+                """)
         say("ingest: making the image")
         try ImageFile.write(image, blocks: byteCount / blockSize, isHalfDuplicate: true)
         try FileManager.default.createDirectory(atPath: plan.disk + "/home", withIntermediateDirectories: true)

@@ -96,7 +96,10 @@ final class Limits {
     func section() throws -> Section {
         var section = Section(
             name: "limits", title: "What the machine can do",
-            caveat: "Each is the best case of one thing done alone. Files in memory cost no device; a virtual machine's disk may lie about fdatasync, and its host caches.")
+            caveat: """
+                Each is the best case of one thing done alone. Files in memory cost no device; a virtual machine's disk may lie \
+                about fdatasync, and its host caches.
+                """)
         var comparison = Comparison()
         for _ in 0..<plan.rounds {
             for limit in [try hash(), try hashOnAllCores(), anonymousCopy()] { comparison.add(limit.name, limit.value, .bytesPerSecond) }

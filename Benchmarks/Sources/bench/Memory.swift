@@ -22,7 +22,13 @@ struct Memory {
     mutating func section() throws -> Section {
         var section = Section(
             name: "memory", title: "Memory",
-            caveat: "Own memory is anonymous pages. What of LMDB's files is mapped and resident is page cache: it grows with use up to the files' size, shared by all processes, and the kernel takes it back when it is short. \"A TiB\" is the growth from \(countText(small)) to \(countText(large)) blobs times the blobs in one, of a process that has just read all and written \(countText(work)) more: an extrapolation. The process measured is of this benchmark, and has Swift's Foundation mapped, which dedupdisk has not.")
+            caveat: """
+                Own memory is anonymous pages. What of LMDB's files is mapped and resident is page cache: it grows with use up \
+                to the files' size, shared by all processes, and the kernel takes it back when it is short. "A TiB" is the \
+                growth from \(countText(small)) to \(countText(large)) blobs times the blobs in one, of a process that has just \
+                read all and written \(countText(work)) more: an extrapolation. The process measured is of this benchmark, and \
+                has Swift's Foundation mapped, which dedupdisk has not.
+                """)
         for round in 0..<plan.rounds {
             say("memory: round \(round + 1)")
             try measure(plan.disk + "/memory-\(round)")

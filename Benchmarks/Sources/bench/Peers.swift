@@ -14,7 +14,12 @@ struct Peers {
     mutating func section() throws -> Section {
         var section = Section(
             name: "peers", title: "Over NBD, beside other servers",
-            caveat: "\"+ flush\" is one flush, at the end. Client and server share the cores, and fio makes the content of each write: both take from every server alike. One connection. Reads come from the page cache; the raw files, the qcow2 image and the store are on one disk. From the second round on, the others write over what they have, and the store takes in new blocks.")
+            caveat: """
+                "+ flush" is one flush, at the end. Client and server share the cores, and fio makes the content of each write: \
+                both take from every server alike. One connection. Reads come from the page cache; the raw files, the qcow2 \
+                image and the store are on one disk. From the second round on, the others write over what they have, and the \
+                store takes in new blocks.
+                """)
         guard let fio = find("fio"), try Child(fio, ["--enghelp"]).wait().text.contains("\tnbd\n") else {
             section.missing.append("fio with its NBD engine (Debian: fio)")
             return section

@@ -18,7 +18,11 @@ struct Ring {
     mutating func section() throws -> Section {
         var section = Section(
             name: "ring", title: "Through a ring, between two processes",
-            caveat: "No hypervisor: a grant copy is a memcpy and an event an eventfd, so hypercalls and interrupts are missing; the guest's thread takes one of the cores. The store is in memory. A write's time ends when the disk is unplugged and all of it committed.")
+            caveat: """
+                No hypervisor: a grant copy is a memcpy and an event an eventfd, so hypercalls and interrupts are missing; the \
+                guest's thread takes one of the cores. The store is in memory. A write's time ends when the disk is unplugged \
+                and all of it committed.
+                """)
         for round in 0..<plan.rounds {
             for requestBlocks in [1, RingGuest.largestRequest] {
                 say("ring: round \(round + 1), \(sizeText(requestBlocks))")
