@@ -16,6 +16,8 @@ let package = Package(
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
+        // A guest to drive it, and processes to run beside it.
+        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
