@@ -26,11 +26,12 @@ let package = Package(
         // C libraries, as Debian packages them.
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
+        // libxxhash's code, of which only the header is used (libxxhash-dev).
+        .target(name: "CXXHash"),
         .target(
             name: "CXen",
             linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),

@@ -14,7 +14,7 @@ public final class StoreDisk: BlockDevice {
     private let threads: [Thread]
     private let readers: ReaderPool
     /// What a writer needs; held for the length of a write, so that a part of a block finds the rest of it in its place.
-    private let writer: Mutex<Writer>
+    private let writer: Monitor<Writer>
     /// Every record up to this one is on the disk.
     private let synchronized: Atomic<UInt64>
     private let isClosed = Atomic(false)
@@ -64,7 +64,7 @@ public final class StoreDisk: BlockDevice {
         self.threads = threads
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
-        writer = Mutex(Writer(head: head))
+        writer = Monitor(Writer(head: head))
         synchronized = Atomic(head.sequence)
     }
 
@@ -355,7 +355,7 @@ public final class StoreDisk: BlockDevice {
         do throws(Failure) {
             try committer.journal.file.synchronizeData()
         } catch {
-            writer.withLock { writer in
+            writer.with { writer in
                 writer.failure = writer.failure ?? Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
                     remedy: "no write is accepted any more: see to the disk under the store, then connect again")
             }
@@ -411,5 +411,5 @@ public final class StoreDisk: BlockDevice {
     func holdBack() { committer.staging.with { $0.patience = .infinity } }
 
     /// Where the next record goes in the journal.
-    var journalEnd: UInt64 { writer.withLock { $0.head.offset } }
+    var journalEnd: UInt64 { writer.with { $0.head.offset } }
 }

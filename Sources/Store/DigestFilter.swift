@@ -52,12 +52,12 @@ final class DigestFilter: @unchecked Sendable {
     /// each 24 digests; small stores have more, as there the merges would cost most.
     private static func shape(_ capacity: UInt64) -> (lines: UInt64, slots: UInt64, bytes: Int) {
         let lines = capacity * 7 / 512 + 1
-        let slots = max(capacity / 24, min(capacity / 8, 1 << 18))
+        let slots = max(capacity / 24, min(capacity / 16, 1 << 18))
         return (lines, slots, headerSize + Int(lines) * lineSize + Int(slots + tailSlots) * entrySize)
     }
 
     /// The least capacity whose table has room for that many recent blobs, and is due for a merge then.
-    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 10 : blobs * 28 }
+    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 20 : blobs * 28 }
 
     /// Maps the file at `path`. Nil: there is none, or it is not this store's of this start of the machine.
     init?(path: String, storeID: (UInt64, UInt64)) {
