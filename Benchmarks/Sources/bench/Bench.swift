@@ -55,7 +55,7 @@ struct Measure: ParsableCommand {
         defer { scratch.remove() }
         var plan = Plan(memory: scratch.memory, disk: scratch.disk, program: program.map(absolute), isShort: short)
         plan.rounds = rounds ?? (short ? 1 : 3)
-        plan.blobs = blobs ?? plan.size(BenchStore.canCompress ? 1 << 24 : 1 << 20, short: 1 << 13)
+        plan.blobs = blobs ?? plan.size(1 << 24, short: 1 << 13)
         plan.durableBytes = plan.size(durableGib << 30, short: 16 << 20)
         var report = Report(plan)
         let limits = try Limits(plan)

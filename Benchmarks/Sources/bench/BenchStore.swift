@@ -13,19 +13,15 @@ final class BenchStore {
     let path: String
     let store: Store
 
-    /// Makes a store at `path` and a number. The one place that knows how a store compresses.
-    /// - Parameter compressed: with LZ4.
-    init(_ path: String, compressed: Bool = false) throws {
+    /// Makes a store at `path` and a number.
+    init(_ path: String, compression: Compression = .none) throws {
         // A process has each environment open once, by its path.
         let path = "\(path)-\(Self.count.add(1, ordering: .relaxed).newValue)"
         self.path = path
-        store = try Store(path: path, creating: true, compression: compressed ? .lz4 : .none)
+        store = try Store(path: path, creating: true, compression: compression)
     }
 
     private static let count = Atomic(0)
-
-    /// Whether stores can compress, so that many blobs fit in little memory.
-    static let canCompress = true
 
     deinit { removeAll(path) }
 

@@ -11,6 +11,8 @@ struct BlockSource {
         case noise
         /// Zeros, but for the four words: a codec makes it some fifty bytes.
         case compressible
+        /// One half noise, the other zeros.
+        case half
         /// Zeros, whatever the number.
         case zeros
     }
@@ -25,8 +27,10 @@ struct BlockSource {
         self.kind = kind
         var generator = SeededGenerator(seed: 1)
         bytes = [UInt8](count: Self.span * blockSize) { bytes in
-            guard kind == .noise else { return }
-            for offset in stride(from: 0, to: Self.span * blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
+            guard kind == .noise || kind == .half else { return }
+            for offset in stride(from: 0, to: Self.span * blockSize, by: 8) where kind == .noise || offset % blockSize < blockSize / 2 {
+                bytes.store(generator.next(), at: offset)
+            }
         }
     }
 

@@ -21,7 +21,8 @@ struct Engine {
             caveat: """
                 Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. \
                 Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
-                time ends when all of it is committed. Reads are of blocks just written, mapped before or not as it came.
+                time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
+                mapped their pages, as it has those of the limit. Compressible blocks are half noise, half zeros.
                 """)
         for round in 0..<plan.rounds {
             for order in Shape.Order.allCases {
@@ -33,6 +34,7 @@ struct Engine {
                 }
             }
             try flushes()
+            try compression()
         }
         section.rows = comparison.rows
         return section
@@ -48,6 +50,8 @@ struct Engine {
         try write("duplicate", .write(generation: 1), bench.create("b", blocks: blocks), shape, bench, hashAgain, isGoal ? .duplicateWrites : nil)
 
         let copy = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
+        let first = Shape(blocks: blocks, requestBlocks: BlockSource.span)
+        _ = try run(.read(generation: 1), on: bench.open("a", readOnly: true), first)
         let reading = try run(.read(generation: 1), on: bench.open("a", readOnly: true), shape)
         let isGoalOfReads = shape.order == .sequential && shape.requestBlocks >= 16
         add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
@@ -71,6 +75,23 @@ struct Engine {
         comparison.add(
             "\(name), \(shape.order.rawValue) \(sizeText(shape.requestBlocks)), depth \(shape.threads)", run.rate, .bytesPerSecond,
             of: limit, goal: goal, latencies: run.latencies)
+    }
+
+    /// What compressing costs a unique write, of what gets smaller by it and of what does not.
+    private mutating func compression() throws {
+        let shape = Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep)
+        for kind in [BlockSource.Kind.noise, .half] {
+            var plain: (name: String, value: Double)?
+            for compression in Compression.allCases {
+                let bench = try BenchStore(plan.memory + "/engine", compression: compression)
+                let disk = try bench.create("a", blocks: blocks)
+                try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+                let run = try run(.write(generation: 1), on: disk, shape, kind: kind)
+                let name = "unique, \(kind == .half ? "compressible" : "incompressible") blocks, \(compression.name)"
+                if compression == .none { plain = ("no compression", run.rate) }
+                if let plain { comparison.add(name, run.rate, .bytesPerSecond, of: plain, goal: nil, latencies: run.latencies) }
+            }
+        }
     }
 
     /// 4 KiB, then a flush, and so on.

@@ -23,7 +23,7 @@ struct Growth {
     /// Of each kind of work in the round: its share of the limit.
     private typealias Shares = [String: Double]
 
-    private var kind: BlockSource.Kind { BenchStore.canCompress ? .compressible : .noise }
+    private let kind = BlockSource.Kind.compressible
     /// Blocks of one measurement.
     private var blocks: Int { plan.size(128 << 20, short: 2 << 20) / blockSize }
 
@@ -31,8 +31,7 @@ struct Growth {
         var section = Section(
             name: "growth", title: "Growth",
             caveat: "Both stores are in memory: what a device would add to look-ups in an index larger than memory is not seen. "
-                + (BenchStore.canCompress ? "Blocks are compressible, so that many fit: reads include decompression." : "")
-                + " Duplicates and reads are of blocks anywhere in the store.")
+                + "Blocks are compressed with LZ4, so that many fit: reads include decompression. Duplicates and reads are of blocks anywhere in the store.")
         let small = plan.isShort ? 1 << 11 : 1 << 18
         let large = fitting(plan.blobs, beside: small, &section)
         guard large > small else {
@@ -56,7 +55,7 @@ struct Growth {
     /// How many blobs fit in the memory that is left, and said so when they are fewer than wanted.
     private func fitting(_ wanted: Int, beside small: Int, _ section: inout Section) -> Int {
         // Content, what a block takes beyond it, and what the measurements add.
-        let each = BenchStore.canCompress ? 256 : blockSize * 11 / 10
+        let each = 256
         let added = 2 * 2 * plan.rounds * blocks
         let room = min(availableBytes(plan.memory), availableMemory() * 3 / 4)
         let fits = room / each - small - added
@@ -67,7 +66,7 @@ struct Growth {
 
     private func fill(_ blobs: Int, _ name: String) throws -> Filled {
         say("growth: a store of \(countText(blobs)) blobs")
-        let bench = try BenchStore(plan.memory + "/" + name, compressed: BenchStore.canCompress)
+        let bench = try BenchStore(plan.memory + "/" + name, compression: .lz4)
         let shape = Shape(blocks: blobs, requestBlocks: BlockSource.span, threads: Plan.cores)
         _ = try run(.write(generation: 1), on: bench.create("all", blocks: blobs), shape, kind: kind)
         return Filled(bench: bench, blobs: blobs)
