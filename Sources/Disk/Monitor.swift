@@ -72,30 +72,3 @@ func monotonicSeconds() -> Double {
     unsafe clock_gettime(CLOCK_MONOTONIC, &now)
     return Double(now.tv_sec) + Double(now.tv_nsec) / 1e9
 }
-
-/// A POSIX thread: LMDB's write transactions belong to one, so tasks won't do.
-@safe
-struct Thread: Sendable {
-    private let handle: pthread_t
-
-    init(_ body: @escaping @Sendable () -> Void) throws(Failure) {
-        final class Box: Sendable {
-            let body: @Sendable () -> Void
-            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
-        }
-        var handle = pthread_t()
-        let box = unsafe Unmanaged.passRetained(Box(body))
-        let code = unsafe pthread_create(&handle, nil, { argument in
-            if let argument = unsafe argument { unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().body() }
-            return nil
-        }, box.toOpaque())
-        guard code == 0 else {
-            unsafe box.release()
-            throw Failure(systemCall: "start", "a thread", errno: code)
-        }
-        self.handle = handle
-    }
-
-    /// Waits for its end.
-    func join() { pthread_join(handle, nil) }
-}
