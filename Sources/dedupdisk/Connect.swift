@@ -11,14 +11,17 @@ struct Connect: ParsableCommand {
         abstract: "Plug a disk into a running VM, and serve it.",
         discussion: """
             Runs until SIGINT or SIGTERM, which unplug the disk: unmount it in the guest first. A second signal does not \
-            wait for the guest. Ends by itself when the guest is gone. After a kill -9, the same command goes on \
-            where that one stopped, and the guest sees no error.
+            wait for the guest. Ends by itself when the guest is gone. SIGHUP ends it and leaves the disk plugged: the \
+            guest waits. After that, or a kill -9, the same command goes on where that one stopped, and the guest sees \
+            no error.
             """)
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name, domain id or UUID of the VM.") var vm: String
     @Option(help: ArgumentHelp("The disk of the store; the VM's name when not given.", valueName: "name")) var disk: String?
     @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
     @Option(help: ArgumentHelp("What the guest calls it: xvdb. The first that is free when not given.", valueName: "device")) var device: String?
+    @Option(help: ArgumentHelp("Rings that the guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
+    var queues = BackendConfiguration.defaultQueues
     @Flag(help: "The guest can't write.") var readOnly = false
     @Flag(help: "What the guest writes is gone at disconnect; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.") var ephemeral = false
     @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
@@ -29,6 +32,7 @@ struct Connect: ParsableCommand {
         if disk != nil, path != nil || discard { throw ValidationError("--disk names a disk of the store: it does not go with --path or --discard") }
         if path != nil, size != nil { throw ValidationError("a file has its size: --size does not go with --path") }
         if discard, size == nil { throw ValidationError("--discard needs --size") }
+        if !(1...64).contains(queues) { throw ValidationError("--queues is a number from 1 to 64") }
         if let device, VirtualDevice(name: device) == nil { throw ValidationError("'\(device)' is no device; xvdb is one") }
     }
 
@@ -96,12 +100,13 @@ struct Connect: ParsableCommand {
         _ device: Device, named name: String, _ xen: LibXen, _ domain: Domain, isResumable: Bool = false
     ) throws {
         let stop = try StopRequest()
-        stop.sendOnSignals()
+        stop.sendOnSignals(handOver: [SIGHUP])
         let outcome: BackendOutcome
         do {
-            let configuration = BackendConfiguration(
+            var configuration = BackendConfiguration(
                 domain: domain, device: self.device.flatMap { VirtualDevice(name: $0) }, disk: name, isResumable: isResumable,
                 log: { Console.complain($0) })
+            configuration.maximumQueues = queues
             var backend = try Backend.attach(xen, device, configuration, stop: stop)
             outcome = try backend.run()
         } catch {
@@ -113,6 +118,11 @@ struct Connect: ParsableCommand {
         case .unplugged: Console.complain("unplugged disk \(name)")
         case .forced: Console.complain("disk \(name) was taken from the guest without its consent")
         case .guestGone: Console.complain("VM \(domain.name) is gone; disk \(name) is closed")
+        case .handedOver:
+            Console.complain("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
+            // What asked for it is what it ends of: a supervisor can tell.
+            _ = signal(SIGHUP, SIG_DFL)
+            _ = raise(SIGHUP)
         }
     }
 }
