@@ -76,7 +76,8 @@ struct BackendNodes<Store: Xenstore> {
             ("feature-flush-cache", "1"), ("feature-barrier", "1"),
             ("feature-max-indirect-segments", "\(maximumIndirectSegments)"),
         ]
-        if !readOnly {
+        // The toolstack may want no discards.
+        if !readOnly, try store.number(backend + "/discard-enable") != 0 {
             properties += [
                 ("feature-discard", "1"), ("discard-granularity", "\(blockSize)"), ("discard-alignment", "0"), ("discard-secure", "0"),
             ]
