@@ -16,6 +16,8 @@ let package = Package(
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
+        // What the fuzzers, another nested package, feed.
+        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "Serve", "FrontEnd", "DiskExercise"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

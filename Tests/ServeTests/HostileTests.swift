@@ -3,6 +3,7 @@ import BlockModel
 import DiskExercise
 import FrontEnd
 import Serve
+import Synchronization
 import Testing
 import XenBus
 
@@ -219,6 +220,44 @@ import XenBus
             try served.frontEnd.setState(4)
             if round % 500 == 0 { try served.frontEnd.write(0, pattern(UInt8(round / 500 + 1), sectors: 8)) }
         }
+        try isStillServed()
+    }
+
+    /// Each request is as large as it may be; the ring is full of them all the time.
+    @Test func discardsOfEverything() throws {
+        try served.frontEnd.connect()
+        var discard = request(5)
+        discard.discardSectorCount = 1000
+        for _ in 0..<30 {
+            #expect(try served.frontEnd.exchange(Array(repeating: discard, count: 32)).allSatisfy { $0.rawStatus == 0 })
+        }
+        try isStillServed()
+    }
+
+    /// Segments that change while they are read: each request is done as some moment had it, or fails, and nothing is
+    /// written beyond its range.
+    @Test func segmentsThatChangeWhileTheyAreRead() throws {
+        try served.frontEnd.connect()
+        let good = try page(), segments = try served.guest.allocatePages(1)[0]
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7), wrong = Segment(gref: good, firstSector: 9, lastSector: 200)
+        var write = request(1, sector: 8)
+        write.makeIndirect(Array(repeating: whole, count: 64), in: segments, served.guest.grant(segments))
+        let isDone = Atomic(false)
+        let rewriter = BackgroundThread {
+            var bytes = unsafe MutableRawSpan(_unsafeStart: segments.pointer, byteCount: xenPageSize)
+            var round = 0
+            while !isDone.load(ordering: .relaxed) {
+                round += 1
+                (round % 2 == 0 ? whole : wrong).store(into: &bytes, at: round % 64 * 8)
+            }
+            return true
+        }
+        for _ in 0..<50 {
+            let responses = try served.frontEnd.exchange(Array(repeating: write, count: 32))
+            #expect(responses.allSatisfy { $0.rawStatus == 0 || $0.rawStatus == -1 })
+        }
+        isDone.store(true, ordering: .relaxed)
+        #expect(rewriter.join() == true)
         try isStillServed()
     }
 

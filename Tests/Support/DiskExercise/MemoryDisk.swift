@@ -82,7 +82,7 @@ public final class MemoryDisk: BlockDevice {
     public func discard(_ range: SectorRange) throws(Failure) {
         try state.withLock { (state) throws(Failure) in
             let bytes = try state.begin("discard", range)
-            state.bytes.replaceSubrange(bytes, with: repeatElement(0, count: bytes.count))
+            try state.bytes.withMutableBytes { (target) throws(Failure) in target.zero(at: bytes.lowerBound, count: bytes.count) }
         }
     }
 
