@@ -18,6 +18,7 @@ private func read(_ script: Script, _ world: World) {
     try? world.xen.remove(world.nodes.frontend)
     try? world.xen.remove(world.nodes.backend)
     let limits = RingLimits(ringOrder: script.number(below: 5), queues: 1 + script.number(below: 8))
+    if script.byte() % 2 == 0 { offer(&script, limits, world) }
     while !script.isAtEnd {
         let key = keys[script.number(below: keys.count)]
         let isNumber = script.byte() % 2 == 0
@@ -34,6 +35,24 @@ private func read(_ script: Script, _ world: World) {
         precondition(queue.references.count.nonzeroBitCount == 1 && queue.references.count <= 1 << limits.ringOrder, "a ring of a wrong size")
         precondition(queue.eventChannel <= UInt32(Int32.max), "no port")
     }
+}
+
+/// Values that make sense together, for the script to spoil.
+private func offer(_ script: inout Script, _ limits: RingLimits, _ world: World) {
+    let order = script.number(below: limits.ringOrder + 2), queues = script.number(below: limits.queues + 2)
+    var values = [("protocol", "x86_64-abi"), ("multi-queue-num-queues", "\(queues)")]
+    switch script.byte() % 3 {
+    case 0: values.append(("ring-page-order", "\(order)"))
+    case 1: values.append(("num-ring-pages", "\(script.number(below: 1 << limits.ringOrder) + 1)"))
+    default: values += [("ring-page-order", "\(order)"), ("num-ring-pages", "\(1 << order)")]
+    }
+    for queue in 0..<queues {
+        let prefix = queues == 1 ? "" : "queue-\(queue)/"
+        values.append((prefix + "event-channel", "\(queue + 1)"))
+        if order == 0 { values.append((prefix + "ring-ref", "8")) }
+        for page in 0..<(1 << order) { values.append(("\(prefix)ring-ref\(page)", "\(page + 8)")) }
+    }
+    for (key, value) in values { try? world.xen.write("\(world.nodes.frontend)/\(key)", value) }
 }
 
 private let keys = [

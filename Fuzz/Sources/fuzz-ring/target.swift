@@ -20,8 +20,14 @@ private func live(_ script: Script) {
         ? BackRing(resuming: memory, byteCount: byteCount, abi: abi) : BackRing(page: memory, byteCount: byteCount, abi: abi)
     else { return }
     if !isResumed { memory.initializeMemory(as: UInt8.self, repeating: 0, count: 64) }
+    var producer: UInt32 = 0
     while !script.isAtEnd {
-        switch script.byte() % 4 {
+        switch script.byte() % 6 {
+        case 4, 5:
+            guard var front = try? FrontRing(attaching: memory, byteCount: byteCount, abi: abi, at: producer), front.post(request(&script))
+            else { continue }
+            _ = front.pushRequests()
+            producer &+= 1
         case 0: write(&script, into: memory, byteCount)
         case 1: memory.storeBytes(of: UInt32(truncatingIfNeeded: script.word()), toByteOffset: script.number(below: 4) * 4, as: UInt32.self)
         case 2:
@@ -43,6 +49,21 @@ private func write(_ script: inout Script, into memory: UnsafeMutableRawPointer,
     let offset = (Int(script.byte()) << 8 | Int(script.byte())) % byteCount
     let bytes = script.run(atMost: byteCount - offset)
     bytes.withUnsafeBytes { if let base = $0.baseAddress { (memory + offset).copyMemory(from: base, byteCount: $0.count) } }
+}
+
+/// One that is nearly right.
+private func request(_ script: inout Script) -> Request {
+    var request = Request()
+    request.rawOperation = script.byte() % 8
+    request.sector = script.word()
+    request.segmentCount = script.byte() % 14
+    for index in 0..<min(11, Int(request.segmentCount)) {
+        request.segments[index] = Segment(gref: UInt32(script.byte()), firstSector: script.byte() % 10, lastSector: script.byte() % 10)
+    }
+    request.discardSectorCount = script.word()
+    request.rawInnerOperation = script.byte() % 4
+    request.indirectSegmentCount = UInt16(truncatingIfNeeded: script.word())
+    return request
 }
 
 /// What a request that was found right may do: only what lies within the disk and the pages.
