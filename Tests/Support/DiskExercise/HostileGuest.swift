@@ -192,13 +192,14 @@ public final class HostileGuest {
         let known: [UInt8] = [0, 1, 1, 2, 3, 5, 6, 6, 6]
         request.rawOperation = script.byte() < 230 ? known[script.number(below: known.count)] : script.byte()
         request.id = script.word()
-        request.sector = script.byte() < 200 ? UInt64(script.byte()) * 4 : script.word()
+        request.sector = script.byte() < 220 ? UInt64(script.byte()) * 4 : script.word()
         request.segmentCount = script.byte() < 230 ? script.byte() % 12 : script.byte()
         for index in request.segments.indices { request.segments[index] = segment(&script) }
         request.discardFlag = script.byte() % 2
         request.discardSectorCount = script.byte() < 200 ? UInt64(script.byte()) : script.word()
         request.rawInnerOperation = script.byte() < 230 ? script.byte() % 2 : script.byte()
-        request.indirectSegmentCount = script.byte() < 230 ? UInt16(script.byte()) : UInt16(truncatingIfNeeded: script.word())
+        let edges: [UInt16] = [0, 255, 256, 257, 512, 513, 4096, 65535]
+        request.indirectSegmentCount = script.byte() < 200 ? UInt16(script.byte()) : edges[script.number(below: edges.count)]
         for index in request.indirectGrefs.indices { request.indirectGrefs[index] = reference(&script) }
         return request
     }
