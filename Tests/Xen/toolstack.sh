@@ -52,8 +52,10 @@ done
 expect_equal 'the files are what they were' "$(sums guest1 /mnt/xvdb/tree)" "$written"
 
 expect 'a disk that does not exist' xl block-attach guest1 'format=raw,vdev=xvdc,access=rw,backendtype=qdisk,target=dedupdisk:nothing'
-refusal=/local/domain/0/backend/qdisk/$id/51744
-eventually 'is refused with a reason' grep -q 'nothing' <(xenstore-read "$refusal/hotplug-error")
+refusal() {
+    xenstore-read "/local/domain/0/backend/qdisk/$id/51744/hotplug-error" | grep 'disk nothing'
+}
+eventually 'is refused with a reason' refusal
 expect 'and can be detached' xl block-detach guest1 xvdc
 
 expect 'a read-only disk' xl block-attach guest1 'format=raw,vdev=xvdd,access=ro,backendtype=qdisk,target=dedupdisk:more'
