@@ -27,6 +27,8 @@ let package = Package(
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
         .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
+        .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
+        .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
         .target(
@@ -37,15 +39,18 @@ let package = Package(
         .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
-        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux"], swiftSettings: strict),
+        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux", "CLZ4", "CZstd"], swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
         .target(name: "XenBus", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
         .target(name: "Blkif", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
 
+        // Network block devices. It knows no disk either, and no socket.
+        .target(name: "NBD", dependencies: ["BlockModel"], swiftSettings: strict),
+
         // The only layer that knows both sides.
-        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "BlockModel"], swiftSettings: strict),
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
@@ -71,6 +76,9 @@ let package = Package(
         .testTarget(
             name: "ServeTests",
             dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport"],
+            swiftSettings: strict),
+        .testTarget(
+            name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "Hashing", "BlockModel", "TestSupport"],

@@ -44,6 +44,19 @@ public struct File: ~Copyable, Sendable {
         descriptor = opened
     }
 
+    /// The process's standard output: dup(2). Opening its path to read and write would make of a pipe's writer a reader, too,
+    /// who never hears that the other one has gone.
+    public static func standardOutput() throws(Failure) -> File {
+        let copy = fcntl(1, F_DUPFD_CLOEXEC, 3)
+        guard copy >= 0 else { throw Failure(systemCall: "write to", "standard output", errno: errno) }
+        return File(descriptor: copy, path: "standard output")
+    }
+
+    private init(descriptor: Int32, path: String) {
+        self.descriptor = descriptor
+        self.path = path
+    }
+
     deinit {
         if descriptor >= 0 { _ = Glibc.close(descriptor) }
     }
@@ -295,6 +308,8 @@ public struct File: ~Copyable, Sendable {
     }
 
     // MARK: Helpers
+
+    func withDescriptor<Result: ~Copyable>(_ body: (CInt) throws(Failure) -> Result) throws(Failure) -> Result { try body(descriptor) }
 
     private static func open(_ path: String, _ flags: Int32, _ mode: mode_t) throws(Failure) -> Int32 {
         while true {

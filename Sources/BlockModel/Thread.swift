@@ -1,11 +1,13 @@
+internal import CLinux
 internal import Glibc
 
-/// A POSIX thread, for what waits or has to stay on one thread: LMDB's write transactions belong to one, so tasks won't do.
+/// A POSIX thread: data paths block in system calls, and LMDB's write transactions belong to one, so tasks won't do.
 @safe
 public struct Thread: Sendable {
     private let handle: pthread_t
 
-    public init(_ body: @escaping @Sendable () -> Void) throws(Failure) {
+    /// - Parameter name: what top(1) and a debugger call it: pthread_setname_np(3), 15 bytes at most.
+    public init(_ name: StaticString, _ body: @escaping @Sendable () -> Void) throws(Failure) {
         final class Box: Sendable {
             let body: @Sendable () -> Void
             init(_ body: @escaping @Sendable () -> Void) { self.body = body }
@@ -20,6 +22,7 @@ public struct Thread: Sendable {
             unsafe box.release()
             throw Failure(systemCall: "start", "a thread", errno: code)
         }
+        unsafe clinux_name_thread(handle, name.utf8Start)
         self.handle = handle
     }
 

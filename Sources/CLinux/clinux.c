@@ -4,6 +4,7 @@
 #include <fcntl.h>
 #include <limits.h>
 #include <malloc.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -51,4 +52,10 @@ void clinux_tune_allocator(int mmap_threshold, int trim_threshold)
 {
     mallopt(M_MMAP_THRESHOLD, mmap_threshold);
     mallopt(M_TRIM_THRESHOLD, trim_threshold);
+    mallopt(M_ARENA_MAX, 1);
+}
+
+void clinux_name_thread(pthread_t thread, const char *name)
+{
+    pthread_setname_np(thread, name);
 }

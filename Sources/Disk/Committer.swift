@@ -1,7 +1,8 @@
 internal import BlockModel
 internal import Store
 
-/// Takes what is staged into the store, a generation at a time, on a thread of its own.
+/// Takes what is staged into the store, a generation at a time, on two threads of its own: one has the blocks of the next
+/// generation named while the other commits the last one.
 final class Committer: Sendable {
     let store: Store
     let diskName: String
@@ -10,12 +11,8 @@ final class Committer: Sendable {
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
-    /// Seconds that a staged block waits at most.
-    private static let patience = 1.0
     /// Seconds between tries of a commit that failed.
     private static let retryInterval = 1.0
-    /// Blocks in one commit: 8 MiB.
-    private static let batchBlocks = 2048
 
     init(store: Store, diskName: String, journal: consuming Journal, end: JournalPosition) {
         self.store = store
@@ -25,14 +22,79 @@ final class Committer: Sendable {
         staging = Monitor(Staging(end: end))
     }
 
-    /// Whether a generation of that many journal bytes should not wait any longer.
-    func isFull(_ generation: Generation) -> Bool { generation.journalBytes >= fullGeneration }
+    /// Whether a generation should not wait any longer.
+    func isFull(_ generation: Generation) -> Bool {
+        generation.journalBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
+    }
 
-    /// Commits until the staging closes, then what is left.
-    func run() {
+    // MARK: Naming
+
+    /// Names generations until the staging closes, then what is left.
+    func runNaming() {
+        var batches: [Batch] = []
+        for _ in 0..<Staging.maximumFrozen {
+            guard let batch = try? Batch() else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
+            batches.append(batch)
+        }
+        var turn = 0
         while let generation = nextGeneration() {
+            // The batch before last is committed: its generation is frozen no more.
+            let batch = batches[turn]
+            turn = (turn + 1) % batches.count
             do throws(Failure) {
-                try commit(generation)
+                try name(generation, in: batch)
+            } catch {
+                // What has no name yet gets one when it is committed.
+            }
+            staging.with { $0.named.append((generation, batch)) }
+            staging.notify()
+        }
+        staging.with { $0.isNamingDone = true }
+        staging.notify()
+    }
+
+    private func fail(_ failure: Failure) {
+        staging.with { state in
+            state.failure = failure
+            state.isNamingDone = true
+        }
+        staging.notify()
+    }
+
+    /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
+    private func nextGeneration() -> Generation? {
+        try? staging.wait { state in
+            if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
+            // Records without a block leave nothing to commit.
+            if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
+            if !state.isClosing, !state.isWanted, !self.isFull(state.active) {
+                let left = state.active.began + state.patience - monotonicSeconds()
+                if left > 0 { return .atMost(left) }
+            }
+            return .done(state.freeze())
+        }
+    }
+
+    /// Names the blocks where they lie in the journal, which nobody writes over before they are in the map.
+    private func name(_ generation: Generation, in batch: Batch) throws(Failure) {
+        batch.removeAll()
+        for (block, place) in generation.sorted() {
+            if place == Generation.discarded {
+                batch.appendUnmapped(block)
+            } else {
+                unsafe batch.append(block, lending: journal.address(ofBlockAt: place))
+            }
+        }
+        try batch.name()
+    }
+
+    // MARK: Committing
+
+    /// Commits what is named, until nothing more will be.
+    func runCommitting() {
+        while let (generation, batch) = nextNamed() {
+            do throws(Failure) {
+                try store.commit(batch, to: diskName, journal: generation.end)
                 finish(nil)
             } catch {
                 finish(error)
@@ -40,32 +102,21 @@ final class Committer: Sendable {
         }
     }
 
-    /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
-    private func nextGeneration() -> Generation? {
+    /// The oldest named generation. Nil: there will be none, or it can't be committed and the staging closes.
+    private func nextNamed() -> (Generation, Batch)? {
         try? staging.wait { state in
-            if state.isClosing, state.isEmpty || state.failure != nil { return .done(nil) }
-            if !state.frozen.isEmpty { return .done(state.frozen) }  // a commit that failed
-            if state.active.isEmpty {
-                // Records without a block leave nothing to commit.
-                return .notified
-            }
-            if !state.isClosing, !state.isWanted, !self.isFull(state.active) {
-                let left = state.active.began + Self.patience - monotonicSeconds()
-                if left > 0 { return .atMost(left) }
-            }
-            let end = state.active.end
-            state.frozen = state.active
-            state.active = Generation(end: end)
-            return .done(state.frozen)
+            if state.isClosing, state.failure != nil { return .done(nil) }
+            if let first = state.named.first { return .done(first) }
+            return state.isNamingDone ? .done(nil) : .notified
         }
     }
 
     private func finish(_ failure: Failure?) {
-        try? staging.withLock { state in
+        staging.with { state in
             state.failure = failure
             if failure == nil {
-                state.frozen = Generation(end: state.frozen.end)
-                if state.isEmpty { state.isWanted = false }
+                state.named.removeFirst()
+                state.finishOldest()
             }
         }
         staging.notify()
@@ -79,25 +130,10 @@ final class Committer: Sendable {
         }
     }
 
-    /// Enters a generation in the map. Only the last commit moves the journal's mark: after a crash between two,
-    /// the whole generation is entered again, to the same end.
+    /// Names and commits a generation on the calling thread.
     func commit(_ generation: Generation) throws(Failure) {
-        let batch = try Batch(capacity: min(Self.batchBlocks, max(1, generation.places.count)))
-        for (block, place) in generation.places.sorted(by: { $0.key < $1.key }) {
-            if batch.isFull {
-                try store.commit(batch, to: diskName)
-                batch.removeAll()
-            }
-            if place == Generation.discarded {
-                batch.appendUnmapped(block)
-            } else {
-                try batch.append(block) { (room) throws(Failure) in
-                    guard try journal.file.read(at: place, into: &room) == blockSize else {
-                        throw Failure(.damage, "read \(journal.file.path)", "it was cut short while in use")
-                    }
-                }
-            }
-        }
+        let batch = try Batch()
+        try name(generation, in: batch)
         try store.commit(batch, to: diskName, journal: generation.end)
     }
 }

@@ -3,8 +3,6 @@ public import Store
 
 /// Raw images in and out of a store.
 public enum Image {
-    /// Blocks in one commit of an import, 40 packs' worth: 32 MiB.
-    private static let batchBlocks = 40 * 202
     private static let chunkBytes = 1 << 20
 
     /// Stops an import or export: asked between chunks.
@@ -22,13 +20,7 @@ public enum Image {
         // A pipe's length is known at its end; until then the disk is as large as any can be.
         let lock = try store.createIncomplete(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk)
         do throws(Failure) {
-            var loader = try Loader(store: store, name: name, batch: Batch(capacity: batchBlocks))
-            let end = if let size {
-                try loader.loadFile(source, size: size, shouldStop, progress)
-            } else {
-                try loader.loadPipe(source, shouldStop, progress)
-            }
-            try loader.finish()
+            let end = try load(source, size: size, into: Loader(store, name), shouldStop, progress)
             guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
             try store.complete(name, byteCount: roundUp(end))
         } catch {
@@ -43,67 +35,53 @@ public enum Image {
         (byteCount + UInt64(sectorSize) - 1) / UInt64(sectorSize) * UInt64(sectorSize)
     }
 
-    private struct Loader: ~Copyable {
-        let store: Store
-        let name: String
-        let batch: Batch
-        private var chunk = [UInt8](repeating: 0, count: chunkBytes)
-
-        init(store: Store, name: String, batch: Batch) {
-            self.store = store
-            self.name = name
-            self.batch = batch
-        }
-
-        /// Adds a chunk that begins at a block; its last block is filled up with zeros.
-        private mutating func add(_ count: Int, at offset: UInt64) throws(Failure) {
-            for start in stride(from: 0, to: count, by: blockSize) {
-                if batch.isFull { try finish() }
-                let part = min(blockSize, count - start)
-                try batch.append((offset + UInt64(start)) / UInt64(blockSize)) { room in
-                    room.copy(chunk.rawBytes.extracting(start..<start + part), to: 0)
-                    room.zero(at: part, count: blockSize - part)
-                }
+    /// Reads the image into the loader.
+    /// - Returns: its length.
+    private static func load(
+        _ source: borrowing File, size: UInt64?, into loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress
+    ) throws(Failure) -> UInt64 {
+        do throws(Failure) {
+            let end = if let size {
+                try loadFile(source, size: size, loader, shouldStop, progress)
+            } else {
+                try loadPipe(source, loader, shouldStop, progress)
             }
+            try loader.finish()
+            return end
+        } catch {
+            try? loader.finish()
+            throw error
         }
+    }
 
-        mutating func finish() throws(Failure) {
-            if !batch.isEmpty { try store.commit(batch, to: name) }
-            batch.removeAll()
-        }
-
-        mutating func loadFile(_ source: borrowing File, size: UInt64, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
-            var offset: UInt64 = 0
-            while offset < size, let data = try source.nextData(at: offset) {
-                offset = max(offset, data.lowerBound / UInt64(blockSize) * UInt64(blockSize))
-                while offset < min(data.upperBound, size) {
-                    if shouldStop() { throw interrupted("import disk \(name)") }
-                    let wanted = Int(min(UInt64(chunkBytes), size - offset))
-                    let got = try chunk.withMutableBytes { (bytes) throws(Failure) in
-                        var room = bytes._mutatingExtracting(0..<wanted)
-                        return try source.read(at: offset, into: &room)
-                    }
-                    guard got == wanted else { throw Failure(.system, "import \(source.path)", "it became shorter while it was read") }
-                    try add(got, at: offset)
-                    offset += UInt64(got)
-                    progress(offset, size)
-                }
-            }
-            progress(size, size)
-            return size
-        }
-
-        mutating func loadPipe(_ source: borrowing File, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
-            var offset: UInt64 = 0
-            while true {
-                if shouldStop() { throw interrupted("import disk \(name)") }
-                let got = try chunk.withMutableBytes { (bytes) throws(Failure) in try source.readNext(into: &bytes) }
-                guard got > 0 else { return offset }
-                guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, "import disk \(name)", "the image is larger than 128 TiB") }
-                try add(got, at: offset)
+    private static func loadFile(
+        _ source: borrowing File, size: UInt64, _ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress
+    ) throws(Failure) -> UInt64 {
+        var offset: UInt64 = 0
+        while offset < size, let data = try source.nextData(at: offset) {
+            offset = max(offset, data.lowerBound / UInt64(blockSize) * UInt64(blockSize))
+            while offset < min(data.upperBound, size) {
+                if shouldStop() { throw interrupted("import disk \(loader.name)") }
+                let wanted = Int(min(UInt64(chunkBytes), size - offset))
+                let got = try loader.add(at: offset, wanted) { (room) throws(Failure) in try source.read(at: offset, into: &room) }
+                guard got == wanted else { throw Failure(.system, "import \(source.path)", "it became shorter while it was read") }
                 offset += UInt64(got)
-                progress(offset, nil)
+                progress(offset, size)
             }
+        }
+        progress(size, size)
+        return size
+    }
+
+    private static func loadPipe(_ source: borrowing File, _ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+        var offset: UInt64 = 0
+        while true {
+            if shouldStop() { throw interrupted("import disk \(loader.name)") }
+            let got = try loader.add(at: offset, chunkBytes) { (room) throws(Failure) in try source.readNext(into: &room) }
+            guard got > 0 else { return offset }
+            guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, "import disk \(loader.name)", "the image is larger than 128 TiB") }
+            offset += UInt64(got)
+            progress(offset, nil)
         }
     }
 

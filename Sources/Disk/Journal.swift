@@ -41,12 +41,23 @@ struct Journal: ~Copyable, Sendable {
     /// Bytes of the ring.
     let capacity: UInt64
     private let id: UInt64
+    /// The ring as memory: what was written is read from there, and never what was not.
+    private let mapping: FileMapping
 
-    init(_ file: consuming File, id: UInt64, capacity: UInt64) {
+    init(_ file: consuming File, id: UInt64, capacity: UInt64) throws(Failure) {
+        mapping = try file.map(byteCount: Int(capacity))
         self.file = file
         self.id = id
         self.capacity = capacity
     }
+
+    /// Copies the block of a record that was written, at `place`, to `buffer` at `offset`.
+    func copyBlock(at place: UInt64, to buffer: inout MutableRawSpan, at offset: Int) {
+        buffer.copy(mapping.bytes(at: Int(place), count: blockSize), to: offset)
+    }
+
+    /// Where that block is, for as long as the journal is, and no other record takes its place.
+    @unsafe func address(ofBlockAt place: UInt64) -> UnsafeRawPointer { unsafe mapping.address(at: Int(place), count: blockSize) }
 
     /// First sequence of the era after the one that `sequence` belongs to.
     static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
@@ -57,17 +68,35 @@ struct Journal: ~Copyable, Sendable {
     }
 
     /// Writes one record; it survives this process when the call returns.
-    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan) throws(Failure) {
-        let header = [UInt8](count: Self.headerSize) { header in
+    /// - Parameter header: `headerSize` bytes of room.
+    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan, _ header: inout [UInt8]) throws(Failure) {
+        try header.withMutableBytes { (header) throws(Failure) in
             header.store(Self.magic, at: 0)
             header.store(record.kind.rawValue, at: 4)
             header.store(record.sequence, at: 8)
             header.store(record.block, at: 16)
             header.store(record.blocks, at: 24)
             header.store(record.kind == .write ? checksum(payload) : 0, at: 32)
+            header.zero(at: 40, count: 16)
             header.store(checksum(header.bytes.extracting(0..<56), seed: id), at: 56)
         }
         try file.writeGather(at: offset, header: header.rawBytes, body: payload)
+    }
+
+    /// Makes the file longer than `end` by some zeros, which later records write over: what lies within a file that is as
+    /// long already costs a flush less than what makes it longer. A filesystem without room leaves it at that.
+    /// - Parameter length: how long the file is, of what was written since it was opened.
+    func extend(_ length: inout UInt64, beyond end: UInt64) {
+        guard end > length else { return }
+        length = min(capacity, max(1 << 20, end &+ min(end, 8 << 20)) & ~4095)
+        guard length > end else { return length = end }
+        let zeros = [UInt8](repeating: 0, count: 1 << 16)
+        var at = end
+        while at < length {
+            let count = min(length - at, UInt64(zeros.count))
+            guard (try? file.write(at: at, zeros.rawBytes.extracting(0..<Int(count)))) != nil else { return length = at }
+            at += count
+        }
     }
 
     /// Calls `body` with each valid record from `position` on, and the offset of its payload.

@@ -1,14 +1,14 @@
 internal import BlockModel
 internal import Store
 
-/// Blocks that are in the journal and not in the map yet.
-struct Generation {
-    /// What is staged for a block: the offset of its 4096 bytes in the journal, or `discarded`.
-    private(set) var places: [UInt64: UInt64] = [:]
+/// Blocks that are in the journal and not in the map yet: those of the records between two positions.
+/// Changes under the staging's lock, and not at all once it is frozen.
+final class Generation: @unchecked Sendable {
+    private var table = BlockTable()
     /// Bytes of the journal that it takes.
     private(set) var journalBytes: UInt64 = 0
     /// The journal's position behind it.
-    var end: JournalPosition
+    var end = JournalPosition(sequence: 0, offset: 0)
     /// When its first record came.
     private(set) var began = 0.0
 
@@ -16,23 +16,38 @@ struct Generation {
     static let discarded = UInt64.max
     /// Not staged here.
     static let absent = UInt64.max - 1
-
-    init(end: JournalPosition) { self.end = end }
+    /// Most blocks that it has.
+    static let maximumBlocks = 32768
 
     var isEmpty: Bool { journalBytes == 0 }
+    var blockCount: Int { table.blocks.count }
+
+    /// What is staged for a block: the offset of its 4096 bytes in the journal, `discarded` or `absent`.
+    func place(_ block: UInt64) -> UInt64 { table[block] ?? Self.absent }
+
+    /// Blocks in ascending order, with their places.
+    func sorted() -> [(block: UInt64, place: UInt64)] {
+        table.blocks.sorted().map { ($0, place($0)) }
+    }
+
+    func reset(end: JournalPosition) {
+        table.removeAll()
+        journalBytes = 0
+        self.end = end
+    }
 
     /// Takes in the unused end of the ring, which frees up with the records before it.
-    mutating func skip(_ bytes: UInt64, to start: JournalPosition) {
+    func skip(_ bytes: UInt64, to start: JournalPosition) {
         if isEmpty { began = monotonicSeconds() }
         journalBytes += bytes
         end = start
     }
 
     /// Takes in a record whose payload is at `payload`. The last writer of a block wins.
-    mutating func stage(_ record: Journal.Record, payload: UInt64) {
+    func stage(_ record: Journal.Record, payload: UInt64) {
         if isEmpty { began = monotonicSeconds() }
         for index in 0..<record.blocks {
-            places[record.block &+ index] = record.kind == .write ? payload + index * UInt64(blockSize) : Self.discarded
+            table[record.block &+ index] = record.kind == .write ? payload + index * UInt64(blockSize) : Self.discarded
         }
         journalBytes += UInt64(record.byteCount)
         end = JournalPosition(sequence: record.sequence, offset: payload + UInt64(record.payloadBytes))
@@ -41,24 +56,120 @@ struct Generation {
 
 /// Staged blocks, and how far the committer is with them.
 struct Staging {
-    /// Being filled by the disk's thread.
-    var active: Generation
-    /// Being committed; empty when nothing is.
-    var frozen: Generation
-    /// Bytes of the journal in use.
-    var journalBytes: UInt64 { active.journalBytes + frozen.journalBytes }
-    var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
+    /// Being filled by whoever writes.
+    var active = Generation()
+    /// Being named and committed, the oldest first; at most `maximumFrozen`.
+    var frozen: [Generation] = []
+    /// For later use.
+    var spare: [Generation] = []
+    /// Those of the frozen that are named, with what they are.
+    var named: [(Generation, Batch)] = []
+    /// Every record up to this one is in the map.
+    var committed: UInt64
     /// Somebody waits for room, or for an empty staging.
     var isWanted = false
     var isClosing = false
+    /// Nothing more will be named.
+    var isNamingDone = false
     /// Why the last commit failed; it is tried again.
     var failure: Failure?
+    /// Seconds that a staged block waits at most.
+    var patience = 1.0
+
+    /// One is named while another is committed.
+    static let maximumFrozen = 2
 
     init(end: JournalPosition) {
-        active = Generation(end: end)
-        frozen = Generation(end: end)
+        active.end = end
+        committed = end.sequence
     }
 
+    /// Bytes of the journal in use.
+    var journalBytes: UInt64 { frozen.reduce(active.journalBytes) { $0 + $1.journalBytes } }
+    var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
+
     /// What is staged for `block`, or `Generation.absent`.
-    func place(_ block: UInt64) -> UInt64 { active.places[block] ?? frozen.places[block] ?? Generation.absent }
+    func place(_ block: UInt64) -> UInt64 {
+        let place = active.place(block)
+        if place != Generation.absent { return place }
+        for generation in frozen.reversed() {
+            let place = generation.place(block)
+            if place != Generation.absent { return place }
+        }
+        return Generation.absent
+    }
+
+    /// Takes what is staged out of the writers' way.
+    mutating func freeze() -> Generation {
+        let generation = active
+        active = spare.popLast() ?? Generation()
+        active.reset(end: generation.end)
+        frozen.append(generation)
+        return generation
+    }
+
+    /// The oldest generation is in the map.
+    mutating func finishOldest() {
+        guard !frozen.isEmpty else { return }
+        let generation = frozen.removeFirst()
+        committed = generation.end.sequence
+        spare.append(generation)
+        if isEmpty { isWanted = false }
+    }
+}
+
+/// From block to place: open addressing, eight neighbouring blocks side by side. Takes no memory but to grow.
+struct BlockTable {
+    /// The blocks, in the order in which they came.
+    private(set) var blocks: [UInt64] = []
+    /// Block plus one (0: free) and place, by turns.
+    private var slots = [UInt64](repeating: 0, count: 2 * 1024)
+    private var bits = 10
+
+    private func home(_ block: UInt64) -> Int {
+        let group = ((block >> 3) &* 0x9e37_79b9_7f4a_7c15) >> UInt64(64 - bits + 3)
+        return Int(group << 3 | block & 7)
+    }
+
+    /// The slot that has the block, or the free one that it would take.
+    private func find(_ block: UInt64) -> Int {
+        let mask = slots.count / 2 - 1
+        var slot = home(block)
+        while slots[2 * slot] != 0, slots[2 * slot] != block + 1 { slot = (slot + 1) & mask }
+        return slot
+    }
+
+    subscript(block: UInt64) -> UInt64? {
+        get {
+            let slot = find(block)
+            return slots[2 * slot] == 0 ? nil : slots[2 * slot + 1]
+        }
+        set {
+            guard let newValue else { return }
+            if 2 * blocks.count >= slots.count / 2 { grow() }
+            let slot = find(block)
+            if slots[2 * slot] == 0 {
+                slots[2 * slot] = block + 1
+                blocks.append(block)
+            }
+            slots[2 * slot + 1] = newValue
+        }
+    }
+
+    private mutating func grow() {
+        let old = slots
+        bits += 1
+        slots = [UInt64](repeating: 0, count: 2 * old.count)
+        for index in stride(from: 0, to: old.count, by: 2) where old[index] != 0 {
+            let slot = find(old[index] - 1)
+            slots[2 * slot] = old[index]
+            slots[2 * slot + 1] = old[index + 1]
+        }
+    }
+
+    mutating func removeAll() {
+        guard !blocks.isEmpty else { return }
+        blocks.removeAll(keepingCapacity: true)
+        for index in slots.indices { slots[index] = 0 }
+    }
 }

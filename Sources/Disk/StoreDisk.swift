@@ -1,31 +1,43 @@
 public import BlockModel
 public import Store
+internal import Synchronization
 
 /// A disk of a store: writes go to its journal, from there to the map; reads see both.
 ///
 /// - A write that returned survives the death of the process: it is in the journal, in the page cache.
 /// - A flush that returned survives the loss of power: the journal is on the disk, or the map is.
 /// - A full journal makes writes wait for the committer. When the store is full, they fail and nothing is lost.
-public final class StoreDisk: BlockDevice, @unchecked Sendable {
-    public let sectorCount: UInt64
+public final class StoreDisk: BlockDevice {
     public let isReadOnly: Bool
+    private let sectors: Atomic<UInt64>
     private let committer: Committer
-    private let thread: Thread?
-    private var reader: BlockReader
-    /// Where the next record goes.
-    private var head: JournalPosition
-    /// Records that no fdatasync covers yet.
-    private var isUnsynchronized = false
-    /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
-    private var failure: Failure?
-    private var isClosed = false
-    /// What is staged for the blocks of the read at work.
-    private var places: [UInt64] = []
-    /// For parts of blocks.
-    private var scratch = [UInt8](repeating: 0, count: blockSize)
+    private let threads: [Thread]
+    private let readers: ReaderPool
+    /// What a writer needs; held for the length of a write, so that a part of a block finds the rest of it in its place.
+    private let writer: Mutex<Writer>
+    /// Every record up to this one is on the disk.
+    private let synchronized: Atomic<UInt64>
+    private let isClosed = Atomic(false)
+
+    /// What belongs to whoever writes.
+    private struct Writer {
+        /// Where the next record goes.
+        var head: JournalPosition
+        /// Bytes of the journal's file.
+        var journalLength: UInt64 = 0
+        /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
+        var failure: Failure?
+        /// For parts of blocks, and for a record's header.
+        var scratch = [UInt8](repeating: 0, count: blockSize)
+        var header = [UInt8](repeating: 0, count: Journal.headerSize)
+    }
 
     /// Bytes of a journal that nothing else was said about.
     public static let defaultJournalBytes: UInt64 = 64 << 20
+    /// So much that no flush covers yet costs less to commit than to sync: it goes into the store anyhow.
+    private static let commitRatherThanSync: UInt64 = 4 << 20
+
+    public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
     /// Opens a disk and takes in what an interrupted writer left in its journal.
     /// - Parameters:
@@ -36,20 +48,24 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
         let lock = try Self.lock(store, name, readOnly: readOnly)
         let record = lock.record
         guard !record.isIncomplete else { throw store.noSuchDisk(name) }
-        let journal = Journal(lock.intoJournal(), id: record.number, capacity: max(journalBytes, 4 << 20))
-        committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
-        reader = try BlockReader(store)
-        sectorCount = record.byteCount / UInt64(sectorSize)
-        isReadOnly = readOnly
-        guard !readOnly else {
-            head = record.journal
-            thread = nil
-            return
+        let journal = try Journal(lock.intoJournal(), id: record.number, capacity: max(journalBytes, 4 << 20) & ~4095)
+        let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
+        let readers = try ReaderPool(store, disk: name)
+        var head = record.journal
+        var threads: [Thread] = []
+        if !readOnly {
+            head = try Self.recover(committer, from: record.journal)
+            let end = head
+            committer.staging.with { $0 = Staging(end: end) }
+            threads = [try Thread("name") { committer.runNaming() }, try Thread("commit") { committer.runCommitting() }]
         }
-        head = try Self.recover(committer, from: record.journal)
-        let end = head
-        try committer.staging.withLock { $0 = Staging(end: end) }
-        thread = try Thread { [committer] in committer.run() }
+        self.committer = committer
+        self.readers = readers
+        self.threads = threads
+        isReadOnly = readOnly
+        sectors = Atomic(record.byteCount / UInt64(sectorSize))
+        writer = Mutex(Writer(head: head))
+        synchronized = Atomic(head.sequence)
     }
 
     deinit { try? close() }
@@ -66,9 +82,9 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
 
     /// Commits what the journal holds beyond the map, and begins a new era.
     private static func recover(_ committer: Committer, from position: JournalPosition) throws(Failure) -> JournalPosition {
-        var generation = Generation(end: position)
-        var last = position
-        last = try committer.journal.replay(from: position) { (record, payload) throws(Failure) in
+        let generation = Generation()
+        generation.reset(end: position)
+        let last = try committer.journal.replay(from: position) { (record, payload) throws(Failure) in
             generation.stage(record, payload: payload)
         }
         if !generation.isEmpty {
@@ -91,14 +107,18 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
             let inBlock = Int(at % UInt64(sectorsPerBlock)) * sectorSize
             let left = buffer.byteCount - done
             if inBlock == 0, left >= blockSize {
-                let whole = left / blockSize * blockSize
+                let whole = min(left / blockSize, BlockMask.capacity) * blockSize
                 var part = buffer._mutatingExtracting(done..<done + whole)
                 try readBlocks(at / UInt64(sectorsPerBlock), into: &part)
                 done += whole
             } else {
                 let count = min(left, blockSize - inBlock)
-                try fetchScratch(at / UInt64(sectorsPerBlock))
-                buffer.copy(scratch.rawBytes.extracting(inBlock..<inBlock + count), to: done)
+                var block = InlineArray<4096, UInt8>(repeating: 0)
+                var span = block.mutableSpan
+                // The bytes of initialised integers.
+                var bytes = unsafe span.mutableBytes
+                try readBlocks(at / UInt64(sectorsPerBlock), into: &bytes)
+                buffer.copy(bytes.bytes.extracting(inBlock..<inBlock + count), to: done)
                 done += count
             }
         }
@@ -106,55 +126,85 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
 
     /// The next run of mapped blocks at `block` or after it, at most `limit` long; staged blocks are not looked at.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
-        let found = try reader.mapped(disk: committer.diskName, from: block, to: .max, limit: Int(limit)).blocks
-        guard let first = found.first?.block else { return nil }
-        var end = first
-        for mapped in found where mapped.block == end { end += 1 }
-        return first..<end
-    }
-
-    /// Reads one block into the scratch buffer.
-    private func fetchScratch(_ block: UInt64) throws(Failure) {
-        var room = [UInt8]()
-        swap(&room, &scratch)
-        defer { swap(&room, &scratch) }
-        try room.withMutableBytes { (bytes) throws(Failure) in try readBlocks(block, into: &bytes) }
-    }
-
-    /// Staged blocks first, then the map. Only this thread writes to the journal, so what is staged stays where
-    /// it is until the read is done, committed or not.
-    private func readBlocks(_ first: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
-        let count = buffer.byteCount / blockSize
-        places.removeAll(keepingCapacity: true)
-        try committer.staging.withLock { state in
-            guard !state.isEmpty else { return }
-            for index in 0..<count { places.append(state.place(first &+ UInt64(index))) }
+        try readers.with { (reader) throws(Failure) in
+            let found = try reader.mapped(from: block, to: .max, limit: Int(limit)).blocks
+            guard let first = found.first?.block else { return nil }
+            var end = first
+            for mapped in found where mapped.block == end { end += 1 }
+            return first..<end
         }
-        guard !places.isEmpty else { return try reader.read(disk: committer.diskName, from: first, into: &buffer) }
-        var isAnyAbsent = false
-        for index in 0..<count {
-            if places[index] == Generation.absent {
-                isAnyAbsent = true
-            } else if places[index] == Generation.discarded {
-                buffer.zero(at: index * blockSize, count: blockSize)
-            } else {
-                var block = buffer._mutatingExtracting(index * blockSize..<(index + 1) * blockSize)
-                guard try committer.journal.file.read(at: places[index], into: &block) == blockSize else {
-                    throw Failure(.damage, "read \(committer.journal.file.path)", "it was cut short while in use")
+    }
+
+    /// Staged blocks first, then the map: what is committed in between was seen as staged.
+    private func readBlocks(_ first: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
+        let wanted = readStaged(first, into: &buffer)
+        if wanted.isEmpty { return }
+        try readers.with { (reader) throws(Failure) in try reader.read(from: first, into: &buffer, wanted: wanted) }
+    }
+
+    /// Copies what is staged, under the lock that keeps its place from being written over.
+    /// - Returns: the blocks that are not.
+    private func readStaged(_ first: UInt64, into buffer: inout MutableRawSpan) -> BlockMask {
+        committer.staging.with { state in
+            guard !state.isEmpty else { return .all }
+            var absent = BlockMask.empty
+            for index in 0..<buffer.byteCount / blockSize {
+                switch state.place(first &+ UInt64(index)) {
+                case Generation.absent: absent.insert(index)
+                case Generation.discarded: buffer.zero(at: index * blockSize, count: blockSize)
+                case let place: committer.journal.copyBlock(at: place, to: &buffer, at: index * blockSize)
                 }
             }
+            return absent
         }
-        if isAnyAbsent {
-            let places = places
-            try reader.read(disk: committer.diskName, from: first, into: &buffer) { places[$0] == Generation.absent }
+    }
+
+    /// Blocks that one look at holes goes through.
+    private static let extentBlocks: UInt64 = 4096
+
+    /// Blocks that are mapped or staged are in use.
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        _ = try checkedRange("look at", at: sector, byteCount: sectorSize)
+        let perBlock = UInt64(sectorsPerBlock)
+        let first = sector / perBlock
+        let last = min(sectorCount, sector &+ max(1, min(limit, sectorCount)))
+        let blocks = (last + perBlock - 1) / perBlock - first
+        // Staged blocks are looked at before the map, as in a read.
+        var staged = blocks
+        var isData: Bool?
+        committer.staging.with { state in
+            guard !state.isEmpty else { return }
+            staged = min(blocks, Self.extentBlocks)
+            let place = state.place(first)
+            var count: UInt64 = 1
+            // A run that is alike in what is staged; where nothing is, the map tells.
+            while count < staged, Self.kind(state.place(first + count)) == Self.kind(place) { count += 1 }
+            staged = count
+            isData = Self.kind(place)
         }
+        if isData == nil {
+            let run = try readers.with { (reader) throws(Failure) in try reader.run(from: first, limit: staged) }
+            staged = run.count
+            isData = run.isMapped
+        }
+        let end = min(last, (first + staged) * perBlock)
+        return Extent(isHole: isData == false, count: max(1, end - sector))
+    }
+
+    /// Data, a hole, or not staged.
+    private static func kind(_ place: UInt64) -> Bool? {
+        place == Generation.absent ? nil : place != Generation.discarded
     }
 
     // MARK: Writing
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
-        try checkWritable()
+        try writer.withLock { (writer) throws(Failure) in try write(at: sector, bytes, &writer) }
+    }
+
+    private func write(at sector: UInt64, _ bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
+        try checkWritable(writer)
         var done = 0
         while done < bytes.byteCount {
             let at = sector &+ UInt64(done / sectorSize)
@@ -163,41 +213,43 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
             let left = bytes.byteCount - done
             if inBlock == 0, left >= blockSize {
                 let blocks = min(left / blockSize, Journal.maximumBlocks)
-                try append(.write, block, blocks: UInt64(blocks), bytes.extracting(done..<done + blocks * blockSize))
+                try append(.write, block, blocks: UInt64(blocks), bytes.extracting(done..<done + blocks * blockSize), &writer)
                 done += blocks * blockSize
             } else {
                 let count = min(left, blockSize - inBlock)
-                try merge(block, at: inBlock, bytes.extracting(done..<done + count))
+                try merge(block, at: inBlock, bytes.extracting(done..<done + count), &writer)
                 done += count
             }
         }
     }
 
     /// Writes part of a block: the rest of it is what it was.
-    private func merge(_ block: UInt64, at offset: Int, _ part: RawSpan) throws(Failure) {
-        try fetchScratch(block)
-        try scratch.withMutableBytes { (bytes) throws(Failure) in bytes.copy(part, to: offset) }
-        let merged = scratch
-        try append(.write, block, blocks: 1, merged.rawBytes)
+    private func merge(_ block: UInt64, at offset: Int, _ part: RawSpan, _ writer: inout Writer) throws(Failure) {
+        var merged: [UInt8] = []
+        swap(&merged, &writer.scratch)
+        defer { swap(&merged, &writer.scratch) }
+        try merged.withMutableBytes { (bytes) throws(Failure) in
+            try readBlocks(block, into: &bytes)
+            bytes.copy(part, to: offset)
+        }
+        try append(.write, block, blocks: 1, merged.rawBytes, &writer)
     }
 
-    private func checkWritable() throws(Failure) {
+    private func checkWritable(_ writer: borrowing Writer) throws(Failure) {
         guard !isReadOnly else { throw Failure(.invalidRequest, "write to disk \(committer.diskName)", "it is read-only") }
-        if let failure { throw failure }
+        if let failure = writer.failure { throw failure }
     }
 
     /// Puts a record into the journal, waiting for room, and stages it.
-    private func append(_ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan) throws(Failure) {
-        try returnToStart()
-        let byteCount = Journal.headerSize + payload.byteCount
-        let (offset, skipped) = committer.journal.place(byteCount, head: head.offset)
-        try waitForRoom(skipped + UInt64(byteCount))
-        if skipped > 0 { try skip(skipped) }
-        let record = Journal.Record(kind: kind, sequence: head.sequence &+ 1, block: block, blocks: blocks)
-        try committer.journal.write(record, at: offset, payload)
-        isUnsynchronized = true
-        head = JournalPosition(sequence: record.sequence, offset: offset + UInt64(record.byteCount))
-        let isWorthWaking = try committer.staging.withLock { state in
+    private func append(_ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan, _ writer: inout Writer) throws(Failure) {
+        let byteCount = UInt64(Journal.headerSize + payload.byteCount)
+        try makeRoom(byteCount, blocks, &writer)
+        let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
+        let offset = writer.head.offset
+        try committer.journal.write(record, at: offset, payload, &writer.header)
+        writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
+        committer.journal.extend(&writer.journalLength, beyond: writer.head.offset)
+        let isWorthWaking = committer.staging.with { state in
             let wasEmpty = state.active.isEmpty
             let wasFull = committer.isFull(state.active)
             state.active.stage(record, payload: offset + UInt64(Journal.headerSize))
@@ -206,42 +258,49 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
         if isWorthWaking { committer.staging.notify() }
     }
 
-    /// When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
-    /// filesystem and of its bandwidth than pages all over the ring.
-    private func returnToStart() throws(Failure) {
+    /// Sees to it that a record fits at the head, and its blocks among the staged.
+    private func makeRoom(_ byteCount: UInt64, _ blocks: UInt64, _ writer: inout Writer) throws(Failure) {
         let capacity = committer.journal.capacity
-        guard head.offset >= capacity / 8, try committer.staging.withLock({ $0.isEmpty }) else { return }
-        try skip(capacity - head.offset)
+        let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
+        // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
+        // filesystem and of its bandwidth than pages all over the ring.
+        if isEmpty, writer.head.offset >= capacity / 8 { try skip(&writer) }
+        let left = capacity - writer.head.offset
+        let needed = byteCount <= left ? byteCount : left + byteCount
+        if staged + Int(blocks) > Generation.maximumBlocks || used + needed > capacity {
+            try drain { $0.journalBytes + needed <= capacity && $0.active.blockCount + Int(blocks) <= Generation.maximumBlocks }
+        }
+        if byteCount > left { try skip(&writer) }
     }
 
     /// Goes on at the beginning of the ring.
-    private func skip(_ bytes: UInt64) throws(Failure) {
-        var start = JournalPosition(sequence: head.sequence, offset: 0)
+    private func skip(_ writer: inout Writer) throws(Failure) {
+        let bytes = committer.journal.capacity - writer.head.offset
+        var start = JournalPosition(sequence: writer.head.sequence, offset: 0)
         // Where not even a header fits, a reader knows by itself.
         if bytes >= UInt64(Journal.headerSize) {
             start.sequence &+= 1
-            try committer.journal.write(Journal.Record(kind: .skip, sequence: start.sequence, block: 0, blocks: 0), at: head.offset, RawSpan())
+            let record = Journal.Record(kind: .skip, sequence: start.sequence, block: 0, blocks: 0)
+            try committer.journal.write(record, at: writer.head.offset, RawSpan(), &writer.header)
         }
-        head = start
-        try committer.staging.withLock { $0.active.skip(bytes, to: start) }
+        writer.head = start
+        committer.staging.with { $0.active.skip(bytes, to: start) }
         // The record that follows finds the generation begun, and leaves the committer asleep.
         committer.staging.notify()
-    }
-
-    private func waitForRoom(_ bytes: UInt64) throws(Failure) {
-        let capacity = committer.journal.capacity
-        let hasRoom = try committer.staging.withLock { $0.journalBytes + bytes <= capacity }
-        if !hasRoom { try drain { $0.journalBytes + bytes <= capacity } }
     }
 
     /// Has the committer work until `condition` holds.
     /// - Throws: why it can't.
     private func drain(until condition: (Staging) -> Bool) throws(Failure) {
-        try committer.staging.withLock { $0.isWanted = true }
+        committer.staging.with { $0.isWanted = true }
         committer.staging.notify()
         try committer.staging.wait { (state) throws(Failure) in
-            if condition(state) { return .done(()) }
+            if condition(state) {
+                state.isWanted = false
+                return .done(())
+            }
             if let failure = state.failure { throw failure }
+            state.isWanted = true
             return .notified
         }
     }
@@ -255,16 +314,20 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
         guard range.fits(in: sectorCount) else {
             throw Failure(.invalidRequest, "discard of \(range.count) sectors at \(range.start)", "outside the disk's \(sectorCount) sectors")
         }
-        try checkWritable()
+        try writer.withLock { (writer) throws(Failure) in try discard(range, &writer) }
+    }
+
+    private func discard(_ range: SectorRange, _ writer: inout Writer) throws(Failure) {
+        try checkWritable(writer)
         let perBlock = UInt64(sectorsPerBlock)
         let first = (range.start + perBlock - 1) / perBlock
         // The block at the disk's end may be short of sectors; with all it has, it is whole.
         let end = range.end == sectorCount ? (range.end + perBlock - 1) / perBlock : range.end / perBlock
-        guard first < end else { return try zero(range.start, to: range.end) }
-        try zero(range.start, to: first * perBlock)
-        try zero(min(end * perBlock, range.end), to: range.end)
+        guard first < end else { return try zero(range.start, to: range.end, &writer) }
+        try zero(range.start, to: first * perBlock, &writer)
+        try zero(min(end * perBlock, range.end), to: range.end, &writer)
         if end - first <= Self.stagedDiscardBlocks {
-            try append(.discard, first, blocks: end - first, RawSpan())
+            try append(.discard, first, blocks: end - first, RawSpan(), &writer)
         } else {
             try drain { $0.isEmpty }
             try committer.store.unmap(committer.diskName, from: first, to: end)
@@ -272,46 +335,81 @@ public final class StoreDisk: BlockDevice, @unchecked Sendable {
     }
 
     /// Zeros a part of a block.
-    private func zero(_ start: UInt64, to end: UInt64) throws(Failure) {
+    private func zero(_ start: UInt64, to end: UInt64, _ writer: inout Writer) throws(Failure) {
         guard start < end else { return }
         let zeros = [UInt8](repeating: 0, count: Int(end - start) * sectorSize)
-        try write(at: start, zeros.rawBytes)
+        try write(at: start, zeros.rawBytes, &writer)
     }
 
     // MARK: Flushing and closing
 
+    /// One fdatasync of the journal, or a commit of what is staged, whichever costs less; nothing when all is durable.
     public func flush() throws(Failure) {
-        if let failure { throw failure }
-        guard isUnsynchronized else { return }
-        // What the committer has taken in is durable already.
-        if try !committer.staging.withLock({ $0.isEmpty }) {
-            do throws(Failure) {
-                try committer.journal.file.synchronizeData()
-            } catch {
-                failure = Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
-                    remedy: "no write is accepted any more: see to the disk under the store, then connect again")
-                throw error
-            }
+        let head = try writer.withLock { (writer) throws(Failure) in
+            if let failure = writer.failure { throw failure }
+            return writer.head.sequence
         }
-        isUnsynchronized = false
+        let (committed, staged, isFailing) = committer.staging.with { ($0.committed, $0.journalBytes, $0.failure != nil) }
+        if head <= max(committed, synchronized.load(ordering: .acquiring)) { return }
+        if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
+        do throws(Failure) {
+            try committer.journal.file.synchronizeData()
+        } catch {
+            writer.withLock { writer in
+                writer.failure = writer.failure ?? Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
+                    remedy: "no write is accepted any more: see to the disk under the store, then connect again")
+            }
+            throw error
+        }
+        _ = synchronized.max(head, ordering: .acquiringAndReleasing)
     }
 
     /// Commits all that is staged.
     /// - Throws: when it can't; then everything is safe in the journal, and goes in when the disk is opened next.
     public func close() throws(Failure) {
-        guard !isClosed else { return }
-        isClosed = true
+        guard !isClosed.exchange(true, ordering: .relaxed) else { return }
         defer { try? committer.journal.file.unlock() }
         // Who finds damage says so before it goes; that it can't does not make the disk fail.
         defer { try? committer.store.recordDamage() }
-        guard let thread else { return }
-        try committer.staging.withLock { $0.isClosing = true }
+        guard !threads.isEmpty else { return }
+        committer.staging.with { $0.isClosing = true }
         committer.staging.notify()
-        thread.join()
-        if let failure = try committer.staging.withLock({ $0.failure }) {
+        for thread in threads { thread.join() }
+        if let failure = committer.staging.with({ $0.failure }) {
             throw Failure(failure.kind, "disk \(committer.diskName)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
         }
         try committer.journal.file.truncate(to: 0)
         try committer.store.trim()
     }
+
+    // MARK: Size
+
+    /// Whether the disk was resized since it was opened, or since the last look.
+    public func refresh() throws(Failure) -> Bool {
+        let count = try readers.with { (reader) throws(Failure) in try reader.byteCount() } / UInt64(sectorSize)
+        return sectors.exchange(count, ordering: .relaxed) != count
+    }
+
+    /// Gives a disk another size. It may be in use while it grows, and whoever serves it is told by `refresh`.
+    /// - Throws: `.busy` when a disk that is in use should shrink.
+    public static func resize(_ name: String, of store: Store, to byteCount: UInt64) throws(Failure) {
+        guard let record = try store.disk(name) else { throw store.noSuchDisk(name) }
+        guard byteCount < record.byteCount else { return try store.resize(name, to: byteCount) }
+        let disk = try StoreDisk(store, name)
+        defer { try? disk.close() }
+        // What is cut off reads as zeros when the disk grows again.
+        if let gone = SectorRange(start: byteCount / UInt64(sectorSize), count: disk.sectorCount - byteCount / UInt64(sectorSize)) {
+            try disk.discard(gone)
+        }
+        try disk.drain { $0.isEmpty }
+        try store.resize(name, to: byteCount)
+    }
+
+    // MARK: Tests
+
+    /// Commits wait until somebody needs them.
+    func holdBack() { committer.staging.with { $0.patience = .infinity } }
+
+    /// Where the next record goes in the journal.
+    var journalEnd: UInt64 { writer.withLock { $0.head.offset } }
 }

@@ -3,7 +3,7 @@ internal import CXXHash
 /// XXH3, 64 bits (xxhash.h): guards headers, map pages and journal records against torn and rotten bytes.
 /// It does not name content; SHA-256 does.
 public func checksum(_ bytes: RawSpan, seed: UInt64 = 0) -> UInt64 {
-    unsafe bytes.withUnsafeBytes { unsafe XXH3_64bits_withSeed($0.baseAddress, $0.count, seed) }
+    unsafe bytes.withUnsafeBytes { unsafe cxxhash_xxh3_64($0.baseAddress, $0.count, seed) }
 }
 
 /// Whether all bytes are zero. Fails fast: data differs from zero in its first word more often than not.

@@ -23,6 +23,9 @@ public struct ReadTransaction: ~Copyable {
         @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
     }
 
+    /// Number of the commit that it sees (`mdb_txn_id`).
+    public var id: Int { unsafe Int(mdb_txn_id(handle)) }
+
     /// Lets go of the state without giving up the reader's slot (`mdb_txn_reset`); `renew` comes next.
     public mutating func reset() { unsafe mdb_txn_reset(handle) }
 

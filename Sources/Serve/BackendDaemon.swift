@@ -102,7 +102,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         let stop = try StopRequest()
         // The thread may end before it is entered, so both wait for the same lock.
         try devices.withLock { devices throws(Failure) in
-            let thread = try Thread { [self] in
+            let thread = try Thread("device") { [self] in
                 serve(device, disk, stop)
                 self.devices.withLock { devices in
                     if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread) }

@@ -29,7 +29,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         self.log = log
     }
 
-    func start() throws(Failure) -> Thread { try Thread { [self] in run() } }
+    func start() throws(Failure) -> Thread { try Thread("ring") { [self] in run() } }
 
     func give(_ order: Order) {
         self.order.store(order, ordering: .releasing)

@@ -64,9 +64,15 @@ struct MapReader: ~Escapable {
         blockCount = (disk.byteCount + UInt64(blockSize) - 1) / UInt64(blockSize)
     }
 
-    /// The leaf over `block`, nil when nothing is mapped around it, and the first block after what was looked at.
+    /// The leaf over `block`, empty when nothing is mapped around it.
     @_lifetime(copy self)
     func leaf(over block: UInt64) throws(Failure) -> Leaf {
+        try leaf(over: block, nil, 0)
+    }
+
+    /// The same, without the checksums of nodes that `checked` has seen in `state`, which is the one of this view.
+    @_lifetime(copy self)
+    func leaf(over block: UInt64, _ checked: CheckedNodes?, _ state: Int) throws(Failure) -> Leaf {
         var node = disk.root
         var level = disk.height
         var base: UInt64 = 0
@@ -74,7 +80,13 @@ struct MapReader: ~Escapable {
             let span = BlockMap.entrySpan(level: level)
             let whole = span &* UInt64(BlockMap.fanout)
             guard node != 0 else { return Leaf(first: base, end: base &+ whole, bytes: nil) }
-            let bytes = try BlockMap.node(node, level: level, view, tables)
+            let bytes: RawSpan
+            if let checked, checked.contains(node, in: state), let known = try view.value(tables.nodes, node), known.byteCount == BlockMap.nodeBytes {
+                bytes = known
+            } else {
+                bytes = try BlockMap.node(node, level: level, view, tables)
+                checked?.insert(node, in: state)
+            }
             if level == 0 { return Leaf(first: base, end: base &+ whole, bytes: bytes) }
             let index = min(Int((block &- base) / span), BlockMap.fanout - 1)
             node = BlockMap.entry(bytes, index)
@@ -120,6 +132,19 @@ extension StoreTransaction {
         var mapped: Int64 = 0
         disk.root = try change(disk.root, level: disk.height, base: 0, changes[...], &mapped)
         disk.mappedBlocks &+= UInt64(bitPattern: mapped)
+    }
+
+    /// Sets the size, with a tree that is high enough for it: what there is becomes the first part of a higher one.
+    mutating func resize(_ disk: inout DiskRecord, to byteCount: UInt64) throws(Failure) {
+        let needed = BlockMap.height(forBlocks: (byteCount + UInt64(blockSize) - 1) / UInt64(blockSize))
+        while disk.height < needed {
+            disk.height += 1
+            guard disk.root != 0 else { continue }
+            var entries = [UInt64](repeating: 0, count: BlockMap.fanout)
+            entries[0] = disk.root
+            disk.root = try putNode(0, level: disk.height, entries)
+        }
+        disk.byteCount = byteCount
     }
 
     private func entries(_ node: UInt64, level: Int) throws(Failure) -> [UInt64] {
@@ -174,11 +199,11 @@ extension StoreTransaction {
     private mutating func replace(_ entry: inout UInt64, with new: UInt64, _ mapped: inout Int64) {
         guard entry != new else { return }
         if entry != 0 {
-            countChanges[BlobNumber(rawValue: entry), default: 0] -= 1
+            refer(to: BlobNumber(rawValue: entry), -1)
             mapped -= 1
         }
         if new != 0 {
-            countChanges[BlobNumber(rawValue: new), default: 0] += 1
+            refer(to: BlobNumber(rawValue: new), 1)
             mapped += 1
         }
         entry = new

@@ -2,83 +2,118 @@ public import BlockModel
 internal import Hashing
 internal import LMDB
 
-/// Reads blocks through a disk's map, straight from LMDB's memory map; each is checked against its digest
-/// before anyone sees it. Belongs to one thread.
+/// Reads blocks through a disk's map, straight from LMDB's memory map; each is compared with its check word before
+/// anyone sees it. Belongs to one thread at a time.
 public struct BlockReader: ~Copyable {
     private let store: Store
+    private let diskName: String
     private var meta: ReadTransaction
     private var packs: ReadTransaction
-    private var hasher: SHA256
+    private let decompressor = Decompressor()
+    /// The disk's record as of the transaction `seen`.
+    private var disk: DiskRecord?
+    private var seen = 0
+    private let checkedNodes = CheckedNodes()
 
-    public init(_ store: Store) throws(Failure) {
-        let hasher = try SHA256()
+    /// For the disk of that name.
+    public init(_ store: Store, disk name: String) throws(Failure) {
         var meta = try ReadTransaction(store.meta)
         var packs = try ReadTransaction(store.packs)
         meta.reset()
         packs.reset()
         self.store = store
-        self.hasher = hasher
+        diskName = name
         self.meta = meta
         self.packs = packs
     }
 
+    /// Sees the newest commit. `meta` first: a blob that it names is in any later state of `packs`.
+    private mutating func renew() throws(Failure) -> DiskRecord {
+        try meta.renew()
+        do throws(Failure) {
+            try packs.renew()
+            if let disk, meta.id == seen { return disk }
+            guard let found = try meta.view.disk(diskName, store.tables) else { throw store.noSuchDisk(diskName) }
+            disk = found
+            seen = meta.id
+            return found
+        } catch {
+            reset()
+            throw error
+        }
+    }
+
+    private mutating func reset() {
+        packs.reset()
+        meta.reset()
+    }
+
+    /// The disk's size in bytes, as of the newest commit.
+    public mutating func byteCount() throws(Failure) -> UInt64 {
+        let disk = try renew()
+        defer { reset() }
+        return disk.byteCount
+    }
+
     /// Copies the blocks from `first` on into `buffer`, whose length is a multiple of 4096; what is not mapped is zeros.
     /// Sees the newest commit.
-    /// - Parameter wanted: whether the block at that index of the buffer is to be read; others are left alone.
+    /// - Parameter wanted: which blocks of the buffer are to be read; others are left alone.
     /// - Throws: `.damage` when a block's data is not what was written. Its part of the buffer is zeros then.
-    public mutating func read(
-        disk name: String, from first: UInt64, into buffer: inout MutableRawSpan, wanted: (Int) -> Bool = { _ in true }
-    ) throws(Failure) {
+    public mutating func read(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask = .all) throws(Failure) {
         // A blob that died after `meta`'s state was taken may be collected by now: look again.
         for _ in 0..<4 {
-            if try readOnce(disk: name, from: first, into: &buffer, wanted: wanted) { return }
+            if try readOnce(from: first, into: &buffer, wanted: wanted) { return }
         }
-        throw Failure(.damage, "disk \(name), block \(first) or one after it", "its blob is missing", remedy: "restore the store from a copy")
+        throw Failure(.damage, "disk \(diskName), block \(first) or one after it", "its blob is missing", remedy: "restore the store from a copy")
     }
 
     /// False: a blob is not there, or not any more.
-    private mutating func readOnce(
-        disk name: String, from first: UInt64, into buffer: inout MutableRawSpan, wanted: (Int) -> Bool
-    ) throws(Failure) -> Bool {
-        // `meta` first: a blob that it names is in any later state of `packs`.
-        try meta.renew()
-        defer { meta.reset() }
-        try packs.renew()
-        defer { packs.reset() }
-        let view = meta.view
-        guard let disk = try view.disk(name, store.tables) else { throw store.noSuchDisk(name) }
-        let map = MapReader(disk, view, store.tables)
+    private mutating func readOnce(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask) throws(Failure) -> Bool {
+        let disk = try renew()
+        defer { reset() }
+        let map = MapReader(disk, meta.view, store.tables)
+        var finder = PackFinder(packs.view, store.packTables.packs)
         var leaf = Leaf(first: 0, end: 0, bytes: nil)
         for index in 0..<buffer.byteCount / blockSize {
-            guard wanted(index) else { continue }
+            guard wanted.contains(index) else { continue }
             let block = first &+ UInt64(index)
-            if !leaf.covers(block) { leaf = try map.leaf(over: block) }
+            if !leaf.covers(block) { leaf = try map.leaf(over: block, checkedNodes, seen) }
             let blob = leaf.blob(block)
-            if blob == .none {
+            guard blob != .none else {
                 buffer.zero(at: index * blockSize, count: blockSize)
-            } else {
-                guard try copy(blob, of: block, into: &buffer, at: index * blockSize) else { return false }
+                continue
             }
+            guard let pack = try finder.find(blob.pack) else { return false }
+            if pack.copyBlock(blob.slot, to: &buffer, at: index * blockSize, decompressor) { continue }
+            if pack.slotCount > blob.slot, pack.isCollected(blob.slot) { return false }
+            buffer.zero(at: index * blockSize, count: blockSize)
+            _ = store.suspects.withLock { $0.insert(blob) }
+            throw Failure(.damage, "block \(block), blob \(blob)", "its data is not what was written",
+                remedy: "write the block again, or restore the store from a copy")
         }
         return true
     }
 
-    /// False: the blob is not there, or not any more.
-    private func copy(_ blob: BlobNumber, of block: UInt64, into buffer: inout MutableRawSpan, at offset: Int) throws(Failure) -> Bool {
-        guard let pack = try PackView.find(blob.pack, in: packs.view, store.packTables.packs) else { return false }
-        if let digest = pack.digest(blob.slot) {
-            if pack.isCollected(blob.slot) { return false }
-            // The private copy is what is checked, and what is given out.
-            if pack.copyBlock(blob.slot, to: &buffer, at: offset),
-                try hasher.digest(buffer.bytes.extracting(offset..<offset + blockSize)) == digest
-            {
-                return true
+    /// How many blocks from `first` on, `limit` at most, are alike: mapped or not.
+    public mutating func run(from first: UInt64, limit: UInt64) throws(Failure) -> (isMapped: Bool, count: UInt64) {
+        let disk = try renew()
+        defer { reset() }
+        let map = MapReader(disk, meta.view, store.tables)
+        let end = first &+ max(1, min(limit, map.blockCount &- min(first, map.blockCount)))
+        var leaf = try map.leaf(over: first, checkedNodes, seen)
+        let isMapped = leaf.blob(first) != .none
+        var block = first
+        while block < end {
+            if !leaf.covers(block) { leaf = try map.leaf(over: block, checkedNodes, seen) }
+            if leaf.isEmpty {
+                guard !isMapped else { break }
+                block = leaf.end
+            } else {
+                guard (leaf.blob(block) != .none) == isMapped else { break }
+                block += 1
             }
         }
-        buffer.zero(at: offset, count: blockSize)
-        _ = store.suspects.withLock { $0.insert(blob) }
-        throw Failure(.damage, "block \(block), blob \(blob)", "its data is not what was written",
-            remedy: "write the block again, or restore the store from a copy")
+        return (isMapped, min(block, end) - first)
     }
 
     /// A mapped block and its name.
@@ -89,19 +124,16 @@ public struct BlockReader: ~Copyable {
     }
 
     /// The mapped blocks from `first` to before `end`, at most `limit`, and the block to go on from. Sees the newest commit.
-    public mutating func mapped(disk name: String, from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
-        try meta.renew()
-        defer { meta.reset() }
-        try packs.renew()
-        defer { packs.reset() }
-        let view = meta.view
-        guard let disk = try view.disk(name, store.tables) else { throw store.noSuchDisk(name) }
-        let map = MapReader(disk, view, store.tables)
+    public mutating func mapped(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
+        let disk = try renew()
+        defer { reset() }
+        let map = MapReader(disk, meta.view, store.tables)
+        var finder = PackFinder(packs.view, store.packTables.packs)
         let end = min(end, map.blockCount)
         var found: [MappedBlock] = []
         var block = first
         while block < end, found.count < limit {
-            let leaf = try map.leaf(over: block)
+            let leaf = try map.leaf(over: block, checkedNodes, seen)
             guard !leaf.isEmpty else {
                 block = leaf.end
                 continue
@@ -109,13 +141,71 @@ public struct BlockReader: ~Copyable {
             while block < min(leaf.end, end), found.count < limit {
                 let blob = leaf.blob(block)
                 if blob != .none {
-                    let pack = try PackView.find(blob.pack, in: packs.view, store.packTables.packs)
-                    let digest = if let pack { pack.digest(blob.slot) } else { Digest?.none }
+                    let digest = try finder.digest(blob)
                     found.append(MappedBlock(block: block, digest: digest))
                 }
                 block += 1
             }
         }
         return (found, min(block, end))
+    }
+}
+
+/// Some of the first 256 blocks of a buffer.
+public struct BlockMask: Sendable {
+    /// Most blocks that a mask can tell apart.
+    public static let capacity = 256
+    /// Every block, of a buffer of any length.
+    public static let all = BlockMask(isAll: true)
+    public static let empty = BlockMask(isAll: false)
+
+    private var words: (UInt64, UInt64, UInt64, UInt64) = (0, 0, 0, 0)
+    private let isAll: Bool
+    private init(isAll: Bool) { self.isAll = isAll }
+
+    public var isEmpty: Bool { !isAll && words == (0, 0, 0, 0) }
+
+    public mutating func insert(_ index: Int) {
+        let bit: UInt64 = 1 << UInt64(index & 63)
+        switch index >> 6 {
+        case 0: words.0 |= bit
+        case 1: words.1 |= bit
+        case 2: words.2 |= bit
+        default: words.3 |= bit
+        }
+    }
+
+    func contains(_ index: Int) -> Bool {
+        if isAll { return true }
+        let word =
+            switch index >> 6 {
+            case 0: words.0
+            case 1: words.1
+            case 2: words.2
+            case 3: words.3
+            default: 0 as UInt64
+            }
+        return word >> UInt64(index & 63) & 1 != 0
+    }
+}
+
+/// Map nodes whose checksums were found right in one state of the store: they need not be computed again while it lasts.
+final class CheckedNodes {
+    /// Number of the commit; 0: none, and nothing is remembered.
+    private var state = 0
+    private var numbers: [UInt64] = []
+
+    func contains(_ node: UInt64, in state: Int) -> Bool {
+        state != 0 && state == self.state && numbers[Int(truncatingIfNeeded: node & 255)] == node
+    }
+
+    func insert(_ node: UInt64, in state: Int) {
+        guard state != 0 else { return }
+        if state != self.state {
+            self.state = state
+            if numbers.isEmpty { numbers = [UInt64](repeating: 0, count: 256) }
+            for index in numbers.indices { numbers[index] = 0 }
+        }
+        numbers[Int(truncatingIfNeeded: node & 255)] = node
     }
 }

@@ -76,6 +76,31 @@ extension Store {
         }
     }
 
+    /// Gives a disk another size. Whoever serves it sees a larger one at once; nothing may be mapped beyond a smaller one's
+    /// end, which is for the holder of its lock to see to.
+    public func resize(_ name: String, to byteCount: UInt64) throws(Failure) {
+        try Self.checkSize(byteCount, of: name)
+        var transaction = try StoreTransaction.begin(self)
+        var disk = try transaction.disk(name)
+        guard !disk.isIncomplete else { throw noSuchDisk(name) }
+        try transaction.resize(&disk, to: byteCount)
+        try transaction.putDisk(disk)
+        try transaction.commit()
+    }
+
+    /// How new blobs are compressed.
+    public func compression() throws(Failure) -> Compression {
+        let reading = try ReadTransaction(meta)
+        return try Self.superblock(reading.view, tables.store, metaPath).compression
+    }
+
+    /// Compresses new blobs that way from now on; those that are there stay as they are.
+    public func setCompression(_ compression: Compression) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self)
+        transaction.superblock.compression = compression
+        try transaction.commit()
+    }
+
     /// Notes how much of the disk's journal its map holds.
     public func note(_ journal: JournalPosition, of name: String) throws(Failure) {
         try change(name) { $0.journal = journal }

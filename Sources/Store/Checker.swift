@@ -51,11 +51,10 @@ extension Store {
 
     /// Reads every blob, a short transaction a pack.
     private func checkData(_ report: inout CheckReport, _ progress: (Int, Int) -> Void) throws(Failure) {
-        let hasher = try SHA256()
+        let reader = PackReader(hasher: try SHA256())
         var damaged: [BlobNumber] = []
         var number: UInt64 = 1
         var done = 0
-        let block = try Batch(capacity: 1)
         while true {
             let reading = try ReadTransaction(packs)
             var cursor = try reading.view.cursor(packTables.packs)
@@ -64,7 +63,7 @@ extension Store {
             done += 1
             guard let pack = PackView(cursor.value, number: found) else { continue }
             for slot in 0..<pack.slotCount where !pack.isCollected(slot) {
-                if try !block.holds(slot, of: pack, hasher) { damaged.append(BlobNumber(pack: found, slot: slot)) }
+                if try !reader.holds(slot, of: pack) { damaged.append(BlobNumber(pack: found, slot: slot)) }
             }
             progress(done, report.packs)
         }
@@ -117,30 +116,40 @@ extension Store {
         }
         try transaction.lmdb.clear(tables.counts)
         try transaction.lmdb.clear(tables.index)
-        transaction.superblock.indexedPack = 0
-        transaction.superblock.indexedSlots = 0
+        transaction.superblock.counted = .start
+        transaction.superblock.indexed = .start
+        transaction.superblock.merging = .start
         transaction.superblock.liveBlobs = 0
         transaction.superblock.deadBlobs = 0
         transaction.superblock.deadBytes = 0
         for disk in mapped { try transaction.putDisk(disk) }
         try transaction.adoptUnknownBlobs()
+        invalidateFilter(transaction.superblock.storeID)
+        while try !transaction.indexDirectories(limit: 1 << 20) {}
         for (pack, counts) in counts {
             for (slot, count) in counts.enumerated() where count > 0 {
-                transaction.countChanges[BlobNumber(pack: pack, slot: slot)] = Int64(count)
+                transaction.refer(to: BlobNumber(pack: pack, slot: slot), Int64(count))
             }
         }
         try transaction.commit()
     }
 }
 
-extension Batch {
+/// Reads blobs to compare them with their names.
+private struct PackReader: ~Copyable {
+    let hasher: SHA256
+    let decompressor = Decompressor()
+
+    init(hasher: consuming SHA256) { self.hasher = hasher }
+
     /// Whether the blob in `slot` hashes to its name.
-    fileprivate func holds(_ slot: Int, of pack: PackView, _ hasher: borrowing SHA256) throws(Failure) -> Bool {
+    func holds(_ slot: Int, of pack: PackView) throws(Failure) -> Bool {
         guard let digest = pack.digest(slot) else { return false }
-        return try withScratch { (block) throws(Failure) in
-            guard pack.copyBlock(slot, to: &block, at: 0) else { return false }
-            return try hasher.digest(block.bytes) == digest
-        }
+        var block = InlineArray<4096, UInt8>(repeating: 0)
+        var room = block.mutableSpan
+        var bytes = unsafe room.mutableBytes
+        guard pack.copyBlock(slot, to: &bytes, at: 0, decompressor) else { return false }
+        return try hasher.digest(bytes.bytes) == digest
     }
 }
 
@@ -250,7 +259,7 @@ private struct Checker: ~Escapable {
         var deadBytes: UInt64 = 0
         for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
             // Slots that a writer left just before it died are not counted yet.
-            let known = number < superblock.indexedPack ? found.count : number == superblock.indexedPack ? Int(superblock.indexedSlots) : 0
+            let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? Int(superblock.counted.slots) : 0
             let pack = try PackView.find(number, in: packs, store.packTables.packs)
             for slot in 0..<min(known, found.count) {
                 if found[slot] > 0 { live += 1 } else if !collected.contains(BlobNumber(pack: number, slot: slot)) {
@@ -283,7 +292,7 @@ private struct Checker: ~Escapable {
         let superblock = try Store.superblock(meta, store.tables.store, store.metaPath)
         var cursor = try meta.cursor(store.tables.index)
         var more = try cursor.first()
-        var entries = 0
+        var indexed = 0
         var previous: DigestIndex.Entry?
         while more, let key = cursor.integerKey {
             let count: Int
@@ -296,7 +305,7 @@ private struct Checker: ~Escapable {
             }
             for index in 0..<count {
                 let entry = DigestIndex.Entry(cursor.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize)
-                entries += 1
+                if superblock.indexed.isBehind(entry.blob) { indexed += 1 }
                 if entry.prefix < key { report.add("digest index: an entry for blob \(entry.blob) is in the wrong bucket", repairable: true) }
                 if let previous, !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
                 let digest = try digest(of: entry.blob)
@@ -309,11 +318,34 @@ private struct Checker: ~Escapable {
             more = try cursor.next()
         }
         var expected = 0
+        var recent: [(digest: Digest, blob: BlobNumber)] = []
         for (number, found) in counts {
             // Whatever is collected is indexed no more; an interrupted collection is finished by the next writer.
-            expected += number < superblock.indexedPack ? found.count : number == superblock.indexedPack ? min(found.count, Int(superblock.indexedSlots)) : 0
+            let known = number < superblock.indexed.pack ? found.count : number == superblock.indexed.pack ? min(found.count, Int(superblock.indexed.slots)) : 0
+            expected += known
+            for slot in known..<found.count {
+                let blob = BlobNumber(pack: number, slot: slot)
+                if collected.contains(blob) { expected += 1 } else if let digest = try digest(of: blob) { recent.append((digest, blob)) }
+            }
         }
         expected -= collected.count
-        if entries != expected, superblock.collecting.0 == 0 { report.add("digest index: \(entries) entries for \(expected) blobs", repairable: true) }
+        if indexed != expected, superblock.collecting.0 == 0 { report.add("digest index: \(indexed) entries for \(expected) blobs", repairable: true) }
+        try checkRecent(&recent)
+    }
+
+    /// Blobs that are not in the index yet: none of them is stored twice, or is in the index under another number.
+    private mutating func checkRecent(_ recent: inout [(digest: Digest, blob: BlobNumber)]) throws(Failure) {
+        recent.sort { $0.digest < $1.digest }
+        var cursor = try meta.cursor(store.tables.index)
+        var finder = PackFinder(packs, store.packTables.packs)
+        for index in recent.indices {
+            let (digest, blob) = recent[index]
+            if index > 0, recent[index - 1].digest == digest { report.add("blobs \(recent[index - 1].blob) and \(blob) hold the same block") }
+            do throws(Failure) {
+                if let other = try DigestIndex.lookup(digest, &cursor, &finder), other != blob { report.add("blobs \(other) and \(blob) hold the same block") }
+            } catch {
+                // A damaged bucket was reported.
+            }
+        }
     }
 }

@@ -19,6 +19,7 @@ extension Store {
     /// - Returns: payload bytes that were freed.
     public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
         try removeLeftovers()
+        try completeIndex()
         var freed: UInt64 = 0
         var next: UInt64 = 1
         var done = 0
@@ -53,6 +54,16 @@ extension Store {
             more = try cursor.next()
         }
         return (work, total)
+    }
+
+    /// Brings all blobs into the index: what is collected is taken out of it.
+    func completeIndex() throws(Failure) {
+        var isDone = false
+        while !isDone {
+            var transaction = try StoreTransaction.begin(self)
+            isDone = try transaction.indexDirectories(limit: 1 << 15)
+            try transaction.commit()
+        }
     }
 
     private func collect(_ work: [UInt64]) throws(Failure) -> UInt64 {
@@ -100,17 +111,18 @@ extension StoreTransaction {
     mutating func rewrite(_ work: [UInt64]) throws(Failure) {
         let id = superblock.storeID.0
         var packs = try WriteTransaction(store.packs)
+        // What they hold is copied from where this transaction does not write.
+        let before = try ReadTransaction(store.packs)
         for number in work {
             guard let counts = try counts(ofPack: number) else { continue }
-            guard let builder = try Self.builder(without: counts, number, packs.view, store.packTables.packs) else { continue }
-            try packs.put(store.packTables.packs, number, count: builder.byteCount) { builder.write(into: &$0, storeID: id) }
+            // What came after the index was complete is not in it, and stays.
+            let indexed = number < superblock.indexed.pack ? Int.max : number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
+            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs),
+                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 < min(counts.count, indexed) && counts[$0] == 0 })
+            else { continue }
+            try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
         try packs.commit()
-    }
-
-    private static func builder(without counts: [UInt32], _ number: UInt64, _ packs: View, _ table: Environment.Table) throws(Failure) -> PackBuilder? {
-        guard let pack = try PackView.find(number, in: packs, table) else { return nil }
-        return PackBuilder(copying: pack, number: number) { $0 < counts.count && counts[$0] == 0 }
     }
 
     /// Takes collected slots out of index and totals, and the note away.
@@ -141,5 +153,7 @@ extension StoreTransaction {
             try lmdb.remove(store.tables.damaged, blob.rawValue)
         }
         superblock.collecting = (0, 0)
+        // It has digests that are gone, and the table may have their blobs.
+        store.invalidateFilter(superblock.storeID)
     }
 }

@@ -2,70 +2,126 @@ public import BlockModel
 internal import Hashing
 internal import LMDB
 
-/// Blocks on their way into one disk's map: hashed outside the store's lock, entered under it.
-/// Holds `capacity` blocks of data; belongs to one thread.
+/// Blocks on their way into one disk's map: named outside the store's lock, on several threads, entered under it. Their
+/// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
 @safe
-public final class Batch {
-    /// Blocks of data that fit.
-    public let capacity: Int
-    private let storage: UnsafeMutableRawBufferPointer
-    private var hasher: SHA256
-    fileprivate var changes: [Change] = []
-    /// Blocks of data that are in.
-    public private(set) var dataBlocks = 0
-
+public final class Batch: @unchecked Sendable {
     /// What becomes of one block.
     struct Change {
         let block: UInt64
-        /// Index of its data, or −1: unmapped.
-        var data: Int
-        var digest: Digest
+        /// Its 4096 bytes; nil: it is unmapped.
+        var source: LentBytes?
+        var digest = Digest(0, 0, 0, 0)
+        /// The check word of the data, by which what is stored is known to be what was hashed.
+        var check: UInt64 = 0
+        /// Where it is stored.
+        var blob = BlobNumber.none
+        /// A block of the batch that has the same content and comes before; −1: none has.
+        var twin: Int32 = -1
     }
 
-    public init(capacity: Int) throws(Failure) {
-        self.capacity = capacity
-        unsafe storage = .allocate(byteCount: capacity * blockSize, alignment: 4096)
+    private var changes: UnsafeMutableBufferPointer<Change>
+    public private(set) var count = 0
+    private let hasher: SHA256
+    /// Changes from here on are not named yet.
+    private var named = 0
+    /// New blocks by their digests: index of the change plus one, 0: free. Twice as many as there are changes.
+    private var pending: [Int32] = []
+
+    /// Blocks that one thread names in a row.
+    private static let pieceLength = 32
+
+    public init() throws(Failure) {
         hasher = try SHA256()
-        changes.reserveCapacity(capacity)
+        unsafe changes = .allocate(capacity: 4096)
     }
 
-    deinit { unsafe storage.deallocate() }
+    deinit { unsafe changes.deallocate() }
 
-    public var isEmpty: Bool { changes.isEmpty }
-    public var isFull: Bool { dataBlocks == capacity || changes.count >= 4 * capacity }
+    public var isEmpty: Bool { count == 0 }
 
     public func removeAll() {
-        changes.removeAll(keepingCapacity: true)
-        dataBlocks = 0
+        count = 0
+        named = 0
     }
 
     /// Unmaps `block`. Blocks come in ascending order, each once.
-    public func appendUnmapped(_ block: UInt64) {
-        changes.append(Change(block: block, data: -1, digest: Digest(0, 0, 0, 0)))
+    public func appendUnmapped(_ block: UInt64) { append(Change(block: block, source: nil)) }
+
+    /// Maps `block` to the 4096 bytes at `data`, which are lent until the batch is committed.
+    @unsafe public func append(_ block: UInt64, lending data: UnsafeRawPointer) {
+        append(Change(block: block, source: unsafe LentBytes(data, count: blockSize)))
     }
 
-    /// Lets `fill` write the block's 4096 bytes, then names it: zeros are unmapped, all else is hashed. The batch is not full.
-    public func append(_ block: UInt64, fill: (inout MutableRawSpan) throws(Failure) -> Void) throws(Failure) {
-        precondition(dataBlocks < capacity, "a full batch")
-        let room = unsafe UnsafeMutableRawBufferPointer(rebasing: storage[dataBlocks * blockSize..<(dataBlocks + 1) * blockSize])
-        var span = unsafe MutableRawSpan(_unsafeBytes: room)
-        try fill(&span)
-        if isZero(span.bytes) { return appendUnmapped(block) }
-        changes.append(Change(block: block, data: dataBlocks, digest: try hasher.digest(span.bytes)))
-        dataBlocks += 1
+    private func append(_ change: Change) {
+        if unsafe count == changes.count {
+            let larger = UnsafeMutableBufferPointer<Change>.allocate(capacity: 2 * count)
+            _ = unsafe larger.moveInitialize(fromContentsOf: changes)
+            unsafe changes.deallocate()
+            unsafe changes = larger
+        }
+        unsafe (changes.baseAddress! + count).initialize(to: change)
+        count += 1
     }
 
-    /// Lends the room of the first block; the batch is empty.
-    func withScratch<Result>(_ body: (inout MutableRawSpan) throws(Failure) -> Result) throws(Failure) -> Result {
-        var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: storage[..<blockSize]))
-        return try body(&span)
+    @inline(__always)
+    subscript(_ index: Int) -> Change {
+        get {
+            precondition(index >= 0 && index < count)
+            return unsafe changes[index]
+        }
+        set {
+            precondition(index >= 0 && index < count)
+            unsafe changes[index] = newValue
+        }
     }
 
-    /// The data of index `index`.
-    @_lifetime(borrow self)
-    fileprivate func data(_ index: Int) -> RawSpan {
-        let bytes = unsafe UnsafeRawBufferPointer(rebasing: storage[index * blockSize..<(index + 1) * blockSize])
-        return unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), borrowing: self)
+    /// Names what was appended: zeros are unmapped, all else is hashed. Several threads share the work.
+    public func name() throws(Failure) {
+        let first = named
+        let pieces = (count - first + Self.pieceLength - 1) / Self.pieceLength
+        try HashPool.shared.forEach(pieces, hasher) { (piece, hasher) throws(Failure) in
+            let start = first + piece * Self.pieceLength
+            // Each thread has changes of its own.
+            for index in start..<min(self.count, start + Self.pieceLength) { try self.name(index, hasher) }
+        }
+        named = count
+    }
+
+    private func name(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) {
+        guard let source = self[index].source else { return }
+        if isZero(source.bytes) {
+            self[index].source = nil
+        } else {
+            let digest = try hasher.digest(source.bytes)
+            self[index].digest = digest
+            self[index].check = PackFormat.check(source.bytes, digest)
+        }
+    }
+
+    /// The first new block with that digest, else −1; `index` is entered then.
+    fileprivate func findOrEnter(_ index: Int) -> Int {
+        let digest = self[index].digest
+        let mask = pending.count - 1
+        var slot = Int(truncatingIfNeeded: digest.word1) & mask
+        while pending[slot] != 0 {
+            let other = Int(pending[slot]) - 1
+            if self[other].digest == digest { return other }
+            slot = (slot + 1) & mask
+        }
+        pending[slot] = Int32(index + 1)
+        return -1
+    }
+
+    /// Empties the table of new blocks.
+    fileprivate func clearPending() {
+        var size = 1024
+        while size < 2 * count { size *= 2 }
+        if pending.count == size {
+            for index in pending.indices { pending[index] = 0 }
+        } else {
+            pending = [Int32](repeating: 0, count: size)
+        }
     }
 }
 
@@ -74,14 +130,13 @@ extension Store {
     /// returns, all of it is durable; when it throws, none of it happened.
     /// - Parameter journal: what the map holds of the disk's journal afterwards; nil leaves that as it is.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil) throws(Failure) {
+        try batch.name()
         var transaction = try StoreTransaction.begin(self)
         var disk = try transaction.disk(name)
-        let blobs = try transaction.place(batch)
+        try transaction.place(batch)
         var changes: [MapChange] = []
-        changes.reserveCapacity(batch.changes.count)
-        for change in batch.changes {
-            changes.append(MapChange(block: change.block, blob: change.data < 0 ? .none : blobs[change.data]))
-        }
+        changes.reserveCapacity(batch.count)
+        for index in 0..<batch.count { changes.append(MapChange(block: batch[index].block, blob: batch[index].blob)) }
         try transaction.changeMap(of: &disk, changes)
         if let journal { disk.journal = journal }
         try transaction.putDisk(disk)
@@ -103,127 +158,163 @@ extension Store {
 
 extension StoreTransaction {
     /// Finds or stores every block of the batch.
-    /// - Returns: the blob of each data index.
-    fileprivate mutating func place(_ batch: Batch) throws(Failure) -> [BlobNumber] {
-        var blobs = [BlobNumber](repeating: .none, count: batch.dataBlocks)
-        // Ascending digests walk the index from one end to the other.
-        let order = batch.changes.filter { $0.data >= 0 }.sorted { $0.digest < $1.digest }
-        var misses: [Batch.Change] = []
-        var hits: [(BlobNumber, Int)] = []
-        do {
-            let packs = try ReadTransaction(store.packs)
-            var buckets = try lmdb.view.cursor(store.tables.index)
-            var previous: Batch.Change?
-            for change in order {
-                if let same = previous, same.digest == change.digest {
-                    blobs[change.data] = blobs[same.data]
-                    continue
-                }
-                previous = change
-                if let blob = try DigestIndex.lookup(change.digest, &buckets, packs: packs.view, table: store.packTables.packs) {
-                    blobs[change.data] = blob
-                    hits.append((blob, change.data))
-                } else {
-                    misses.append(change)
-                }
-            }
+    fileprivate mutating func place(_ batch: Batch) throws(Failure) {
+        let filter = try syncedFilter()
+        var misses: [Int] = []
+        var hits: [Int] = []
+        try lookUp(batch, filter, &misses, &hits)
+        let heals = try damagedBlobs(among: hits, batch)
+        if !misses.isEmpty || !heals.isEmpty { try store(misses, healing: heals, from: batch, filter) }
+        for index in 0..<batch.count {
+            let twin = Int(batch[index].twin)
+            if twin >= 0 { batch[index].blob = batch[twin].blob }
         }
-        let heals = try damagedBlobs(among: hits)
-        if !misses.isEmpty || !heals.isEmpty {
-            // In the order of the disk, not of the digests: what is written together is read together.
-            misses.sort { $0.data < $1.data }
-            try store(misses, healing: heals, from: batch, into: &blobs)
-            // A miss that came up again in the batch takes the number of its first.
-            var first: BlobNumber = .none
-            var digest: Digest?
-            for change in order {
-                if change.digest != digest {
-                    digest = change.digest
-                    first = blobs[change.data]
-                }
-                blobs[change.data] = first
-            }
-        }
-        return blobs
     }
 
-    /// Appends `misses` to the open pack and to new ones, and writes `heals` over the damaged copies, durably.
-    private mutating func store(
-        _ misses: [Batch.Change], healing heals: [(blob: BlobNumber, data: Int)], from batch: Batch, into blobs: inout [BlobNumber]
-    ) throws(Failure) {
+    /// Looks for every block, in the order of the disk: what was written together once is often written together again,
+    /// so that behind a find the next blob of the pack is tried first, which needs no look at the index.
+    private func lookUp(_ batch: Batch, _ filter: DigestFilter, _ misses: inout [Int], _ hits: inout [Int]) throws(Failure) {
+        let reading = try ReadTransaction(store.packs)
+        var packs = PackFinder(reading.view, store.packTables.packs)
+        var buckets = try lmdb.view.cursor(store.tables.index)
+        var expected = BlobNumber.none
+        batch.clearPending()
+        for index in 0..<batch.count {
+            batch[index].twin = -1
+            batch[index].blob = .none
+            guard batch[index].source != nil else { continue }
+            let digest = batch[index].digest
+            var found = BlobNumber.none
+            if expected != .none, try packs.holds(digest, expected) {
+                found = expected
+            } else {
+                found = try Self.find(digest, filter, &buckets, &packs)
+            }
+            if found == .none {
+                expected = .none
+                let twin = batch.findOrEnter(index)
+                if twin >= 0 { batch[index].twin = Int32(twin) } else { misses.append(index) }
+            } else {
+                batch[index].blob = found
+                hits.append(index)
+                expected = try packs.next(after: found)
+            }
+        }
+    }
+
+    /// The blob of that digest, or `.none`: what the filter does not know is new, and nobody has to be asked.
+    @inline(__always)
+    static func find(_ digest: Digest, _ filter: DigestFilter, _ buckets: inout Cursor, _ packs: inout PackFinder) throws(Failure) -> BlobNumber {
+        guard filter.mayContain(digest.word0) else { return .none }
+        var found = BlobNumber.none
+        let isRecent = try filter.findRecent(digest.word0) { (blob) throws(Failure) in
+            guard try packs.holds(digest, blob) else { return false }
+            found = blob
+            return true
+        }
+        return isRecent ? found : try DigestIndex.lookup(digest, &buckets, &packs) ?? .none
+    }
+
+    /// Appends `misses` to the open pack and to new ones, in the order of the disk, so that what is written together is
+    /// read together; writes `heals` over the damaged copies. All of it is durable then.
+    private mutating func store(_ misses: [Int], healing heals: [Int], from batch: Batch, _ filter: DigestFilter) throws(Failure) {
         var packs = try WriteTransaction(store.packs)
-        for heal in heals { try overwrite(heal.blob, with: batch.data(heal.data), &packs) }
-        var builder = try openPack(packs.view)
+        // What the open pack has is copied from here, where this transaction does not write.
+        let before = try ReadTransaction(store.packs)
+        let healed = try overwrite(heals, from: batch, &packs, before.view)
+        var builder = unsafe try openPack(before.view, not: Set(healed.map { batch[$0].blob.pack }))
         var known = builder.slotCount
-        var entries: [DigestIndex.Entry] = []
-        var digests: [Digest] = []
-        for change in misses {
-            if !builder.hasRoom(for: blockSize) {
-                try put(builder, &packs)
-                entries += try enter(digests, ofPack: builder.number, from: known) { _ in blockSize }
+        let room = superblock.compression == .none ? nil : try CompressedBlocks(superblock.compression)
+        var next = 0
+        while next < misses.count {
+            let end = min(misses.count, next + CompressedBlocks.capacity)
+            try room?.compress(misses[next..<end], of: batch)
+            for place in next..<end {
+                let change = batch[misses[place]]
+                guard let source = change.source else { continue }
+                let (codec, check, stored) = room?.result(place - next) ?? (.raw, change.check, source)
+                if !builder.hasRoom(for: stored.count) {
+                    try put(builder, &packs, from: known)
+                    builder = PackBuilder(number: builder.number + 1)
+                    known = 0
+                }
+                batch[misses[place]].blob = builder.append(change.digest, check: check, codec, stored)
+            }
+            // The compressed blocks make room for the next.
+            if room != nil, builder.slotCount > known, end < misses.count {
+                try put(builder, &packs, from: known)
                 builder = PackBuilder(number: builder.number + 1)
-                digests.removeAll(keepingCapacity: true)
                 known = 0
             }
-            blobs[change.data] = builder.append(change.digest, batch.data(change.data))
-            digests.append(change.digest)
+            next = end
         }
-        if !digests.isEmpty {
-            try put(builder, &packs)
-            entries += try enter(digests, ofPack: builder.number, from: known) { _ in blockSize }
-        }
+        if builder.slotCount > known { try put(builder, &packs, from: known) }
         try packs.commit()
-        for heal in heals { try lmdb.remove(store.tables.damaged, heal.blob.rawValue) }
-        try updateIndex(adding: entries.sorted())
+        for heal in healed { try lmdb.remove(store.tables.damaged, batch[heal].blob.rawValue) }
+        try index(misses.map { (batch[$0].digest.word0, batch[$0].blob) }, in: filter)
     }
 
-    private func put(_ builder: PackBuilder, _ packs: inout WriteTransaction) throws(Failure) {
+    private mutating func put(_ builder: PackBuilder, _ packs: inout WriteTransaction, from known: Int) throws(Failure) {
         let id = superblock.storeID.0
-        try packs.put(store.packTables.packs, builder.number, count: builder.byteCount) { builder.write(into: &$0, storeID: id) }
+        var isTrue = false
+        try packs.put(store.packTables.packs, builder.number, count: builder.byteCount) {
+            isTrue = builder.write(into: &$0, storeID: id, checkingFrom: known)
+        }
+        guard isTrue else {
+            throw Failure(.damage, "store a block in pack \(builder.number)", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
+        }
+        enter(pack: builder.number, slots: builder.slotCount, from: known) { builder.storedLength($0) }
     }
 
     /// The last pack when there is room in it and all is well with it, else a new one.
-    private func openPack(_ packs: View) throws(Failure) -> PackBuilder {
+    /// - Parameter rewritten: packs that this transaction has written already.
+    @unsafe private func openPack(_ packs: View, not rewritten: Set<UInt64>) throws(Failure) -> PackBuilder {
         var cursor = try packs.cursor(store.packTables.packs)
-        guard try cursor.last(), let last = cursor.integerKey else { return PackBuilder(number: superblock.indexedPack + 1) }
-        if last == superblock.indexedPack, cursor.value.byteCount + blockSize <= PackFormat.capacity,
+        guard try cursor.last(), let last = cursor.integerKey else { return PackBuilder(number: superblock.counted.pack + 1) }
+        if last == superblock.counted.pack, !rewritten.contains(last), cursor.value.byteCount + Self.leastRoom <= PackFormat.capacity,
             let pack = PackView(cursor.value, number: last), pack.isIntact(storeID: superblock.storeID.0),
-            let builder = PackBuilder(continuing: pack, number: last), builder.hasRoom(for: blockSize)
+            let builder = unsafe PackBuilder(continuing: pack, number: last), builder.hasRoom(for: blockSize)
         {
             return builder
         }
-        return PackBuilder(number: max(last, superblock.indexedPack) + 1)
+        return PackBuilder(number: max(last, superblock.counted.pack) + 1)
     }
+
+    /// A pack with less room is not opened again.
+    private static var leastRoom: Int { blockSize + PackFormat.entrySize }
 
     // MARK: Healing
 
     /// Those of the hits whose stored copy is known to be damaged.
-    private func damagedBlobs(among hits: [(BlobNumber, Int)]) throws(Failure) -> [(blob: BlobNumber, data: Int)] {
+    private func damagedBlobs(among hits: [Int], _ batch: Batch) throws(Failure) -> [Int] {
         let suspects = store.suspects.withLock { $0 }
         guard try lmdb.view.count(store.tables.damaged) > 0 || !suspects.isEmpty else { return [] }
-        var damaged: [(blob: BlobNumber, data: Int)] = []
-        for (blob, data) in hits {
+        var damaged: [Int] = []
+        for hit in hits {
+            let blob = batch[hit].blob
             let isKnown = try lmdb.view.value(store.tables.damaged, blob.rawValue) != nil
-            if isKnown || suspects.contains(blob) { damaged.append((blob, data)) }
+            if isKnown || suspects.contains(blob) { damaged.append(hit) }
         }
-        store.suspects.withLock { suspects in for heal in damaged { suspects.remove(heal.blob) } }
+        store.suspects.withLock { suspects in for heal in damaged { suspects.remove(batch[heal].blob) } }
         return damaged
     }
 
-    private func overwrite(_ blob: BlobNumber, with block: RawSpan, _ packs: inout WriteTransaction) throws(Failure) {
-        var copy: [UInt8] = []
-        var place: Range<Int>?
-        if let value = try packs.view.value(store.packTables.packs, blob.pack), let pack = PackView(value, number: blob.pack),
-            let stored = pack.stored(blob.slot), stored.byteCount == block.byteCount
-        {
-            copy = unsafe value.withUnsafeBytes { unsafe [UInt8]($0) }
-            place = value.byteOffsets(of: stored)
+    /// Writes packs anew with the data of `heals` in place of what is damaged.
+    /// - Returns: the heals that were done: a pack whose other blobs can't be had is left alone.
+    private func overwrite(_ heals: [Int], from batch: Batch, _ packs: inout WriteTransaction, _ before: View) throws(Failure) -> [Int] {
+        var done: [Int] = []
+        for (number, group) in Dictionary(grouping: heals, by: { batch[$0].blob.pack }) {
+            guard let pack = try PackView.find(number, in: before, store.packTables.packs),
+                var builder = unsafe PackBuilder(copying: pack, number: number, isDead: { _ in false })
+            else { continue }
+            for heal in group {
+                let change = batch[heal]
+                if let source = change.source, builder.replace(change.blob.slot, check: change.check, source) { done.append(heal) }
+            }
+            let id = superblock.storeID.0
+            try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
-        guard let place else { return }
-        try packs.put(store.packTables.packs, blob.pack, count: copy.count) { value in
-            value.copy(copy.rawBytes, to: 0)
-            value.copy(block, to: place.lowerBound)
-        }
+        return done
     }
 
     /// Writes down the blobs that readers of this process found damaged.

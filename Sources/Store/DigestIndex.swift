@@ -24,8 +24,10 @@ enum DigestIndex {
     struct Entry: Comparable {
         let prefix: UInt64
         let blob: BlobNumber
-        init(_ digest: Digest, _ blob: BlobNumber) {
-            prefix = digest.word0 >> 16
+        init(_ digest: Digest, _ blob: BlobNumber) { self.init(word: digest.word0, blob) }
+        /// `word`: the digest's first.
+        init(word: UInt64, _ blob: BlobNumber) {
+            prefix = word >> 16
             self.blob = blob
         }
         init(_ bytes: RawSpan, at offset: Int) {
@@ -37,106 +39,142 @@ enum DigestIndex {
             bytes.store((prefix << 16 | blob.rawValue >> 32).bigEndian, at: offset)
             bytes.store(UInt32(truncatingIfNeeded: blob.rawValue).bigEndian, at: offset + 8)
         }
+        func append(to bytes: inout [UInt8]) {
+            for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: prefix >> UInt64(shift))) }
+            for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: blob.rawValue >> UInt64(shift))) }
+        }
         static func < (a: Entry, b: Entry) -> Bool { a.prefix != b.prefix ? a.prefix < b.prefix : a.blob < b.blob }
+    }
+
+    /// Number of entries in a bucket, which lie within it.
+    private static func boundedCount(_ bucket: RawSpan) -> Int? {
+        guard bucket.byteCount >= headerSize else { return nil }
+        let count = Int(bucket.load(at: 8, as: UInt16.self))
+        return headerSize + count * entrySize <= bucket.byteCount ? count : nil
     }
 
     /// Number of entries in a bucket.
     /// - Throws: `.damage` when the bucket is not what was written.
     static func entryCount(_ bucket: RawSpan, key: UInt64) throws(Failure) -> Int {
-        if bucket.byteCount >= headerSize {
-            let count = Int(bucket.load(at: 8, as: UInt16.self))
-            let end = headerSize + count * entrySize
-            if end <= bucket.byteCount, bucket.load(at: 0, as: UInt64.self) == checksum(bucket.extracting(8..<end), seed: key) { return count }
+        if let count = boundedCount(bucket),
+            bucket.load(at: 0, as: UInt64.self) == checksum(bucket.extracting(8..<headerSize + count * entrySize), seed: key)
+        {
+            return count
         }
         throw Failure(.damage, "digest index, bucket \(key)", "damaged", remedy: "run: dedupdisk check --repair")
     }
 
-    /// The blob that holds the block of this digest, or nil.
-    static func lookup(_ digest: Digest, _ buckets: inout Cursor, packs: View, table: Environment.Table) throws(Failure) -> BlobNumber? {
-        let prefix = digest.word0 >> 16
-        guard try buckets.seek(atOrBefore: prefix), let key = buckets.integerKey else { return nil }
-        let bucket = buckets.value
-        let count = try entryCount(bucket, key: key)
-        var low = 0
-        var high = count
+    /// The first of `entries` sorted entries at `start` of `bytes`, from `low` on, that is not less than `entry`.
+    fileprivate static func lowerBound(_ entry: Entry, _ bytes: RawSpan, start: Int, _ low: Int, _ entries: Int) -> Int {
+        var low = low
+        var high = entries
         while low < high {
             let middle = (low + high) / 2
-            if Entry(bucket, at: headerSize + middle * entrySize).prefix < prefix { low = middle + 1 } else { high = middle }
+            if Entry(bytes, at: start + middle * entrySize) < entry { low = middle + 1 } else { high = middle }
         }
-        while low < count {
-            let entry = Entry(bucket, at: headerSize + low * entrySize)
-            guard entry.prefix == prefix else { break }
-            if let pack = try PackView.find(entry.blob.pack, in: packs, table), pack.digest(entry.blob.slot) == digest,
-                !pack.isCollected(entry.blob.slot)
-            {
-                return entry.blob
-            }
-            low += 1
+        return low
+    }
+
+    /// The blob that holds the block of this digest, or nil.
+    /// - Throws: `.damage` when there is none, and the bucket is not what was written. A find needs no checksum: the
+    ///   digest in the pack proves it.
+    static func lookup(_ digest: Digest, _ buckets: inout Cursor, _ packs: inout PackFinder) throws(Failure) -> BlobNumber? {
+        let wanted = Entry(digest, .none)
+        guard try buckets.seek(atOrBefore: wanted.prefix), let key = buckets.integerKey else { return nil }
+        let bucket = buckets.value
+        let count = boundedCount(bucket) ?? 0
+        var slot = lowerBound(wanted, bucket, start: headerSize, 0, count)
+        while slot < count {
+            let entry = Entry(bucket, at: headerSize + slot * entrySize)
+            guard entry.prefix == wanted.prefix else { break }
+            if try packs.holds(digest, entry.blob) { return entry.blob }
+            slot += 1
         }
+        _ = try entryCount(bucket, key: key)
         return nil
     }
 }
 
 extension StoreTransaction {
-    /// Adds entries, sorted, to the index.
+    /// Adds entries, sorted, to the index; those that are in it already change nothing.
     mutating func updateIndex(adding added: [DigestIndex.Entry]) throws(Failure) {
-        try changeBuckets(of: added) { entries, run in entries = (entries + run).sorted() }
+        var old: [UInt8] = []
+        var merged: [UInt8] = []
+        var next = 0
+        while next < added.count {
+            let (key, upper) = try copyBucket(for: added[next].prefix, to: &old)
+            merged.removeAll(keepingCapacity: true)
+            let entries = old.count / DigestIndex.entrySize
+            var place = 0
+            while next < added.count, upper.map({ added[next].prefix < $0 }) ?? true {
+                let entry = added[next]
+                let bound = DigestIndex.lowerBound(entry, old.rawBytes, start: 0, place, entries)
+                merged.append(contentsOf: old[place * DigestIndex.entrySize..<bound * DigestIndex.entrySize])
+                place = bound
+                let isThere = place < entries && DigestIndex.Entry(old.rawBytes, at: place * DigestIndex.entrySize) == entry
+                if !isThere, next == 0 || added[next - 1] != entry { entry.append(to: &merged) }
+                next += 1
+            }
+            merged.append(contentsOf: old[(place * DigestIndex.entrySize)...])
+            if merged.count != old.count || old.isEmpty { try putBuckets(merged, key: key) }
+        }
     }
 
     /// Takes entries, sorted, out of the index.
     /// - Returns: the blobs of those that were in it.
     mutating func removeFromIndex(_ gone: [DigestIndex.Entry]) throws(Failure) -> [BlobNumber] {
         var removed: [BlobNumber] = []
-        try changeBuckets(of: gone) { entries, run in
-            let blobs = Set(run.map(\.blob))
-            removed += entries.filter { blobs.contains($0.blob) }.map(\.blob)
-            entries.removeAll { blobs.contains($0.blob) }
+        var old: [UInt8] = []
+        var next = 0
+        while next < gone.count {
+            let (key, upper) = try copyBucket(for: gone[next].prefix, to: &old)
+            var blobs: Set<BlobNumber> = []
+            while next < gone.count, upper.map({ gone[next].prefix < $0 }) ?? true {
+                blobs.insert(gone[next].blob)
+                next += 1
+            }
+            var rest: [UInt8] = []
+            for index in 0..<old.count / DigestIndex.entrySize {
+                let entry = DigestIndex.Entry(old.rawBytes, at: index * DigestIndex.entrySize)
+                if blobs.contains(entry.blob) { removed.append(entry.blob) } else { entry.append(to: &rest) }
+            }
+            if rest.count != old.count { try putBuckets(rest, key: key) }
         }
         return removed
     }
 
-    /// Lets `change` work on each bucket that some of `touched` belong to, with those.
-    private mutating func changeBuckets(
-        of touched: [DigestIndex.Entry], _ change: (inout [DigestIndex.Entry], ArraySlice<DigestIndex.Entry>) -> Void
-    ) throws(Failure) {
-        var next = 0
-        while next < touched.count {
-            var (key, upper, entries) = try bucket(for: touched[next].prefix)
-            var end = next
-            while end < touched.count, upper.map({ touched[end].prefix < $0 }) ?? true { end += 1 }
-            change(&entries, touched[next..<end])
-            try putBuckets(entries, key: key)
-            next = end
-        }
-    }
-
-    /// The bucket that `prefix` belongs to: its key, the next bucket's, its entries.
-    private func bucket(for prefix: UInt64) throws(Failure) -> (UInt64, UInt64?, [DigestIndex.Entry]) {
+    /// Copies the entries of the bucket that `prefix` belongs to: one that this transaction has written may be written
+    /// over where it lies.
+    /// - Returns: its key and the next bucket's.
+    private func copyBucket(for prefix: UInt64, to entries: inout [UInt8]) throws(Failure) -> (key: UInt64, next: UInt64?) {
+        entries.removeAll(keepingCapacity: true)
         var cursor = try lmdb.view.cursor(store.tables.index)
-        guard try cursor.seek(atOrBefore: prefix), let key = cursor.integerKey else { return (0, nil, []) }
-        let value = cursor.value
-        let entries = (0..<(try DigestIndex.entryCount(value, key: key))).map {
-            DigestIndex.Entry(value, at: DigestIndex.headerSize + $0 * DigestIndex.entrySize)
-        }
-        return (key, try cursor.next() ? cursor.integerKey : nil, entries)
+        guard try cursor.seek(atOrBefore: prefix), let key = cursor.integerKey else { return (0, nil) }
+        let bucket = cursor.value
+        let end = DigestIndex.headerSize + (try DigestIndex.entryCount(bucket, key: key)) * DigestIndex.entrySize
+        unsafe bucket.extracting(DigestIndex.headerSize..<end).withUnsafeBytes { unsafe entries.append(contentsOf: $0) }
+        return (key, try cursor.next() ? cursor.integerKey : nil)
     }
 
     /// Stores the entries of one bucket, split evenly when they outgrow a page.
-    private mutating func putBuckets(_ entries: [DigestIndex.Entry], key: UInt64) throws(Failure) {
-        let pieces = (entries.count + DigestIndex.entriesPerPage - 1) / DigestIndex.entriesPerPage
+    private mutating func putBuckets(_ entries: [UInt8], key: UInt64) throws(Failure) {
+        let size = DigestIndex.entrySize
+        let total = entries.count / size
+        let pieces = (total + DigestIndex.entriesPerPage - 1) / DigestIndex.entriesPerPage
+        func prefix(_ index: Int) -> UInt64 { DigestIndex.Entry(entries.rawBytes, at: index * size).prefix }
         var start = 0
         var key = key
         for piece in 0..<max(pieces, 1) {
-            var end = piece == pieces - 1 || pieces == 0 ? entries.count : max(start, entries.count * (piece + 1) / pieces)
-            while end > start, end < entries.count, entries[end].prefix == entries[end - 1].prefix { end += 1 }
+            var end = piece == pieces - 1 || pieces == 0 ? total : max(start, total * (piece + 1) / pieces)
+            while end > start, end < total, prefix(end) == prefix(end - 1) { end += 1 }
             if start == end, piece > 0 { continue }
-            if piece > 0 { key = entries[start].prefix }
-            let count = end - start
-            let used = DigestIndex.headerSize + count * DigestIndex.entrySize
+            if piece > 0 { key = prefix(start) }
+            let used = DigestIndex.headerSize + (end - start) * size
             try lmdb.put(store.tables.index, key, count: max(DigestIndex.pageBytes, used)) { value in
-                value.zero(at: 0, count: value.byteCount)
-                value.store(UInt16(count), at: 8)
-                for i in 0..<count { entries[start + i].store(into: &value, at: DigestIndex.headerSize + i * DigestIndex.entrySize) }
+                value.store(UInt16(end - start), at: 8)
+                value.zero(at: 10, count: 6)
+                value.copy(entries.rawBytes.extracting(start * size..<end * size), to: DigestIndex.headerSize)
+                value.zero(at: used, count: value.byteCount - used)
                 value.store(checksum(value.bytes.extracting(8..<used), seed: key), at: 0)
             }
             start = end

@@ -47,7 +47,17 @@ enum ReferenceCounts {
 extension StoreTransaction {
     func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? { try ReferenceCounts.of(pack, lmdb.view, store.tables) }
 
-    mutating func putCounts(_ counts: [UInt32], ofPack pack: UInt64) throws(Failure) {
+    /// The blob is referred to `change` times more.
+    mutating func refer(to blob: BlobNumber, _ change: Int64) {
+        // Neighbours on a disk are neighbours in a pack or the same blob, more often than not.
+        if let last = countChanges.last, last.blob == blob {
+            countChanges[countChanges.count - 1].change += change
+        } else {
+            countChanges.append((blob, change))
+        }
+    }
+
+    private mutating func putCounts(_ counts: [UInt32], ofPack pack: UInt64) throws(Failure) {
         let width = ReferenceCounts.Width(for: counts)
         try lmdb.put(store.tables.counts, pack, count: ReferenceCounts.headerSize + counts.count * width.bytes) { value in
             value.store(UInt32(counts.count), at: 8)
@@ -64,32 +74,63 @@ extension StoreTransaction {
         }
     }
 
-    /// Applies the changes that the map's changes collected, pack by pack, and keeps the totals.
+    /// Applies the changes that the map's changes collected, and gives new slots their counts, pack by pack; keeps the
+    /// totals.
     mutating func applyCountChanges() throws(Failure) {
         // What one leaf lost and another gained cancels out before any record is touched.
-        let changes = countChanges.filter { $0.value != 0 }.sorted { $0.key < $1.key }
+        countChanges.sort { $0.blob < $1.blob }
+        let changes = countChanges
         countChanges.removeAll(keepingCapacity: true)
         let packs = try ReadTransaction(store.packs)
         var next = 0
         while next < changes.count {
-            let pack = changes[next].key.pack
-            guard var counts = try counts(ofPack: pack), let directory = try PackView.find(pack, in: packs.view, store.packTables.packs) else { throw Failure(.damage, "pack \(pack)", "a map refers to it and it is missing", remedy: "restore the store from a copy") }
-            while next < changes.count, changes[next].key.pack == pack {
-                let (blob, change) = changes[next]
-                guard blob.slot < counts.count else {
-                    throw Failure(.damage, "blob \(blob)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
-                }
-                let old = counts[blob.slot]
-                let new = Int64(old) + change
-                guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
-                guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
-                counts[blob.slot] = UInt32(new)
-                if old == 0, new > 0 { moveBlob(live: 1, bytes: directory.storedLength(blob.slot)) }
-                if old > 0, new == 0 { moveBlob(live: -1, bytes: directory.storedLength(blob.slot)) }
-                next += 1
-            }
+            let pack = changes[next].blob.pack
+            var end = next
+            while end < changes.count, changes[end].blob.pack == pack { end += 1 }
+            try apply(changes[next..<end], to: pack, packs.view)
+            next = end
+        }
+        // Packs whose new slots nobody refers to.
+        for (pack, slots) in newSlots {
+            var counts = try counts(ofPack: pack) ?? []
+            guard counts.count < slots else { continue }
+            counts += [UInt32](repeating: 0, count: slots - counts.count)
             try putCounts(counts, ofPack: pack)
         }
+        newSlots.removeAll()
+    }
+
+    private mutating func apply(
+        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
+    ) throws(Failure) {
+        var counts = try counts(ofPack: pack) ?? []
+        if let slots = newSlots[pack], slots > counts.count {
+            counts += [UInt32](repeating: 0, count: slots - counts.count)
+        }
+        guard !counts.isEmpty, let directory = try PackView.find(pack, in: packs, store.packTables.packs) else {
+            throw Failure(.damage, "pack \(pack)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
+        }
+        var next = changes.startIndex
+        while next < changes.endIndex {
+            let blob = changes[next].blob
+            var change: Int64 = 0
+            while next < changes.endIndex, changes[next].blob == blob {
+                change += changes[next].change
+                next += 1
+            }
+            if change == 0 { continue }
+            guard blob.slot < counts.count else {
+                throw Failure(.damage, "blob \(blob)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
+            }
+            let old = counts[blob.slot]
+            let new = Int64(old) + change
+            guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
+            guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
+            counts[blob.slot] = UInt32(new)
+            if old == 0, new > 0 { moveBlob(live: 1, bytes: directory.storedLength(blob.slot)) }
+            if old > 0, new == 0 { moveBlob(live: -1, bytes: directory.storedLength(blob.slot)) }
+        }
+        try putCounts(counts, ofPack: pack)
     }
 
     /// A blob of `bytes` stored bytes came to life (1) or died (-1).

@@ -24,6 +24,8 @@ public struct Statistics: Sendable {
     public let reclaimableBytes: UInt64
     /// Blobs that are known to be damaged.
     public let damagedBlobs: Int
+    /// How new blobs are compressed.
+    public let compression: Compression
 
     public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
     public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
@@ -47,7 +49,8 @@ extension Store {
         if let name, disks.isEmpty { throw noSuchDisk(name) }
         return Statistics(
             store: path, disks: disks, uniqueBytes: superblock.liveBlobs * UInt64(blockSize), storedBytes: try storedBytes(),
-            reclaimableBytes: superblock.deadBytes, damagedBlobs: try view.count(tables.damaged))
+            reclaimableBytes: superblock.deadBytes, damagedBlobs: try view.count(tables.damaged),
+            compression: superblock.compression)
     }
 
     /// Blobs all of whose references come from this disk.
@@ -85,14 +88,14 @@ extension Store {
     /// Bytes that the store's files occupy.
     public func storedBytes() throws(Failure) -> UInt64 {
         var total: UInt64 = 0
-        var files = ["/meta/data.mdb", "/meta/lock.mdb", "/packs/data.mdb", "/packs/lock.mdb", "/reserve"]
+        var files = ["/meta/data.mdb", "/meta/lock.mdb", "/packs/data.mdb", "/packs/lock.mdb", "/filter", "/reserve"]
         let reading = try ReadTransaction(meta)
         files += try reading.view.disks(tables).map { "/journals/\($0.number)" }
         for name in files {
             do throws(Failure) {
                 total += try File.allocatedBytes(path + name)
             } catch where error.kind == .notFound {
-                // A reserve that was given back, a journal that was never written.
+                // A reserve that was given back, a filter that was lost, a journal that was never written.
             }
         }
         return total

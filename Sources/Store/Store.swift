@@ -9,6 +9,7 @@ internal import Synchronization
 ///     DIR/meta/      LMDB environment: disks, maps, digest index, reference counts
 ///     DIR/packs/     LMDB environment: the blobs
 ///     DIR/journals/  a file a disk: its lock, and writes on their way into the store
+///     DIR/filter     what writers know of the digests: see `DigestFilter`; may be deleted when nobody has the store open
 ///     DIR/reserve    room that is given back when the filesystem is full, so that deleting works
 ///
 /// Any number of processes may have it open.
@@ -22,6 +23,8 @@ public final class Store: Sendable {
     let storeID: (UInt64, UInt64)
     /// Blobs that a reader of this process found damaged, for the next commit to write down.
     let suspects = Mutex<Set<BlobNumber>>([])
+    /// What writers know of the digests; for whoever holds `meta`'s write transaction.
+    let filter = Mutex<DigestFilter?>(nil)
 
     struct Tables: Sendable {
         let store, disks, nodes, counts, index, damaged: Environment.Table
@@ -31,11 +34,14 @@ public final class Store: Sendable {
     }
 
     var metaPath: String { path + "/meta" }
+    var filterPath: String { path + "/filter" }
 
     /// Opens the store at `path`.
-    /// - Parameter creating: make it when there is none; its directory must then be missing or empty.
+    /// - Parameters:
+    ///   - creating: make it when there is none; its directory must then be missing or empty.
+    ///   - compression: how a store that is made compresses; one that is there keeps its way.
     /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one.
-    public init(path: String, creating: Bool = false) throws(Failure) {
+    public init(path: String, creating: Bool = false, compression: Compression = .none) throws(Failure) {
         let exists = try Self.exists(path + "/meta/data.mdb", of: path)
         if !exists {
             guard creating else {
@@ -57,7 +63,7 @@ public final class Store: Sendable {
             nodes: try meta.table("nodes", creating: fresh), counts: try meta.table("counts", creating: fresh),
             index: try meta.table("index", creating: fresh), damaged: try meta.table("damaged", creating: fresh))
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
-        storeID = try Self.identity(fresh, meta, tables.store, packs, packTables)
+        storeID = try Self.identity(fresh ? compression : nil, meta, tables.store, packs, packTables)
         if fresh {
             refillReserve()
             for directory in [path, path + "/meta", path + "/packs", path + "/journals", path + "/.."] {
@@ -90,14 +96,16 @@ public final class Store: Sendable {
 
     /// The store's id, the same in both environments; written when the store is fresh.
     private static func identity(
-        _ fresh: Bool, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTables: PackTables
+        _ fresh: Compression?, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTables: PackTables
     ) throws(Failure) -> (UInt64, UInt64) {
-        if fresh {
+        if let compression = fresh {
             var transaction = try WriteTransaction(meta)
             let isOld = try transaction.view.value(metaTable, Superblock.key) != nil
             if !isOld {
                 var random = SystemRandomNumberGenerator()
-                try transaction.put(metaTable, Superblock.key, Superblock(storeID: (random.next(), random.next())).encoded.rawBytes)
+                var superblock = Superblock(storeID: (random.next(), random.next()))
+                superblock.compression = compression
+                try transaction.put(metaTable, Superblock.key, superblock.encoded.rawBytes)
             }
             let id = try superblock(transaction.view, metaTable, meta.path).storeID
             // Inside the first transaction: two creators make one store.
@@ -143,7 +151,7 @@ public final class Store: Sendable {
                 unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
             }
             // What an interrupted creation leaves is welcome; a stranger's files are not.
-            guard [".", "..", "lost+found", "meta", "packs", "journals", "reserve"].contains(name) else {
+            guard [".", "..", "lost+found", "meta", "packs", "journals", "filter", "filter.new", "reserve"].contains(name) else {
                 throw Failure(.exists, "create a store in \(path)", "the directory is not empty", remedy: "name an empty or a new directory")
             }
         }

@@ -4,26 +4,30 @@ internal import Hashing
 /// The store's own record, one in each environment; the one in `meta` carries the totals.
 ///
 ///      0  magic            u64   "DEDUPDSK"
-///      8  version          u32   1
+///      8  version          u32   2
 ///     12  block size       u32   4096
 ///     16  features a reader must know to open the store      u64
 ///     24  features a reader may ignore                       u64
 ///     32  store id         2 × u64, random
 ///     48  next node        u64   number of the next map node
 ///     56  next disk        u64   number of the next disk
-///     64  indexed pack     u64   ┐ every slot before this place is in the digest
-///     72  indexed slots    u64   ┘ index and has a reference count
+///     64  counted          2 × u64  pack and slots: every slot before this place has a reference count
 ///     80  live blobs       u64   blobs with a reference count above 0
 ///     88  dead blobs       u64   blobs with a reference count of 0
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
 ///    104  collecting       2 × u64  first and last pack that a collection is at work on; 0: none
-///    120  checksum         u64   XXH3-64 of bytes 0–119
+///    120  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
+///    136  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
+///    152  merged           u64   the merge has done digests whose first word is less
+///    160  compression      u32   codec of new blobs: 0 none, 1 LZ4, 2 Zstandard
+///    164  0                u32
+///    168  checksum         u64   XXH3-64 of bytes 0–167
 ///
 /// All integers of the store are little-endian, except in keys, which are big-endian so that they sort.
 struct Superblock: Equatable {
-    static let byteCount = 128
+    static let byteCount = 176
     static let magic: UInt64 = 0x4b53_4450_5544_4544  // "DEDUPDSK", read as a little-endian number
-    static let version: UInt32 = 1
+    static let version: UInt32 = 2
     /// The one key of table `store`.
     static let key = "superblock"
 
@@ -32,12 +36,15 @@ struct Superblock: Equatable {
     var storeID: (UInt64, UInt64)
     var nextNode: UInt64 = 1
     var nextDisk: UInt64 = 1
-    var indexedPack: UInt64 = 0
-    var indexedSlots: UInt64 = 0
+    var counted = PackPlace.start
     var liveBlobs: UInt64 = 0
     var deadBlobs: UInt64 = 0
     var deadBytes: UInt64 = 0
     var collecting: (UInt64, UInt64) = (0, 0)
+    var indexed = PackPlace.start
+    var merging = PackPlace.start
+    var merged: UInt64 = 0
+    var compression = Compression.none
 
     init(storeID: (UInt64, UInt64)) { self.storeID = storeID }
 
@@ -48,11 +55,12 @@ struct Superblock: Equatable {
         }
         let version: UInt32 = bytes.load(at: 8)
         guard version == Self.version else {
-            throw Failure(.damage, path, "a store of format \(version), this program knows \(Self.version)", remedy: "use a newer dedupdisk")
+            throw Failure(.damage, path, "a store of format \(version), this program knows \(Self.version)",
+                remedy: version > Self.version ? "use a newer dedupdisk" : "export its disks with the program that made it")
         }
         guard bytes.byteCount == Self.byteCount,
-            bytes.load(at: 120, as: UInt64.self) == checksum(bytes.extracting(0..<120)),
-            bytes.load(at: 12, as: UInt32.self) == UInt32(blockSize)
+            bytes.load(at: 168, as: UInt64.self) == checksum(bytes.extracting(0..<168)),
+            bytes.load(at: 12, as: UInt32.self) == UInt32(blockSize), let compression = Compression(rawValue: bytes.load(at: 160))
         else {
             throw Failure(.damage, path, "its superblock is damaged", remedy: "restore the store from a copy")
         }
@@ -64,12 +72,15 @@ struct Superblock: Equatable {
         storeID = (bytes.load(at: 32), bytes.load(at: 40))
         nextNode = bytes.load(at: 48)
         nextDisk = bytes.load(at: 56)
-        indexedPack = bytes.load(at: 64)
-        indexedSlots = bytes.load(at: 72)
+        counted = PackPlace(pack: bytes.load(at: 64), slots: bytes.load(at: 72))
         liveBlobs = bytes.load(at: 80)
         deadBlobs = bytes.load(at: 88)
         deadBytes = bytes.load(at: 96)
         collecting = (bytes.load(at: 104), bytes.load(at: 112))
+        indexed = PackPlace(pack: bytes.load(at: 120), slots: bytes.load(at: 128))
+        merging = PackPlace(pack: bytes.load(at: 136), slots: bytes.load(at: 144))
+        merged = bytes.load(at: 152)
+        self.compression = compression
     }
 
     /// The record's bytes.
@@ -84,16 +95,31 @@ struct Superblock: Equatable {
             bytes.store(storeID.1, at: 40)
             bytes.store(nextNode, at: 48)
             bytes.store(nextDisk, at: 56)
-            bytes.store(indexedPack, at: 64)
-            bytes.store(indexedSlots, at: 72)
+            bytes.store(counted.pack, at: 64)
+            bytes.store(counted.slots, at: 72)
             bytes.store(liveBlobs, at: 80)
             bytes.store(deadBlobs, at: 88)
             bytes.store(deadBytes, at: 96)
             bytes.store(collecting.0, at: 104)
             bytes.store(collecting.1, at: 112)
-            bytes.store(checksum(bytes.bytes.extracting(0..<120)), at: 120)
+            bytes.store(indexed.pack, at: 120)
+            bytes.store(indexed.slots, at: 128)
+            bytes.store(merging.pack, at: 136)
+            bytes.store(merging.slots, at: 144)
+            bytes.store(merged, at: 152)
+            bytes.store(compression.rawValue, at: 160)
+            bytes.store(checksum(bytes.bytes.extracting(0..<168)), at: 168)
         }
     }
 
     static func == (a: Superblock, b: Superblock) -> Bool { a.encoded == b.encoded }
+}
+
+/// A place in the order in which blobs are stored: before the slot that `pack` and `slots` name.
+struct PackPlace: Equatable, Comparable {
+    var pack, slots: UInt64
+    static let start = PackPlace(pack: 0, slots: 0)
+    static func < (a: PackPlace, b: PackPlace) -> Bool { a.pack != b.pack ? a.pack < b.pack : a.slots < b.slots }
+    /// Whether the blob is stored before this place.
+    func isBehind(_ blob: BlobNumber) -> Bool { blob.pack != pack ? blob.pack < pack : UInt64(blob.slot) < slots }
 }

@@ -8,11 +8,28 @@ struct Create: ParsableCommand {
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the new disk.") var disk: String
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
+    @Option(help: ArgumentHelp("How the store compresses new blocks from now on, whatever disk they are of: none, lz4 or zstd. A new store does not.", valueName: "codec"))
+    var compression: CompressionName?
 
     func run() throws {
-        let store = try options.openOrCreate()
+        let compression = compression?.compression
+        let store = try options.openOrCreate(compression: compression)
         try store.removeLeftovers()
         try store.create(disk, byteCount: size.bytes)
+        if let compression, try store.compression() != compression { try store.setCompression(compression) }
+    }
+}
+
+struct Resize: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Change the size of a disk.",
+        discussion: "A disk that is in use can grow, and its guest sees it within seconds. One that shrinks loses what lies beyond its new end.")
+    @OptionGroup var options: StoreOptions
+    @Argument(help: "Name of the disk.") var disk: String
+    @Argument(help: "The new size: 20G, 512MiB, bytes.") var size: ByteSize
+
+    func run() throws {
+        try StoreDisk.resize(disk, of: try options.open(), to: size.bytes)
     }
 }
 
@@ -68,10 +85,10 @@ struct Map: ParsableCommand {
         let (end, overflow) = (offset?.bytes ?? 0).addingReportingOverflow(length?.bytes ?? .max)
         // Rounded up without a sum that may not fit.
         let last = overflow ? UInt64.max : end / UInt64(blockSize) + (end % UInt64(blockSize) == 0 ? 0 : 1)
-        var reader = try BlockReader(store)
+        var reader = try BlockReader(store, disk: disk)
         var next = first
         while true {
-            let (blocks, after) = try reader.mapped(disk: disk, from: next, to: last, limit: 4096)
+            let (blocks, after) = try reader.mapped(from: next, to: last, limit: 4096)
             var text = ""
             for mapped in blocks {
                 let sector = mapped.block * UInt64(sectorsPerBlock)

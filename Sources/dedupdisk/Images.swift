@@ -46,7 +46,7 @@ struct Export: ParsableCommand {
         let progress = Progress("exported")
         defer { progress.end() }
         if file == "-" {
-            let target = try File(path: "/dev/stdout", options: [.write])
+            let target = try File.standardOutput()
             try Image.save(source, to: target, sequential: true, shouldStop: { stop.take() > 0 }) { progress.update($0, of: $1) }
             return
         }

@@ -27,6 +27,7 @@ struct Stats: ParsableCommand {
         let provisionedBytes, mappedBytes, uniqueBytes, storedBytes, reclaimableBytes, snapshotBytes: UInt64
         let dedupRatio: Double
         let damagedBlobs: Int
+        let compression: String
         let disks: [Disk]
     }
 
@@ -37,6 +38,7 @@ struct Stats: ParsableCommand {
                 format: 1, store: found.store, provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                 uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                 snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
+                compression: found.compression.name,
                 disks: found.disks.map {
                     .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
                 }))
@@ -57,7 +59,7 @@ struct Stats: ParsableCommand {
             ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
             ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
             ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
-            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(found.store)"],
+            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(found.store)" + (found.compression == .none ? "" : ", compressed with \(found.compression.name)")],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", "\(found.damagedBlobs) blocks", "see: dedupdisk check --read-data"]) }

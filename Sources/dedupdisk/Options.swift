@@ -17,9 +17,22 @@ struct StoreOptions: ParsableArguments {
     /// The store, which is there.
     func open() throws(Failure) -> Store { try Store(path: path) }
     /// The store, made when there is none.
-    func openOrCreate() throws(Failure) -> Store { try Store(path: path, creating: true) }
+    func openOrCreate(compression: Compression? = nil) throws(Failure) -> Store {
+        try Store(path: path, creating: true, compression: compression ?? .none)
+    }
     /// Whether there is a store.
     var exists: Bool { unsafe access(path + "/meta/data.mdb", F_OK) == 0 }
+}
+
+/// How a store compresses, by its name on the command line.
+struct CompressionName: ExpressibleByArgument {
+    let compression: Compression
+
+    init?(argument: String) {
+        guard let found = Compression.allCases.first(where: { $0.name == argument }) else { return nil }
+        compression = found
+    }
+    static var allValueStrings: [String] { Compression.allCases.map(\.name) }
 }
 
 /// A size on the command line: `4096`, `512M`, `20G`, `1.5TiB`.

@@ -35,7 +35,7 @@ import Testing
 
     /// Bytes that the store's files occupy, as du counts.
     func occupied() throws -> UInt64 {
-        let files = ["meta/data.mdb", "meta/lock.mdb", "packs/data.mdb", "packs/lock.mdb", "reserve"].map { "\(tool.store)/\($0)" }
+        let files = ["meta/data.mdb", "meta/lock.mdb", "packs/data.mdb", "packs/lock.mdb", "filter", "reserve"].map { "\(tool.store)/\($0)" }
         let outcome = try Child("/usr/bin/du", ["--block-size=1", "--total"] + files).wait()
         return try #require(outcome.text.split(separator: "\n").last.flatMap { UInt64($0.prefix { $0.isNumber }) })
     }
@@ -82,7 +82,7 @@ import Testing
         }
         #expect(Set(names) == [
             "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
-            "reclaimableBytes", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
+            "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
         ])
     }
 
@@ -175,5 +175,17 @@ import Testing
         let child = try Child(tool.executable, ["list", "--store", tool.store + "//"])
         #expect(child.wait().status == 0)
         #expect(try tool.succeed("stats").hasPrefix("dedup ratio  1.00\n"))
+    }
+}
+
+@Suite struct OutputTests {
+    /// head(1) has seen enough: export notices, and ends.
+    @Test func aReaderThatGoesAwayEndsAnExport() throws {
+        let tool = try Tool()
+        try tool.disk("d", Array(1...2000))
+        let outcome = try Child("/bin/bash", ["-c", "timeout 20 \"$0\" export --store \"$1\" d - | head -c 100 | cmp -n 100 - \"$2\"; echo ${PIPESTATUS[0]}",
+            tool.executable, tool.store, tool.path("d.raw")]).wait()
+        // 124 would be timeout's word that it had to be ended.
+        #expect(outcome.text.hasSuffix("141\n"), "\(outcome)")
     }
 }

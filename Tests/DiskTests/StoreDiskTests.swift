@@ -162,6 +162,182 @@ import Testing
         try disk.close()
     }
 
+    // MARK: Compression
+
+    @Test(arguments: Compression.allCases, 0..<2) func compressedOrNot(compression: Compression, seed: Int) throws {
+        let store = try Store(path: scratch.path + "/c", creating: true, compression: compression)
+        var random = SeededGenerator(seed: UInt64(seed))
+        try store.create("d", byteCount: 16 << 20)
+        // Runs of one byte, text of few letters, and noise, of which some repeats.
+        let blocks = (0..<600).map { index -> [UInt8] in
+            var generator = SeededGenerator(seed: UInt64(index % 450))
+            let letters = [1, 2, 20, 256].randomElement(using: &generator) ?? 1
+            return (0..<blockSize).map { _ in UInt8(Int.random(in: 0..<letters, using: &generator)) }
+        }
+        var disk = try StoreDisk(store, "d")
+        for start in stride(from: 0, to: 600, by: 150) { try disk.write(at: UInt64(start * 8), blocks[start..<start + 150].flatMap { $0 }) }
+        try disk.close()
+        let statistics = try store.statistics()
+        let unique = Set(blocks.filter { $0.contains { $0 != 0 } })
+        #expect(statistics.uniqueBytes == UInt64(unique.count) * 4096)
+        #expect(statistics.compression == compression)
+        let payload = try File.allocatedBytes(store.path + "/packs/data.mdb")
+        #expect(compression == .none ? payload > statistics.uniqueBytes : payload < statistics.uniqueBytes)
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+        disk = try StoreDisk(store, "d", readOnly: true)
+        for _ in 0..<100 {
+            let index = Int.random(in: 0..<600, using: &random)
+            #expect(try disk.sectors(at: UInt64(index * 8), count: 8) == blocks[index], "block \(index)")
+        }
+        // What is dead goes, whatever its codec, and what is alive stays.
+        try disk.close()
+        _ = consume disk
+        disk = try StoreDisk(store, "d")
+        try disk.discard(#require(SectorRange(start: 0, count: 8 * 300)))
+        try disk.close()
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try store.statistics().reclaimableBytes == 0)
+        disk = try StoreDisk(store, "d", readOnly: true)
+        #expect(try disk.sectors(at: 2400, count: 2400) == blocks[300...].flatMap { $0 })
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+
+    @Test func compressionCanChange() throws {
+        try store.create("d", byteCount: 4 << 20)
+        let blocks = (1...90).map { number in [UInt8](repeating: UInt8(number), count: blockSize) }
+        for (index, compression) in [Compression.none, .lz4, .zstd].enumerated() {
+            try store.setCompression(compression)
+            let disk = try StoreDisk(store, "d")
+            try disk.write(at: UInt64(index * 240), blocks[index * 30..<index * 30 + 30].flatMap { $0 })
+            try disk.close()
+        }
+        let disk = try StoreDisk(store, "d", readOnly: true)
+        #expect(try disk.sectors(at: 0, count: 720) == blocks.flatMap { $0 })
+        try check()
+    }
+
+    // MARK: Size
+
+    @Test(arguments: [4096 * 3 + 512, 508 * 4096, 3 << 30, 600 << 30]) func aDiskGrowsInUseAndShrinksOtherwise(larger: UInt64) throws {
+        try store.create("d", byteCount: 3 * 4096)
+        let disk = try StoreDisk(store, "d")
+        try disk.write(at: 0, (1...3).flatMap { block($0) })
+        #expect(try !disk.refresh())
+        try StoreDisk.resize("d", of: store, to: larger)
+        #expect(try disk.refresh())
+        #expect(disk.byteCount == larger)
+        try disk.write(at: disk.sectorCount - 1, [UInt8](repeating: 7, count: 512))
+        #expect(throws: Failure.self) { try disk.write(at: disk.sectorCount, [UInt8](repeating: 7, count: 512)) }
+        #expect(throws: Failure.self) { try StoreDisk.resize("d", of: store, to: 4096) }
+        #expect(try disk.sectors(at: 0, count: 24) == (1...3).flatMap { block($0) })
+        try disk.close()
+        _ = consume disk
+        try check()
+        // Cut within a block, whose rest is zeros when it is there again.
+        try StoreDisk.resize("d", of: store, to: 4096 + 512)
+        try check()
+        #expect(try store.statistics().mappedBytes == 2 * 4096)
+        try StoreDisk.resize("d", of: store, to: larger)
+        let again = try StoreDisk(store, "d", readOnly: true)
+        #expect(try again.sectors(at: 0, count: 24) == block(1) + block(2).prefix(512) + [UInt8](repeating: 0, count: 7 * 512 + 4096))
+        #expect(try again.sectors(at: again.sectorCount - 1, count: 1) == [UInt8](repeating: 0, count: 512))
+        try check()
+    }
+
+    // MARK: Holes
+
+    @Test(arguments: 0..<8) func holesAreWhereNothingIs(seed: Int) throws {
+        var random = SeededGenerator(seed: UInt64(seed))
+        let blocks = 3000
+        try store.create("d", byteCount: UInt64(blocks * blockSize - 512 * (seed % 3)))
+        let disk = try StoreDisk(store, "d")
+        var isData = [Bool](repeating: false, count: blocks)
+        for round in 0..<6 {
+            let first = Int.random(in: 0..<blocks - 300, using: &random)
+            let count = Int.random(in: 1...300, using: &random)
+            if round % 3 == 2 {
+                try disk.discard(#require(SectorRange(start: UInt64(first * 8), count: UInt64(count * 8))))
+            } else {
+                try disk.write(at: UInt64(first * 8), (0..<count).flatMap { block(UInt64($0 + 1)) })
+            }
+            for index in first..<first + count { isData[index] = round % 3 != 2 }
+            // Some of it is in the map, some is staged.
+            if round == 2 { for _ in 0..<200 where try store.statistics().mappedBytes == 0 { usleep(20_000) } }
+        }
+        var sector: UInt64 = 0
+        var steps = 0
+        while sector < disk.sectorCount {
+            let limit = UInt64.random(in: 1...30_000, using: &random)
+            let extent = try disk.extent(at: sector, limit: limit)
+            #expect(extent.count >= 1 && extent.count <= max(limit, 1) && sector + extent.count <= disk.sectorCount)
+            for at in sector..<sector + extent.count where isData[Int(at / 8)] == extent.isHole {
+                Issue.record("seed \(seed): sector \(at)")
+                return
+            }
+            sector += extent.count
+            steps += 1
+        }
+        #expect(steps > 4)
+        #expect(throws: Failure.self) { try disk.extent(at: disk.sectorCount, limit: 1) }
+        try disk.close()
+    }
+
+    // MARK: Several threads
+
+    /// Each thread has sectors of its own, in blocks that it shares with the others; all read, flush and discard.
+    @Test(arguments: 0..<3) func manyThreadsOneDisk(seed: Int) throws {
+        let sectors = 16_000
+        let count = 4
+        try store.create("d", byteCount: UInt64(sectors * sectorSize))
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        let problems = Monitor<[String]>([])
+        let models = Monitor([ModelDisk](repeating: ModelDisk(sectors: sectors), count: count))
+        var threads: [BlockModel.Thread] = []
+        for index in 0..<count {
+            threads.append(try BlockModel.Thread("test") {
+                do throws(Failure) {
+                    var random = SeededGenerator(seed: UInt64(seed * 100 + index))
+                    var model = ModelDisk(sectors: sectors)
+                    for step in 0..<400 {
+                        // Sectors whose number leaves `index`, when divided by the number of threads.
+                        let sector = Int.random(in: 0..<sectors / count, using: &random) * count + index
+                        switch Int.random(in: 0..<8, using: &random) {
+                        case 0: try disk.flush()
+                        case 1:
+                            try disk.discard(SectorRange(start: UInt64(sector), count: 1)!)
+                            model.discard(at: sector, count: 1)
+                        case 2, 3:
+                            // A long read, of which its own sectors are to be right.
+                            let first = min(sector, sectors - 400)
+                            let found = try disk.sectors(at: UInt64(first), count: 400)
+                            for at in first..<first + 400 where at % count == index {
+                                if Array(found[(at - first) * 512..<(at - first + 1) * 512]) != model.read(at: at, count: 1) {
+                                    problems.with { $0.append("thread \(index), step \(step), sector \(at)") }
+                                    return
+                                }
+                            }
+                        default:
+                            let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))
+                            try disk.write(at: UInt64(sector), data)
+                            model.write(at: sector, data)
+                        }
+                    }
+                    models.with { $0[index] = model }
+                } catch {
+                    problems.with { $0.append("\(error)") }
+                }
+            })
+        }
+        for thread in threads { thread.join() }
+        #expect(problems.with { $0 } == [], "seed \(seed)")
+        let whole = models.with { models in (0..<sectors).flatMap { models[$0 % count].read(at: $0, count: 1) } }
+        #expect(try disk.contents() == whole, "seed \(seed)")
+        try disk.close()
+        let again = try StoreDisk(store, "d", readOnly: true)
+        #expect(try again.contents() == whole, "seed \(seed)")
+        try check()
+    }
+
     @Test func oneWriterADisk() throws {
         try store.create("d", byteCount: 1 << 20)
         let disk = try StoreDisk(store, "d")

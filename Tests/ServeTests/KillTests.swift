@@ -16,7 +16,7 @@ import Testing
     }
 
     /// Each process opens the disk anew: what was acknowledged comes out of its journal.
-    @Test(arguments: [1]) func aDiskOfAStore(queueCount: Int) throws {
+    @Test(arguments: [1, 4]) func aDiskOfAStore(queueCount: Int) throws {
         let scratch = try ScratchDirectory()
         let store = try Store(path: scratch.path + "/store", creating: true)
         try store.create("disk", byteCount: UInt64(Self.blocks * blockSize))

@@ -82,6 +82,7 @@ import Testing
         try write("a", Array(1...300))
         try write("b", Array(250...260))
         try store.delete(try store.lock("a"))
+        try store.completeIndex()
         var note = try StoreTransaction.begin(store)
         note.superblock.collecting = (1, 2)
         try note.commit()

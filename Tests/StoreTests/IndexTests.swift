@@ -38,11 +38,11 @@ import Testing
         var packs = try WriteTransaction(store.packs)
         var builder = PackBuilder(number: number)
         let tiny = [UInt8](repeating: 1, count: 16)
-        for digest in digests { _ = builder.append(digest, tiny.rawBytes) }
-        try packs.put(store.packTables.packs, number, count: builder.byteCount) { builder.write(into: &$0, storeID: store.storeID.0) }
+        for digest in digests { _ = builder.append(digest, check: checksum(tiny.rawBytes), .raw, lend(tiny)) }
+        try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
         try packs.commit()
-        let entries = try transaction.enter(digests, ofPack: number, from: 0) { _ in 16 }
-        try transaction.updateIndex(adding: entries.sorted())
+        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
+        while try !transaction.indexDirectories(limit: 1 << 20) {}
         try transaction.commit()
     }
 
@@ -50,7 +50,8 @@ import Testing
         let reading = try ReadTransaction(store.meta)
         let packs = try ReadTransaction(store.packs)
         var cursor = try reading.view.cursor(store.tables.index)
-        return try DigestIndex.lookup(digest, &cursor, packs: packs.view, table: store.packTables.packs)
+        var finder = PackFinder(packs.view, store.packTables.packs)
+        return try DigestIndex.lookup(digest, &cursor, &finder)
     }
 
     @Test(arguments: [1, 2]) func twentyThousandEntries(seed: UInt64) throws {
@@ -103,7 +104,7 @@ import Testing
 
     func change(_ changes: [BlobNumber: Int64]) throws {
         var transaction = try StoreTransaction.begin(store)
-        transaction.countChanges = changes
+        for (blob, change) in changes { transaction.refer(to: blob, change) }
         try transaction.commit()
     }
 

@@ -39,7 +39,10 @@ need_swift() {
 
 # What the package compiles and links with.
 # shellcheck disable=SC2034  # read by those who source this
-build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev pkg-config)
+build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzstd-dev pkg-config)
+# NBD clients of others, which tests run against the program.
+# shellcheck disable=SC2034
+client_packages=(libnbd-bin qemu-utils fio)
 
 # build_release ROOT: the program as it is released, with the Swift libraries inside, so that dom0 needs no toolchain.
 # Prints its path.

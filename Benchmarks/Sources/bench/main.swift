@@ -44,6 +44,22 @@ struct Row {
     let ratio: Double
 }
 
+import Foundation
+func cpu() -> [String: Double] {
+    var all: [String: Double] = [:]
+    for task in (try? FileManager.default.contentsOfDirectory(atPath: "/proc/self/task")) ?? [] {
+        let name = (try? String(contentsOfFile: "/proc/self/task/\(task)/comm", encoding: .utf8))?.trimmingCharacters(in: .whitespacesAndNewlines) ?? "?"
+        let stat = (try? String(contentsOfFile: "/proc/self/task/\(task)/schedstat", encoding: .utf8)) ?? "0"
+        all[name, default: 0] += Double(stat.split(separator: " ")[0]) ?? 0
+    }
+    return all
+}
+func report(_ what: String, _ before: [String: Double], rounds: Double = 3) {
+    let after = cpu()
+    let blocks = Double(mebibytes * 256) * rounds
+    let parts = after.map { ($0.key, ($0.value - (before[$0.key] ?? 0)) / blocks) }.sorted { $0.0 < $1.0 }
+    complain("\(what): " + parts.map { "\($0.0) \(Int($0.1))" }.joined(separator: ", ") + " = \(Int(parts.reduce(0) { $0 + $1.1 })) ns a block")
+}
 /// Median MB/s of three rounds.
 func measure(_ body: (Int) throws -> Void) rethrows -> Double {
     var rates: [Double] = []
@@ -84,27 +100,39 @@ func run() throws {
     }
     unlink(path + ".raw")
 
+    do { _ = try Store(path: path, creating: true) }
+    for (name, size) in [("packs", 4 * mebibytes + 64), ("meta", 256)] {
+        let file = try File(path: "\(path)/\(name)/data.mdb", options: [.write])
+        let zeros = [UInt8](repeating: 0, count: chunk)
+        var at = try file.size()
+        while at < UInt64(size << 20) { try file.write(at: at, zeros.rawBytes); at += UInt64(chunk) }
+    }
     let store = try Store(path: path, creating: true)
     try store.create("d", byteCount: UInt64(mebibytes << 20))
     func write(_ base: UInt64) throws {
-        let disk = try StoreDisk(store, "d")
         for index in 0..<mebibytes {
             fill(&buffer, base: base + UInt64(index * chunk / blockSize))
             try disk.write(at: UInt64(index * chunk / sectorSize), buffer.rawBytes)
         }
-        try disk.close()
+        try disk.flush()
     }
+    let disk = try StoreDisk(store, "d")
+    try write(99 << 32)
+    var before = cpu()
     let unique = try measure { try write(UInt64($0 + 1) << 32) }
+    report("unique", before)
+    before = cpu()
     let duplicate = try measure { try write(UInt64(($0 + 1) % 3 + 1) << 32) }
+    report("duplicate", before)
+    before = cpu()
     let read = try measure { _ in
-        let disk = try StoreDisk(store, "d", readOnly: true)
         for index in 0..<mebibytes {
             try target.withMutableBytes { (bytes) throws(Failure) in try disk.read(at: UInt64(index * chunk / sectorSize), into: &bytes) }
         }
     }
+    report("read", before)
     let payload = try store.statistics()
     let space = Double(payload.storedBytes) / Double(payload.uniqueBytes + payload.reclaimableBytes)
-    let disk = try StoreDisk(store, "d")
     let flushes = 200
     var start = seconds()
     for index in 0..<flushes {

@@ -2,6 +2,7 @@
 #define DEDUPDISK_CLINUX_H
 // Linux system calls that glibc declares under _GNU_SOURCE only, which Swift's Glibc module is built without.
 // All return -1 and set errno on failure.
+#include <pthread.h>
 #include <sys/types.h>
 
 // fallocate(2), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
@@ -25,4 +26,7 @@ extern const int clinux_seek_data, clinux_seek_hole;
 
 // mallopt(3): the sizes in bytes from which glibc maps a block of its own, and gives free memory back.
 void clinux_tune_allocator(int mmap_threshold, int trim_threshold);
+
+// pthread_setname_np(3); a name of more than 15 bytes changes nothing.
+void clinux_name_thread(pthread_t thread, const char *name);
 #endif

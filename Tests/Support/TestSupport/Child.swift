@@ -147,10 +147,15 @@ public final class Child {
     public func kill(_ signal: Int32) { if !hasEnded { Glibc.kill(process, signal) } }
 
     /// What standard output has now, waiting for at most `limit` seconds; empty at its end, or when nothing came.
-    public func receive(limit: Double) -> [UInt8] {
-        var entry = pollfd(fd: output, events: Int16(POLLIN), revents: 0)
+    public func receive(limit: Double) -> [UInt8] { Self.receive(from: output, limit: limit) }
+
+    /// The same of standard error. What is taken here is not in the outcome.
+    public func receiveErrors(limit: Double) -> String { String(decoding: Self.receive(from: errors, limit: limit), as: UTF8.self) }
+
+    private static func receive(from descriptor: Int32, limit: Double) -> [UInt8] {
+        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
         guard unsafe poll(&entry, 1, Int32(limit * 1000)) > 0 else { return [] }
-        return Self.take(from: output) ?? []
+        return Self.take(from: descriptor) ?? []
     }
 
     /// Waits for the end, reading all that it writes; kills it after `limit` seconds.

@@ -1,0 +1,138 @@
+import BlockModel
+import NBD
+
+/// A client's connection: the handshake, then requests, each done where it stands, until an end of either side.
+///
+/// 1. As many bytes as the socket has are received at once.
+/// 2. Each whole request among them is checked and done. Data of writes goes to the disk from where it was received;
+///    data of reads comes from the disk to where it is sent from. Answers are collected.
+/// 3. When no whole request is left, one flush makes durable what waits for that, and all answers go out at once.
+///
+/// Memory is bounded by the two buffers; what is larger is transferred in pieces.
+struct NBDConnection<Device: BlockDevice>: ~Copyable {
+    let device: Device
+    let export: Export
+    let common: NBDCommon
+    let socket: Socket
+    var session = Session()
+    var input = InputBuffer(capacity: largestPiece + (256 << 10))
+    var output = OutputBuffer(capacity: largestPiece + (256 << 10))
+    /// Requests that are done, and answered after the next flush.
+    var unflushed: [UInt64] = []
+    /// Those of the answer at hand.
+    var extents: [Extent] = []
+
+    init(_ device: Device, _ export: Export, _ common: NBDCommon, _ socket: Socket) {
+        self.device = device
+        self.export = export
+        self.common = common
+        self.socket = socket
+        unflushed.reserveCapacity(mostUnflushed)
+        extents.reserveCapacity(mostExtents)
+    }
+
+    /// Serves the client until the end. What a client does wrong is logged.
+    mutating func run() {
+        do throws(Disconnection) {
+            guard try shakeHands() else { return }
+            try serveRequests()
+        } catch {
+            if case .violation(let what) = error { common.log("a client was cut off: it sent \(what)") }
+        }
+    }
+
+    /// - Returns: whether requests follow.
+    private mutating func shakeHands() throws(Disconnection) -> Bool {
+        let deadline = ContinuousClock.now + common.handshakeLimit
+        var handshake = Handshake(export)
+        var answer = Handshake.greeting
+        while true {
+            if !answer.isEmpty {
+                guard socket.send(answer.rawBytes) else { throw .gone }
+                answer.removeAll(keepingCapacity: true)
+            }
+            let progress: Handshake.Progress
+            do throws(Violation) { progress = try handshake.receive(input.bytes, &answer) } catch { throw .violation("\(error)") }
+            switch progress {
+            case .consumed(let count): input.consume(count)
+            case .incomplete:
+                guard !common.isStopping, input.receive(input.count + 1, from: socket, deadline: deadline) else { throw .gone }
+            case .aborted:
+                _ = socket.send(answer.rawBytes)
+                return false
+            case .transmission(let session, let consumed):
+                input.consume(consumed)
+                self.session = session
+                guard socket.send(answer.rawBytes) else { throw .gone }
+                return true
+            }
+        }
+    }
+
+    private mutating func serveRequests() throws(Disconnection) {
+        while true {
+            while input.count >= Request.byteCount {
+                guard let request = Request(input.bytes) else { throw .violation("something that is no request") }
+                input.consume(Request.byteCount)
+                guard request.command != .disconnect else { return try settle() }
+                try perform(request)
+            }
+            try settle()
+            guard !common.isStopping, input.receive(Request.byteCount, from: socket) else { return }
+        }
+    }
+
+    // MARK: Answers
+
+    /// Answers all that is done.
+    mutating func settle() throws(Disconnection) {
+        if !unflushed.isEmpty {
+            // Whom the flush is not for need not wait for it.
+            try send()
+            try flush()
+        }
+        try send()
+    }
+
+    /// One flush for all requests that wait for one.
+    private mutating func flush() throws(Disconnection) {
+        var error: ErrorCode?
+        do throws(Failure) {
+            try device.flush()
+        } catch let failure {
+            common.log("a flush failed: \(failure)")
+            error = ErrorCode(failure)
+        }
+        for cookie in unflushed { try answer(cookie, error) }
+        unflushed.removeAll(keepingCapacity: true)
+    }
+
+    mutating func answer(_ cookie: UInt64, _ error: ErrorCode?) throws(Disconnection) {
+        try makeRoom(Reply.simpleByteCount)
+        output.append(Reply.simpleByteCount) { Reply.simple(cookie, error, into: &$0) }
+    }
+
+    /// Sends what is collected, when there is no room for `byteCount` bytes more.
+    mutating func makeRoom(_ byteCount: Int) throws(Disconnection) {
+        if output.room < byteCount { try send() }
+    }
+
+    mutating func send() throws(Disconnection) {
+        guard output.count > 0 else { return }
+        guard socket.send(output.bytes) else { throw .gone }
+        output.removeAll()
+    }
+}
+
+/// Why a connection ends, other than by the client's wish.
+enum Disconnection: Error {
+    case gone
+    /// A failure that can't be told any more.
+    case broken
+    case violation(String)
+}
+
+/// Most bytes of one transfer between the disk and a connection.
+let largestPiece = 256 << 10
+/// Most requests that one flush is for.
+let mostUnflushed = 256

@@ -1,0 +1,166 @@
+public import BlockModel
+import Glibc
+import NBD
+import Synchronization
+
+/// How the serving of a disk over NBD ended. Neither is an error.
+public enum NBDOutcome: Sendable {
+    /// On request. No call to the disk is at work.
+    case stopped
+    /// On a second request, without waiting for calls to the disk: it must not be closed.
+    case forced
+}
+
+/// Serves one disk to NBD clients: a thread that accepts them, and one for each.
+public struct NBDServer<Device: BlockDevice>: ~Copyable {
+    private let device: FailStop<Device>
+    private let export: Export
+    /// Nil when no more clients are wanted.
+    private var listener: NBDListener?
+    private let stop: StopRequest
+    private let common: NBDCommon
+    private let maximumConnections: Int
+    private let patience: Duration
+    private var connections: [Connection] = []
+
+    /// - Parameters:
+    ///   - name: what clients call the disk; the empty name is the disk, too.
+    ///   - stop: ends `run`.
+    ///   - maximumConnections: who comes when there are so many is sent away.
+    ///   - handshakeLimit: how long a client may take until it sends requests.
+    ///   - patience: how long clients may take to accept their answers when the end was asked for.
+    public init(
+        _ disk: Device, name: String, on listener: consuming NBDListener, stop: StopRequest, maximumConnections: Int = 64,
+        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), log: @escaping @Sendable (String) -> Void
+    ) {
+        device = FailStop(disk)
+        export = Export(name: name, byteCount: disk.byteCount, isReadOnly: disk.isReadOnly)
+        self.listener = consume listener
+        self.stop = stop
+        self.maximumConnections = maximumConnections
+        self.patience = patience
+        common = NBDCommon(handshakeLimit: handshakeLimit, log: log)
+    }
+
+    /// Accepts clients until `stop` is asked for; then lets the requests at work finish, and sends the clients away.
+    public consuming func run() -> NBDOutcome {
+        while true {
+            let isCrowded = !acceptSome()
+            var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+            // Without descriptors or memory, those who wait can't be accepted: not to be looked at all the time.
+            _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : -1)
+            let requests = stop.take()
+            if requests > 0 { return finish(isForced: requests > 1) }
+        }
+    }
+
+    /// Accepts some of those that wait, so that a flood of them can't hide the request to stop. False: it can't be done now.
+    private mutating func acceptSome() -> Bool {
+        do throws(Failure) {
+            for _ in 0..<64 {
+                guard let socket = try listener?.accept() else { break }
+                connections.removeAll { $0.hasEnded }
+                guard connections.count < maximumConnections else {
+                    common.log("a client was sent away: there are \(connections.count) connections")
+                    continue
+                }
+                connections.append(try Connection(socket) { [device, export, common] in
+                    var connection = NBDConnection(device, export, common, socket)
+                    connection.run()
+                })
+            }
+            return true
+        } catch {
+            common.log("\(error)")
+            return false
+        }
+    }
+
+    /// Ends all connections: as soon as they have done what they have begun; after a while, whether the client takes
+    /// its answers or not. On a second request that while is over, and calls to the disk are not waited for long.
+    private consuming func finish(isForced: Bool) -> NBDOutcome {
+        common.stop()
+        listener = nil
+        var isForced = isForced
+        shutDown(onlyIncoming: !isForced)
+        var deadline = ContinuousClock.now + (isForced ? forcedPatience : patience)
+        while true {
+            connections.removeAll { $0.hasEnded }
+            if connections.isEmpty { return .stopped }
+            var entry = pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0)
+            // The end of a thread is no event.
+            _ = unsafe poll(&entry, 1, 10)
+            if stop.take() > 0, !isForced {
+                isForced = true
+                shutDown(onlyIncoming: false)
+                deadline = ContinuousClock.now + forcedPatience
+            }
+            if ContinuousClock.now >= deadline {
+                if isForced { return .forced }
+                shutDown(onlyIncoming: false)
+            }
+        }
+    }
+
+    private func shutDown(onlyIncoming: Bool) {
+        for connection in connections { connection.socket.shutdown(onlyIncoming: onlyIncoming) }
+    }
+}
+
+/// How long calls to the disk may take when nobody wants to wait for them.
+private let forcedPatience = Duration.seconds(1)
+
+/// What the connections of a server share.
+final class NBDCommon: Sendable {
+    let log: LogLimiter
+    let handshakeLimit: Duration
+    /// As many as one transfer has.
+    let zeros = [UInt8](repeating: 0, count: largestPiece)
+    private let stopping = Atomic(false)
+
+    init(handshakeLimit: Duration, log: @escaping @Sendable (String) -> Void) {
+        self.handshakeLimit = handshakeLimit
+        self.log = LogLimiter(log)
+    }
+
+    /// No connection is to take more from its client.
+    func stop() { stopping.store(true, ordering: .relaxed) }
+    var isStopping: Bool { stopping.load(ordering: .relaxed) }
+}
+
+/// A connection's thread, seen from the one that accepts.
+private final class Connection {
+    let socket: Socket
+    private let thread: Thread
+    private let end = End()
+
+    private final class End: Sendable {
+        let isReached = Atomic(false)
+    }
+
+    /// Serves it on a thread of its own, and closes it when `body` returns.
+    init(_ socket: Socket, _ body: @escaping @Sendable () -> Void) throws(Failure) {
+        self.socket = socket
+        thread = try Thread("nbd") { [end] in
+            blockSignals()
+            body()
+            socket.close()
+            end.isReached.store(true, ordering: .releasing)
+        }
+    }
+
+    /// True when the thread is gone: it was joined.
+    var hasEnded: Bool {
+        guard end.isReached.load(ordering: .acquiring) else { return false }
+        thread.join()
+        return true
+    }
+}
+
+/// Signals that ask for the end are the main thread's: they should interrupt nobody's call to a disk.
+private func blockSignals() {
+    var signals = sigset_t()
+    unsafe sigemptyset(&signals)
+    for number in [SIGINT, SIGTERM] { unsafe sigaddset(&signals, number) }
+    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
+}

@@ -1,0 +1,191 @@
+internal import BlockModel
+internal import LMDB
+
+// How blobs get into the digest index: not one by one, as each would change a page of its own, but through the table of
+// recent blobs, by the thousand, in the order of their digests.
+//
+// 1. A commit enters its new blobs in the filter and in the table of recent blobs.
+// 2. When the table is half full, a merge begins: `merging` says up to which blob, `merged` how far it is in the order of
+//    digests. Each commit takes it on by a piece; the last piece moves `indexed`, and the table is cleaned.
+//
+// Every step is in a transaction of `meta`, so that a merge outlives whoever began it; entering a blob twice changes
+// nothing. What is lost with the table is in the directories of the packs behind `indexed`.
+
+extension StoreTransaction {
+    /// The store's filter, up to date with all blobs.
+    mutating func syncedFilter() throws(Failure) -> DigestFilter {
+        if let filter = store.filter.withLock({ $0 }), isUsable(filter) { return try catchUp(filter) }
+        // Another process may have made a new one.
+        if let filter = DigestFilter(path: store.filterPath, storeID: superblock.storeID), isUsable(filter) {
+            store.filter.withLock { $0 = filter }
+            return try catchUp(filter)
+        }
+        return try makeFilter()
+    }
+
+    private func isUsable(_ filter: DigestFilter) -> Bool {
+        filter.isValid && filter.entered <= filter.capacity && filter.covered >= superblock.indexed && filter.covered <= superblock.counted
+            // What went past the table is in the index only if its commit came to its end.
+            && (filter.unsure == .start || filter.unsure <= countedAtBegin)
+            && tail(filter.covered) == filter.tail
+    }
+
+    /// The first word of the digest in the slot before `place`; 0: there is none.
+    private func tail(_ place: PackPlace) -> UInt64 {
+        guard place.slots > 0, let packs = try? ReadTransaction(store.packs) else { return 0 }
+        return Self.tail(place, packs.view, store)
+    }
+
+    private static func tail(_ place: PackPlace, _ packs: View, _ store: Store) -> UInt64 {
+        guard let pack = try? PackView.find(place.pack, in: packs, store.packTables.packs), let digest = pack.digest(Int(place.slots) - 1) else { return 0 }
+        return digest.word0
+    }
+
+    /// Enters what others stored meanwhile, and cleans the table of what the index has.
+    private mutating func catchUp(_ filter: DigestFilter) throws(Failure) -> DigestFilter {
+        if filter.unsure != .start { filter.noteUnsure(.start) }
+        if filter.purged < superblock.indexed { filter.purge(before: superblock.indexed) }
+        if filter.covered < superblock.counted { try enterDirectories(in: filter, from: filter.covered) }
+        return filter
+    }
+
+    /// Enters the blobs from a place on.
+    private mutating func enterDirectories(in filter: DigestFilter, from start: PackPlace) throws(Failure) {
+        var overflow: [DigestIndex.Entry] = []
+        var tail: UInt64 = 0
+        do {
+            let packs = try ReadTransaction(store.packs)
+            var cursor = try packs.view.cursor(store.packTables.packs)
+            var more = try cursor.seek(atOrAfter: max(start.pack, 1))
+            while more, let number = cursor.integerKey, number <= superblock.counted.pack {
+                if let pack = PackView(cursor.value, number: number) {
+                    let first = number == start.pack ? Int(start.slots) : 0
+                    for slot in first..<max(first, pack.slotCount) where !pack.isCollected(slot) {
+                        guard let digest = pack.digest(slot) else { continue }
+                        let blob = BlobNumber(pack: number, slot: slot)
+                        if !filter.insert(digest.word0, blob) { overflow.append(DigestIndex.Entry(digest, blob)) }
+                    }
+                }
+                more = try cursor.next()
+            }
+            tail = Self.tail(superblock.counted, packs.view, store)
+        }
+        try enter(overflow, past: filter)
+        filter.cover(superblock.counted, tail: tail)
+    }
+
+    /// Blobs that the table has no room for go to the index at once.
+    private mutating func enter(_ overflow: [DigestIndex.Entry], past filter: DigestFilter) throws(Failure) {
+        guard !overflow.isEmpty else { return }
+        filter.noteUnsure(superblock.counted)
+        try updateIndex(adding: overflow.sorted())
+    }
+
+    /// Makes a filter from the index, and from the directories of the packs that it lacks.
+    private mutating func makeFilter() throws(Failure) -> DigestFilter {
+        store.invalidateFilter(superblock.storeID)
+        let pending = try slots(from: superblock.indexed)
+        // A third more than there are now: room to grow by, and few times to do this again.
+        let capacity = max(1 << 16, (try indexedEntries() + pending) / 10 * 13, DigestFilter.capacity(forRecent: pending))
+        let filter = try DigestFilter(making: store.filterPath, capacity: capacity, storeID: superblock.storeID)
+        try enterIndex(in: filter)
+        try enterDirectories(in: filter, from: superblock.indexed)
+        filter.validate(purged: superblock.indexed)
+        store.filter.withLock { $0 = filter }
+        return filter
+    }
+
+    /// How many the index has, about: buckets are three quarters full.
+    private func indexedEntries() throws(Failure) -> UInt64 {
+        UInt64(try lmdb.view.count(store.tables.index)) * UInt64(DigestIndex.entriesPerPage) / 4 * 3
+    }
+
+    /// How many slots there are from a place on, about.
+    private func slots(from start: PackPlace) throws(Failure) -> UInt64 {
+        let packs = try ReadTransaction(store.packs)
+        var cursor = try packs.view.cursor(store.packTables.packs)
+        var total: UInt64 = 0
+        var more = try cursor.seek(atOrAfter: max(start.pack, 1))
+        while more, let number = cursor.integerKey {
+            total += UInt64(PackView(cursor.value, number: number)?.slotCount ?? 0)
+            more = try cursor.next()
+        }
+        return total
+    }
+
+    private func enterIndex(in filter: DigestFilter) throws(Failure) {
+        var cursor = try lmdb.view.cursor(store.tables.index)
+        var more = try cursor.first()
+        while more, let key = cursor.integerKey {
+            let bucket = cursor.value
+            for index in 0..<(try DigestIndex.entryCount(bucket, key: key)) {
+                filter.enter(DigestIndex.Entry(bucket, at: DigestIndex.headerSize + index * DigestIndex.entrySize).prefix << 16)
+            }
+            more = try cursor.next()
+        }
+    }
+
+    // MARK: Merging
+
+    /// Takes new blobs into the filter, and the merge on by a piece that keeps the table from filling up.
+    mutating func index(_ blobs: [(word: UInt64, blob: BlobNumber)], in filter: DigestFilter) throws(Failure) {
+        var overflow: [DigestIndex.Entry] = []
+        for (word, blob) in blobs where !filter.insert(word, blob) { overflow.append(DigestIndex.Entry(word: word, blob)) }
+        try enter(overflow, past: filter)
+        let packs = try ReadTransaction(store.packs)
+        filter.cover(superblock.counted, tail: Self.tail(superblock.counted, packs.view, store))
+        if superblock.merging == .start {
+            guard filter.isMergeDue else { return }
+            superblock.merging = superblock.counted
+            superblock.merged = 0
+        }
+        // Twice as fast as blobs come in, it is done when the table is three quarters full.
+        let (piece, next) = filter.recent(from: superblock.merged, before: superblock.merging, limit: max(512, 2 * blobs.count))
+        try updateIndex(adding: piece.sorted())
+        if let next {
+            superblock.merged = next
+        } else {
+            superblock.indexed = max(superblock.indexed, superblock.merging)
+            superblock.merging = .start
+        }
+    }
+
+    /// Brings the index up to date from the packs' directories, about `limit` blobs of it.
+    /// - Returns: whether all of it is.
+    mutating func indexDirectories(limit: Int) throws(Failure) -> Bool {
+        var entries: [DigestIndex.Entry] = []
+        var reached = superblock.indexed
+        do {
+            let packs = try ReadTransaction(store.packs)
+            var cursor = try packs.view.cursor(store.packTables.packs)
+            var more = try cursor.seek(atOrAfter: max(reached.pack, 1))
+            while more, entries.count < limit, let number = cursor.integerKey {
+                guard let pack = PackView(cursor.value, number: number), pack.isIntact(storeID: superblock.storeID.0) else {
+                    throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
+                }
+                let first = number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
+                for slot in first..<max(first, pack.slotCount) where !pack.isCollected(slot) {
+                    if let digest = pack.digest(slot) { entries.append(DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))) }
+                }
+                reached = max(reached, PackPlace(pack: number, slots: UInt64(max(first, pack.slotCount))))
+                more = try cursor.next()
+            }
+            if !more { reached = max(reached, superblock.counted) }
+        }
+        try updateIndex(adding: entries.sorted())
+        superblock.indexed = reached
+        if superblock.merging <= reached { superblock.merging = .start }
+        return reached >= superblock.counted
+    }
+}
+
+extension Store {
+    /// Has the filter made anew with its next use, in every process. For whoever holds `meta`'s write transaction.
+    func invalidateFilter(_ storeID: (UInt64, UInt64)) {
+        filter.withLock { filter in
+            filter?.retire()
+            filter = nil
+        }
+        DigestFilter(path: filterPath, storeID: storeID)?.retire()
+    }
+}

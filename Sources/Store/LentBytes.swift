@@ -1,0 +1,23 @@
+internal import BlockModel
+
+/// Bytes that somebody lends: who made this has promised that they stay, unchanged, for as long as it is used.
+@safe
+struct LentBytes {
+    private let start: UnsafeRawPointer
+    let count: Int
+
+    @unsafe init(_ start: UnsafeRawPointer, count: Int) {
+        unsafe self.start = start
+        self.count = count
+    }
+
+    /// Nil when `span` is empty.
+    @unsafe init?(_ span: RawSpan) {
+        guard let start = unsafe span.withUnsafeBytes({ $0.baseAddress }) else { return nil }
+        unsafe self.init(start, count: span.byteCount)
+    }
+
+    var bytes: RawSpan {
+        @_lifetime(borrow self) borrowing get { unsafe _overrideLifetime(RawSpan(_unsafeStart: start, byteCount: count), borrowing: self) }
+    }
+}

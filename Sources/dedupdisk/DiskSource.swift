@@ -1,0 +1,92 @@
+import ArgumentParser
+import BlockModel
+import Disk
+import Glibc
+import Store
+
+/// What a disk that is served is made of, and how: the same for a VM and for NBD clients.
+struct DiskSource: ParsableArguments {
+    @OptionGroup var options: StoreOptions
+    @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
+    @Flag(help: "The guest or client can't write.") var readOnly = false
+    @Flag(help: "What is written is gone at the end; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.") var ephemeral = false
+    @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
+    @Flag(help: "A disk of --size that accepts and forgets everything.") var discard = false
+
+    func validate() throws {
+        if path != nil, discard { throw ValidationError("--path and --discard exclude each other") }
+        if path != nil, size != nil { throw ValidationError("a file has its size: --size does not go with --path") }
+        if discard, size == nil { throw ValidationError("--discard needs --size") }
+    }
+
+    /// Whether it is a disk of the store.
+    var isStored: Bool { path == nil && !discard }
+
+    /// Opens the disk, which is called `name` in the store, and lets `server` serve it.
+    func serve(_ name: String, by server: some DiskServer) throws {
+        if discard, let size {
+            try server.serve(try DiscardDisk(byteCount: size.bytes), named: "discard", isResumable: false)
+        } else if let path {
+            let file = try RawFileDisk(path: path, readOnly: readOnly || ephemeral)
+            try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
+        } else {
+            let store = try openStore()
+            let disk = try open(name, in: store)
+            try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server)
+        }
+    }
+
+    private func serve<Device: BlockDevice>(
+        _ disk: Device, named name: String, ephemeralName: String, by server: some DiskServer
+    ) throws {
+        if ephemeral {
+            let copy = try EphemeralDisk(over: disk, scratchDirectory: Self.scratchDirectory)
+            try server.serve(copy, named: ephemeralName, isResumable: false)
+        } else {
+            try server.serve(disk, named: name, isResumable: !readOnly)
+        }
+    }
+
+    private func openStore() throws -> Store {
+        guard size != nil, !ephemeral, !readOnly else { return try options.open() }
+        let store = try options.openOrCreate()
+        try store.removeLeftovers()
+        return store
+    }
+
+    private func open(_ name: String, in store: Store) throws -> StoreDisk {
+        if let old = try store.disk(name) {
+            if let size, size.bytes != old.byteCount {
+                throw Failure(.usage, "disk \(name)", "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")
+            }
+        } else {
+            guard let size, !ephemeral, !readOnly else {
+                throw Failure(.notFound, "disk \(name)", "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
+            }
+            try store.create(name, byteCount: size.bytes)
+        }
+        return try StoreDisk(store, name, readOnly: readOnly || ephemeral)
+    }
+
+    /// Where `--ephemeral` keeps what is written: $TMPDIR, else /var/tmp, which is rarely in memory, else /tmp.
+    private static var scratchDirectory: String {
+        if let directory = unsafe getenv("TMPDIR") { return unsafe String(cString: directory) }
+        return unsafe access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp"
+    }
+
+    /// The path that a later process, elsewhere, would call the same file: realpath(3). What is served is known by it.
+    private static func absolute(_ path: String) -> String {
+        guard let real = unsafe realpath(path, nil) else { return path }
+        defer { unsafe free(real) }
+        return unsafe String(cString: real)
+    }
+}
+
+/// Who serves a disk of any kind.
+protocol DiskServer {
+    /// Serves until the end, and closes the disk.
+    /// - Parameters:
+    ///   - name: what the disk is known by: its place, or its name when that is no way back to it.
+    ///   - isResumable: a later process, asked for the same, has the same disk.
+    func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool) throws
+}

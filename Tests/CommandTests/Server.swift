@@ -1,0 +1,45 @@
+import BlockModel
+import Glibc
+import TestSupport
+import Testing
+
+/// `dedupdisk serve` at work, and how to reach it.
+struct Server {
+    let child: Child
+    let uri: String
+
+    /// Starts it, and waits until it says where the disk is.
+    init(_ tool: Tool, _ arguments: [String]) throws {
+        child = try tool.start(["serve"] + arguments)
+        var said = ""
+        for _ in 0..<50 where !said.contains("\n") { said += child.receiveErrors(limit: 10) }
+        let words = said.split(separator: "\n").first?.split(separator: " ") ?? []
+        try #require(words.count == 6 && words.prefix(5) == ["dedupdisk:", "disk", words[2], "is", "at"], "\(said)")
+        uri = String(words[5])
+    }
+
+    /// Asks for the end, as people do, and sees it come.
+    func end(_ signal: Int32 = SIGINT, location: SourceLocation = #_sourceLocation) {
+        child.kill(signal)
+        let outcome = child.wait(limit: 30)
+        #expect(outcome.status == 0, "\(outcome)", sourceLocation: location)
+        #expect(outcome.errorLines.count == 1 && outcome.errors.hasSuffix(" is closed\n"), "\(outcome)", sourceLocation: location)
+    }
+}
+
+/// Programs of others that speak NBD.
+enum Client {
+    static let areInstalled = ["nbdinfo", "nbdcopy", "qemu-img", "qemu-io", "fio"].allSatisfy { unsafe access("/usr/bin/" + $0, X_OK) == 0 }
+
+    static func run(_ name: String, _ arguments: String...) throws -> Child.Outcome {
+        try Child("/usr/bin/" + name, arguments).wait()
+    }
+
+    /// Runs what has to work; its output.
+    @discardableResult
+    static func succeed(_ name: String, _ arguments: String..., location: SourceLocation = #_sourceLocation) throws -> String {
+        let outcome = try Child("/usr/bin/" + name, arguments).wait()
+        #expect(outcome.status == 0, "\(name) \(arguments): \(outcome.errors) \(outcome.text)", sourceLocation: location)
+        return outcome.text
+    }
+}

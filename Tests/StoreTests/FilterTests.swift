@@ -1,0 +1,165 @@
+import BlockModel
+import Glibc
+import Hashing
+import TestSupport
+import Testing
+
+@testable import LMDB
+@testable import Store
+
+/// Filter, table of recent blobs and index together against a dictionary: through merges, other processes, lost and
+/// foreign files, and commits that fail half way.
+@Suite struct FilterTests {
+    let scratch: ScratchDirectory
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true)
+    }
+
+    /// How far a commit of new blobs gets.
+    enum End: CaseIterable { case whole, afterIndexing, afterPacks }
+
+    /// Stores tiny blobs of these names as a commit does it.
+    static func add(_ digests: [Digest], to store: Store, end: End = .whole) throws -> [BlobNumber] {
+        var transaction = try StoreTransaction.begin(store)
+        let filter = try transaction.syncedFilter()
+        var packs = try WriteTransaction(store.packs)
+        let number = transaction.superblock.counted.pack + 1
+        var builder = PackBuilder(number: number)
+        let tiny = [UInt8](repeating: 1, count: 16)
+        let blobs = digests.map { builder.append($0, check: PackFormat.check(tiny.rawBytes, $0), .raw, lend(tiny)) }
+        try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+        try packs.commit()
+        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
+        if end != .afterPacks { try transaction.index(zip(digests, blobs).map { ($0.word0, $1) }, in: filter) }
+        if end == .whole { try transaction.commit() } else { transaction.abandon() }
+        return blobs
+    }
+
+    static func find(_ digests: [Digest], in store: Store) throws -> [BlobNumber] {
+        var transaction = try StoreTransaction.begin(store)
+        let filter = try transaction.syncedFilter()
+        let found = try find(digests, filter, transaction.lmdb.view, store)
+        // What it brought up to date counts.
+        try transaction.commit()
+        return found
+    }
+
+    static func find(_ digests: [Digest], _ filter: DigestFilter, _ meta: View, _ store: Store) throws -> [BlobNumber] {
+        let packs = try ReadTransaction(store.packs)
+        var finder = PackFinder(packs.view, store.packTables.packs)
+        var buckets = try meta.cursor(store.tables.index)
+        var found: [BlobNumber] = []
+        for digest in digests { found.append(try StoreTransaction.find(digest, filter, &buckets, &finder)) }
+        return found
+    }
+
+    @Test(arguments: 0..<6) func everyBlobIsFoundAndNothingElse(seed: Int) throws {
+        var random = SeededGenerator(seed: UInt64(seed))
+        var expected: [Digest: BlobNumber] = [:]
+        var open = store
+        var kept: [UInt8]?
+        var merges = 0
+        var wasMerging = false
+        for round in 0..<60 {
+            let huddle = Int.random(in: 0..<8, using: &random) == 0
+            let start = random.next() as UInt64
+            let digests = (0..<Int.random(in: 1...900, using: &random)).map { _ in
+                Digest(huddle ? start & ~0xff_ffff | random.next() & 0xff_ffff : random.next(), random.next(), random.next(), 0)
+            }
+            let end = Int.random(in: 0..<4, using: &random) == 0 ? End.allCases.randomElement(using: &random) ?? .whole : .whole
+            for (digest, blob) in zip(digests, try Self.add(digests, to: open, end: end)) { expected[digest] = blob }
+            // Some leave it missing, with a process that has it open all the same.
+            let isThere = unsafe access(store.filterPath, F_OK) == 0
+            switch isThere ? Int.random(in: 0..<12, using: &random) : 0 {
+            case 0: open = try Store(path: store.path)
+            case 1: unsafe unlink(store.filterPath)
+            case 2: kept = try Files.bytes(store.filterPath)
+            case 3:
+                // A copy of the file that was put aside: another file, as far as those go that have it mapped.
+                if let kept {
+                    unsafe unlink(store.filterPath)
+                    try Files.write(store.filterPath, kept)
+                    open = try Store(path: store.path)
+                }
+            case 4:
+                try Files.flip(store.filterPath, at: [0, 8, 16, 32, 48, 72].randomElement(using: &random) ?? 0)
+                open = try Store(path: store.path)
+            case 5:
+                let half = try Files.bytes(store.filterPath)
+                unsafe unlink(store.filterPath)
+                try Files.write(store.filterPath, Array(half.prefix(half.count / 2)))
+            default: break
+            }
+            let all = Array(expected.keys)
+            let found = try Self.find(all, in: open)
+            #expect(zip(all, found).allSatisfy { expected[$0] == $1 }, "seed \(seed), round \(round)")
+            let strangers = (0..<50).map { _ in Digest(random.next(), 1, 2, 3) }
+            #expect(try Self.find(strangers, in: open).allSatisfy { $0 == .none })
+            do {
+                let reading = try ReadTransaction(store.meta)
+                let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
+                if wasMerging, superblock.merging == .start { merges += 1 }
+                wasMerging = superblock.merging != .start
+            }
+            if round % 12 == 11 { #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed), round \(round)") }
+        }
+        #expect(merges > 0, "seed \(seed): no merge came to its end")
+        try store.completeIndex()
+        let all = Array(expected.keys)
+        #expect(try zip(all, Self.find(all, in: open)).allSatisfy { expected[$0] == $1 }, "seed \(seed)")
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed)")
+    }
+
+    /// More names that begin alike than lie side by side in the table.
+    @Test func namesThatHuddle() throws {
+        var random = SeededGenerator(seed: 5)
+        var expected: [Digest: BlobNumber] = [:]
+        for _ in 0..<7 {
+            let digests = (0..<900).map { _ in Digest(0x1234_5678_9a00_0000 | random.next() & 0xff_ffff, random.next(), 0, 0) }
+            for (digest, blob) in zip(digests, try Self.add(digests, to: store)) { expected[digest] = blob }
+        }
+        let all = Array(expected.keys)
+        #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
+        #expect(try zip(all, Self.find(all, in: try Store(path: store.path))).allSatisfy { expected[$0] == $1 })
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// What went past the table into the index is lost with its commit, and must not count as known.
+    @Test func aFailedCommitOfNamesThatHuddle() throws {
+        var random = SeededGenerator(seed: 6)
+        var expected: [Digest: BlobNumber] = [:]
+        for round in 0..<8 {
+            let digests = (0..<900).map { _ in Digest(0x1234_5678_9a00_0000 | random.next() & 0xff_ffff, random.next(), 0, 0) }
+            let blobs = try Self.add(digests, to: store, end: round >= 5 ? .afterIndexing : .whole)
+            for (digest, blob) in zip(digests, blobs) { expected[digest] = blob }
+        }
+        let all = Array(expected.keys)
+        #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// A full filesystem leaves the filter to the process.
+    @Test func withoutAFile() throws {
+        // A directory in the place of the new file.
+        #expect(unsafe mkdir(store.filterPath + ".new", 0o700) == 0)
+        var random = SeededGenerator(seed: 7)
+        let digests = (0..<100).map { _ in Digest(random.next(), random.next(), 0, 0) }
+        let blobs = try Self.add(digests, to: store)
+        #expect(try Self.find(digests, in: store) == blobs)
+        #expect(unsafe access(store.filterPath, F_OK) != 0)
+        #expect(try Self.find(digests, in: try Store(path: store.path)) == blobs)
+    }
+
+    @Test func surelyNewIsSeldomUnsure() throws {
+        var random = SeededGenerator(seed: 8)
+        let filter = try DigestFilter(making: scratch.path + "/f", capacity: 100_000, storeID: (1, 2))
+        let words = (0..<100_000).map { _ in random.next() as UInt64 }
+        for word in words { filter.enter(word) }
+        #expect(words.allSatisfy { filter.mayContain($0) })
+        let unsure = (0..<100_000).count { _ in filter.mayContain(random.next()) }
+        #expect(unsure < 8_000, "full, it is unsure of \(unsure) in 100,000")
+    }
+}
