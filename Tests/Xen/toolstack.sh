@@ -25,8 +25,12 @@ id=$(xl domid guest1)
 expect 'disks' dedupdisk create data --size 64M
 expect 'another' dedupdisk create more --size 32M
 start_daemon
-# Without a device model, xl would start QEMU for a disk of this kind; with this, it takes the guest to have one.
-xenstore-write "/local/domain/$id/image/device-model-pid" 1
+# For a disk of this kind, xl wants the guest to have a device model, which it ends with the guest. Any process will do.
+stand_in() {
+    sleep 100000 &
+    xenstore-write "/local/domain/$(xl domid "$1")/image/device-model-pid" $!
+}
+stand_in guest1
 
 expect 'xl block-attach' xl block-attach guest1 'format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=dedupdisk:data'
 wait_device guest1 xvdb
@@ -67,8 +71,8 @@ expect 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 unmount_in guest1 xvdb
 expect 'xl block-detach of the first' xl block-detach guest1 xvdb
 no_nodes
-expect 'xl block-attach to another guest' sh -c "xenstore-write /local/domain/$(xl domid guest2)/image/device-model-pid 1 &&
-    xl block-attach guest2 'format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=dedupdisk:data'"
+stand_in guest2
+expect 'xl block-attach to another guest' xl block-attach guest2 'format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=dedupdisk:data'
 wait_device guest2 xvdb
 mount_in guest2 xvdb
 expect_equal 'the same files' "$(sums guest2 /mnt/xvdb/tree)" "$written"
