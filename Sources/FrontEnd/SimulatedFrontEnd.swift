@@ -11,6 +11,8 @@ public final class SimulatedFrontEnd {
     public let abi: ABI
     public let ringOrder: Int
     public let queueCount: Int
+    /// Whether it says how its requests are laid out; front ends of 32 bits need not.
+    public var namesProtocol = true
     /// Whether it says of how many pages a ring is as older front ends do.
     public var countsPages = false
     public var patienceMilliseconds: Int32 = 20_000
@@ -90,7 +92,8 @@ public final class SimulatedFrontEnd {
         let slotCount = connections.reduce(0) { $0 + $1.ring.entries }
         while slots.count < slotCount { slots.append(try Slot(guest)) }
         freeSlots = Array(slots.indices)
-        var values = [("protocol", abi.protocolName), ("feature-persistent", "0")]
+        var values = [("feature-persistent", "0")]
+        if namesProtocol { values.append(("protocol", abi.protocolName)) }
         if ringOrder > 0 {
             values.append(countsPages ? ("num-ring-pages", "\(1 << ringOrder)") : ("ring-page-order", "\(ringOrder)"))
         }

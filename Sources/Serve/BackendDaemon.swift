@@ -86,9 +86,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
                 try letGo(nodes, state)
             case nil where state == .closing || state == .closed:
                 // A predecessor's, if the guest may still come back.
-                if try nodes.isOnline() { try serve(device, disk) } else { try letGo(nodes, state) }
+                if try nodes.isOnline() { serve(device, disk) } else { try letGo(nodes, state) }
             case .over, nil:
-                try serve(device, disk)
+                serve(device, disk)
             }
         }
     }
@@ -98,7 +98,17 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
     }
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk) {
+        do throws(Failure) {
+            try start(device, disk)
+        } catch {
+            // Others are served all the same.
+            configuration.log("\(device.device) of domain \(device.domain): \(error)")
+            devices.withLock { $0[device] = .over }
+        }
+    }
+
+    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
         let stop = try StopRequest()
         // The thread may end before it is entered, so both wait for the same lock.
         try devices.withLock { devices throws(Failure) in

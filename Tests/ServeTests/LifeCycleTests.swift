@@ -215,6 +215,17 @@ import XenBus
         #expect(served.isLetGo)
     }
 
+    /// The first front ends had 32 bits, and no name for that.
+    @Test func aGuestThatNamesNoProtocolHas32Bits() throws {
+        let served = try ServedDisk(abi: .x86_32)
+        served.frontEnd.namesProtocol = false
+        try served.start { [disk] () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        try served.frontEnd.write(5, pattern(1, sectors: 30))
+        #expect(try served.frontEnd.read(5, 30) == pattern(1, sectors: 30))
+        #expect(try served.unplug() == .unplugged)
+    }
+
     /// Older front ends count pages where newer ones give an order.
     @Test func pagesOfARingMayBeCounted() throws {
         let served = try ServedDisk(ringOrder: 2)
