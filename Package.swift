@@ -18,6 +18,8 @@ let package = Package(
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
         // A guest to drive it, and processes to run beside it.
         .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport"]),
+        // What the fuzzers, another nested package, feed.
+        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "Serve", "FrontEnd", "DiskExercise"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -5,7 +5,7 @@
 /// throws `.invalidRequest`; a failed request leaves every sector outside its range as it was, and each sector inside it
 /// either old or new.
 public protocol BlockDevice: AnyObject, Sendable {
-    /// Size in sectors.
+    /// Size in sectors. Only `refresh` changes it.
     var sectorCount: UInt64 { get }
     /// Whether `write` and `discard` are refused with `.invalidRequest`.
     var isReadOnly: Bool { get }
@@ -21,6 +21,8 @@ public protocol BlockDevice: AnyObject, Sendable {
     func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent
     /// Returns once all that was written before survives the loss of power.
     func flush() throws(Failure)
+    /// Looks whether the size was changed elsewhere, by another process for one; true when it was, and is `sectorCount` now.
+    func refresh() throws(Failure) -> Bool
     /// Writes out what is pending and lets go of the disk, when no other call is at work. None may follow; a second
     /// `close` does nothing.
     func close() throws(Failure)
@@ -39,6 +41,9 @@ public struct Extent: Sendable, Equatable {
 }
 
 extension BlockDevice {
+    /// A size that nobody changes.
+    public func refresh() throws(Failure) -> Bool { false }
+
     /// All in use, as far as is known.
     public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
         _ = try checkedRange("look at", at: sector, byteCount: sectorSize)

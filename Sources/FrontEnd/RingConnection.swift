@@ -9,6 +9,10 @@ public final class RingConnection {
     public let port: EventPort
     public var ring: FrontRing
     private let guest: SimulatedGuest
+    /// Pieces that wait for room on the ring.
+    var waiting: [Part] = []
+    /// Requests without a response, in the order in which they were posted.
+    var unanswered: [UInt64] = []
 
     init(_ guest: SimulatedGuest, abi: ABI, ringOrder: Int) throws(Failure) {
         pages = try guest.allocatePages(1 << ringOrder)

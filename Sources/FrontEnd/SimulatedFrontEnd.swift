@@ -2,7 +2,7 @@ public import Blkif
 public import BlockModel
 public import XenBus
 
-/// A block front end over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, a ring, and
+/// A block front end over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
 /// operations of any size, many of them under way at a time. Every wait ends after `patienceMilliseconds`.
 public final class SimulatedFrontEnd {
     public let guest: SimulatedGuest
@@ -10,12 +10,19 @@ public final class SimulatedFrontEnd {
     public let directory: String
     public let abi: ABI
     public let ringOrder: Int
+    public let queueCount: Int
+    /// Whether it says how its requests are laid out; front ends of 32 bits need not.
+    public var namesProtocol = true
+    /// Whether it says of how many pages a ring is as older front ends do.
+    public var countsPages = false
     public var patienceMilliseconds: Int32 = 20_000
     /// How the data of the requests to come lies in pages.
     public var layout = SegmentLayout.pages
 
-    /// The ring, while there is one; for those who misbehave.
-    public private(set) var connection: RingConnection?
+    /// The rings, while there are any; for those who misbehave.
+    public private(set) var connections: [RingConnection] = []
+    /// The first of them.
+    public var connection: RingConnection? { connections.first }
     private var slots: [Slot] = []
     private var freeSlots: [Int] = []
     /// Most segments of the requests to come: with more than 11, they are indirect ones.
@@ -23,17 +30,16 @@ public final class SimulatedFrontEnd {
         didSet { maximumSegments = min(max(1, maximumSegments), Slot.pageCount) }
     }
 
-    private var queue: [Part] = []
     private var underWay: [UInt64: (slot: Int, part: Part)] = [:]
     private var completions: [Completion] = []
     private var nextID: UInt64 = 1
-    private var nextAnswer: UInt64 = 1
 
     /// The front end of the device with this number. `number`: as in the xenstore, 51728 for xvdb.
-    public init(_ guest: SimulatedGuest, number: UInt32, abi: ABI = .native, ringOrder: Int = 0) {
+    public init(_ guest: SimulatedGuest, number: UInt32, abi: ABI = .native, ringOrder: Int = 0, queueCount: Int = 1) {
         self.guest = guest
         self.abi = abi
         self.ringOrder = ringOrder
+        self.queueCount = queueCount
         directory = "/local/domain/\(guest.id)/device/vbd/\(number)"
     }
 
@@ -78,28 +84,35 @@ public final class SimulatedFrontEnd {
         try setState(4)
     }
 
-    /// Makes a ring, says where it is, and goes to state 3.
+    /// Makes rings, says where they are, and goes to state 3.
     public func offer() throws(Failure) {
-        queue = []
         underWay = [:]
-        nextAnswer = nextID
-        let connection = try RingConnection(guest, abi: abi, ringOrder: ringOrder)
-        if slots.isEmpty { slots = try (0..<connection.ring.entries).map { _ throws(Failure) in try Slot(guest) } }
+        connections = []
+        for _ in 0..<queueCount { connections.append(try RingConnection(guest, abi: abi, ringOrder: ringOrder)) }
+        let slotCount = connections.reduce(0) { $0 + $1.ring.entries }
+        while slots.count < slotCount { slots.append(try Slot(guest)) }
         freeSlots = Array(slots.indices)
-        self.connection = connection
-        let references = connection.references, port = connection.port
-        try guest.xen.transaction("offer a ring") { transaction throws(Failure) in
-            var values = [("event-channel", "\(port)"), ("protocol", abi.protocolName), ("feature-persistent", "0")]
-            if ringOrder == 0 {
-                values.append(("ring-ref", "\(references[0])"))
-            } else {
-                values.append(("ring-page-order", "\(ringOrder)"))
-                for (index, reference) in references.enumerated() { values.append(("ring-ref\(index)", "\(reference)")) }
-            }
+        var values = [("feature-persistent", "0")]
+        if namesProtocol { values.append(("protocol", abi.protocolName)) }
+        if ringOrder > 0 {
+            values.append(countsPages ? ("num-ring-pages", "\(1 << ringOrder)") : ("ring-page-order", "\(ringOrder)"))
+        }
+        if queueCount > 1 { values.append(("multi-queue-num-queues", "\(queueCount)")) }
+        for (index, connection) in connections.enumerated() {
+            values += nodes(of: connection, queueCount > 1 ? "queue-\(index)/" : "")
+        }
+        try guest.xen.transaction("offer rings") { transaction throws(Failure) in
             for (key, value) in values + [("state", "3")] {
                 try guest.xen.write("\(directory)/\(key)", value, in: transaction)
             }
         }
+    }
+
+    private func nodes(of connection: RingConnection, _ prefix: String) -> [(String, String)] {
+        let references = connection.references.enumerated().map { index, reference in
+            (prefix + (ringOrder == 0 ? "ring-ref" : "ring-ref\(index)"), "\(reference)")
+        }
+        return [(prefix + "event-channel", "\(connection.port)")] + references
     }
 
     /// Closes as a guest does that shuts down.
@@ -108,14 +121,14 @@ public final class SimulatedFrontEnd {
         try waitForBackend(5, 6)
         try setState(6)
         try waitForBackend(6)
-        connection = nil
+        connections = []
     }
 
     /// Answers a back end that unplugs the device.
     public func letGo() throws(Failure) {
         try waitForBackend(5)
         try setState(6)
-        connection = nil
+        connections = []
     }
 
     // MARK: Operations
@@ -142,22 +155,25 @@ public final class SimulatedFrontEnd {
         return completion
     }
 
-    /// Starts operations and does not wait for them.
-    public func begin(_ operations: [DiskOperation]) throws(Failure) {
-        for operation in operations {
+    /// Starts operations and does not wait for them. `queues`: the ring of each, modulo their number; in turn when not
+    /// given. Between rings there is no order.
+    public func begin(_ operations: [DiskOperation], on queues: [Int]? = nil) throws(Failure) {
+        guard !connections.isEmpty else { throw Failure(.usage, "front end", "not connected") }
+        for (index, operation) in operations.enumerated() {
             var completion = Completion()
             if case .read(_, let count) = operation { completion.data = Array(repeating: 0, count: count * sectorSize) }
             completions.append(completion)
-            split(operation, completions.count - 1)
+            let queue = (queues?[index] ?? index) % connections.count
+            connections[queue].waiting += split(operation, completions.count - 1)
         }
-        try post()
+        for connection in connections { try post(connection) }
     }
 
     /// Waits until all that was begun has ended.
     public func finish() throws(Failure) -> [Completion] {
-        try wait("\(queue.count + underWay.count) requests") { () throws(Failure) in
-            try takeResponses()
-            return queue.isEmpty && underWay.isEmpty
+        try wait("\(underWay.count) requests") { () throws(Failure) in
+            for connection in connections { try takeResponses(connection) }
+            return underWay.isEmpty && connections.allSatisfy(\.waiting.isEmpty)
         }
         defer { completions = [] }
         return completions
@@ -168,8 +184,9 @@ public final class SimulatedFrontEnd {
 
     /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
     /// may be under way, and no operation may follow on this connection.
-    public func exchange(_ requests: [Request]) throws(Failure) -> [Response] {
-        guard let connection else { return [] }
+    public func exchange(_ requests: [Request], on queue: Int = 0) throws(Failure) -> [Response] {
+        guard connections.indices.contains(queue) else { return [] }
+        let connection = connections[queue]
         for request in requests where !connection.ring.post(request) {
             throw Failure(.usage, "front end", "no room on the ring")
         }
@@ -186,79 +203,80 @@ public final class SimulatedFrontEnd {
 
     // MARK: Requests
 
-    private func split(_ operation: DiskOperation, _ index: Int) {
+    private func split(_ operation: DiskOperation, _ index: Int) -> [Part] {
         var request = Request()
         switch operation {
         case .flush:
             request.rawOperation = Blkif.Operation.flush.rawValue
-            queue.append(Part(operation: index, request: request, data: [], dataOffset: 0, layout: layout, byteCount: 0))
+            return [Part(operation: index, request: request, data: [], dataOffset: 0, layout: layout, byteCount: 0)]
         case .discard(let sector, let count):
             request.rawOperation = Blkif.Operation.discard.rawValue
             request.sector = sector
             request.discardSectorCount = count
-            queue.append(Part(operation: index, request: request, data: [], dataOffset: 0, layout: layout, byteCount: 0))
+            return [Part(operation: index, request: request, data: [], dataOffset: 0, layout: layout, byteCount: 0)]
         case .read(let sector, let count):
-            split(.read, sector, count * sectorSize, [], index)
+            return split(.read, sector, count * sectorSize, [], index)
         case .write(let sector, let bytes):
-            split(.write, sector, bytes.count, bytes, index)
+            return split(.write, sector, bytes.count, bytes, index)
         case .barrier(let sector, let bytes):
-            split(.barrier, sector, bytes.count, bytes, index)
+            return split(.barrier, sector, bytes.count, bytes, index)
         }
     }
 
-    private func split(_ operation: Blkif.Operation, _ sector: UInt64, _ byteCount: Int, _ data: [UInt8], _ index: Int) {
+    private func split(_ operation: Blkif.Operation, _ sector: UInt64, _ byteCount: Int, _ data: [UInt8], _ index: Int) -> [Part] {
         // A barrier has no indirect form.
         let segments = operation == .barrier ? maximumDirectSegments : maximumSegments
         let largest = segments * layout.sectorCount * sectorSize
         var request = Request()
         request.rawOperation = operation.rawValue
-        for offset in stride(from: 0, to: byteCount, by: largest) {
+        return stride(from: 0, to: byteCount, by: largest).map { offset in
             request.sector = sector &+ UInt64(offset / sectorSize)
-            queue.append(Part(
+            return Part(
                 operation: index, request: request, data: data, dataOffset: offset, layout: layout,
-                byteCount: min(largest, byteCount - offset)))
+                byteCount: min(largest, byteCount - offset))
         }
     }
 
     /// Posts what there is room for.
-    private func post() throws(Failure) {
-        guard let connection else { return }
+    private func post(_ connection: RingConnection) throws(Failure) {
         var posted = 0
-        while posted < queue.count, let number = freeSlots.last {
-            var part = queue[posted]
+        while posted < connection.waiting.count, connection.ring.freeSlots > 0, let number = freeSlots.last {
+            var part = connection.waiting[posted]
             slots[number].prepare(&part)
             part.request.id = nextID
             guard connection.ring.post(part.request) else { break }
             freeSlots.removeLast()
             underWay[nextID] = (number, part)
+            connection.unanswered.append(nextID)
             nextID += 1
             posted += 1
         }
-        queue.removeFirst(posted)
+        connection.waiting.removeFirst(posted)
         if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
     }
 
-    private func takeResponses() throws(Failure) {
-        guard let connection else { return }
+    private func takeResponses(_ connection: RingConnection) throws(Failure) {
         repeat {
-            while let response = try connection.ring.nextResponse() {
-                // In the order of requests, without which no back end could be continued after a crash.
-                guard response.id == nextAnswer, let (number, part) = underWay.removeValue(forKey: response.id) else {
-                    throw Failure(.damage, "response", "for request \(response.id), when \(nextAnswer) was to be answered")
-                }
-                guard response.rawOperation == part.request.responseOperation, let status = response.status else {
-                    throw Failure(.damage, "response", "\(response) to \(part.request)")
-                }
-                nextAnswer += 1
-                freeSlots.append(number)
-                if status == .okay {
-                    slots[number].takeData(part, into: &completions[part.operation].data)
-                } else if completions[part.operation].status == .okay {
-                    completions[part.operation].status = status
-                }
-            }
-            try post()
+            while let response = try connection.ring.nextResponse() { try take(response, connection) }
+            try post(connection)
         } while try connection.ring.finalCheckForResponses()
+    }
+
+    private func take(_ response: Response, _ connection: RingConnection) throws(Failure) {
+        // In the order of requests, without which no back end could be continued after a crash.
+        guard response.id == connection.unanswered.first, let (number, part) = underWay.removeValue(forKey: response.id) else {
+            throw Failure(.damage, "response", "for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
+        }
+        guard response.rawOperation == part.request.responseOperation, let status = response.status else {
+            throw Failure(.damage, "response", "\(response) to \(part.request)")
+        }
+        connection.unanswered.removeFirst()
+        freeSlots.append(number)
+        if status == .okay {
+            slots[number].takeData(part, into: &completions[part.operation].data)
+        } else if completions[part.operation].status == .okay {
+            completions[part.operation].status = status
+        }
     }
 
     /// Waits, looking again after each event.

@@ -62,7 +62,7 @@ private struct DeviceTable<Store: Xenstore> {
         switch try occupancy(nodes) {
         case .free:
             try nodes.create(
-                disk: configuration.disk, readOnly: readOnly, maximumRingOrder: configuration.maximumRingOrder, in: transaction)
+                disk: configuration.disk, readOnly: readOnly, configuration.limits, in: transaction)
             return Attachment(nodes: nodes, takesOver: false)
         case .abandoned:
             return Attachment(nodes: nodes, takesOver: true)
@@ -95,7 +95,7 @@ private struct DeviceTable<Store: Xenstore> {
     private func present() throws(Failure) -> [VirtualDevice] {
         let directory = BackendNodes<Store>.frontendDirectory(configuration.domain.id)
         let names = try store.list(directory, in: transaction) ?? []
-        return names.compactMap { UInt64($0).flatMap { VirtualDevice(number: $0) } }.sorted { $0.index < $1.index }
+        return names.compactMap { UInt64($0).flatMap { VirtualDevice(number: $0) } }.sorted { $0.number < $1.number }
     }
 
     private func occupancy(_ nodes: BackendNodes<Store>) throws(Failure) -> Occupancy {

@@ -10,16 +10,18 @@ public enum BackendOutcome: Sendable {
     case forced
     /// The guest was shut down or destroyed.
     case guestGone
+    /// On request: the device stays connected, and its guest waits for a successor to continue it.
+    case handedOver
 }
 
-/// A disk of a VM: from hot-plug to unplug, on the calling thread.
+/// A disk of a VM: from hot-plug to unplug. The calling thread looks after the states; each ring has a thread of its own.
 ///
 ///     ours                  the front end's
 ///     2 InitWait            1 Initialising
-///                           3 Initialised     it says where its ring is; we map it and say what the disk is
+///                           3 Initialised     it says where its rings are; we map them and say what the disk is
 ///     4 Connected           4 Connected       requests
 ///     5 Closing             5 Closing         either may begin
-///     6 Closed              6 Closed          we unmap the ring; back to 2 when the front end goes back to 1,
+///     6 Closed              6 Closed          we unmap the rings; back to 2 when the front end goes back to 1,
 ///                                             unless the device was unplugged: then its nodes are removed
 ///
 /// States and rings of the guest are looked at, never believed: events say only that there may be something to see.
@@ -29,7 +31,9 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     private let configuration: BackendConfiguration
     private let stop: StopRequest
     private let nodes: BackendNodes<Host>
-    private var server: RingServer<Host, FailStop<Device>>?
+    private var queues: Queues<Host, FailStop<Device>>?
+    /// Rings when a ring broke.
+    private let trouble: Doorbell
     /// Our own state, as we last wrote it.
     private var state = XenbusState.initWait
     private var isUnplugging = false
@@ -37,6 +41,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     private var hasWatchEvents = false
     /// When to say that the guest takes long to let go; nil: not now.
     private var unplugDeadline: ContinuousClock.Instant?
+    /// When to ask the disk for its size.
+    private var nextRefresh: ContinuousClock.Instant
     private let log: LogLimiter
 
     /// Which device the VM sees.
@@ -49,36 +55,69 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, stop: StopRequest
     ) throws(Failure) -> Backend {
         let attachment = try Attachment(host, configuration, readOnly: disk.isReadOnly)
-        var backend = Backend(host, disk, configuration, stop, attachment.nodes)
+        var backend = try Backend(host, disk, configuration, stop, attachment.nodes)
         if attachment.takesOver { try backend.takeOver() }
-        try host.watch(attachment.nodes.frontend + "/state", token: "frontend")
-        try host.watch(attachment.nodes.backend + "/state", token: "backend")
-        try host.watch("@releaseDomain", token: "domain")
-        configuration.log("\(backend.device) of VM \(configuration.domain.name) is disk \(configuration.disk)")
+        try backend.watch()
+        return backend
+    }
+
+    /// Serves a device that the toolstack has made or that a process left which is gone, under our configuration's class.
+    static func adopt(
+        _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, _ device: VirtualDevice, stop: StopRequest
+    ) throws(Failure) -> Backend {
+        let nodes = BackendNodes(
+            host, className: configuration.className, domain: configuration.domain.id, ownDomain: try host.ownDomain(),
+            device: device, isToolstacks: true)
+        var backend = try Backend(host, disk, configuration, stop, nodes)
+        if try nodes.backendState() == .initialising {
+            try nodes.adopt(configuration.limits)
+        } else {
+            try backend.takeOver()
+        }
+        try backend.watch()
         return backend
     }
 
     private init(
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, _ stop: StopRequest, _ nodes: BackendNodes<Host>
-    ) {
+    ) throws(Failure) {
+        trouble = try Doorbell()
         self.host = host
         self.disk = FailStop(disk)
         self.configuration = configuration
         self.stop = stop
         self.nodes = nodes
         log = LogLimiter(configuration.log)
+        nextRefresh = .now + configuration.refreshInterval
+    }
+
+    private func watch() throws(Failure) {
+        try host.watch(nodes.frontend + "/state", token: "frontend")
+        try host.watch(nodes.backend + "/state", token: "backend")
+        try host.watch("@releaseDomain", token: "domain")
+        configuration.log("\(device) of VM \(configuration.domain.name) is disk \(configuration.disk)")
     }
 
     /// Serves the disk until it is unplugged or the guest is gone. A throw leaves the nodes as they are, so that a
     /// later process can continue the device.
     public mutating func run() throws(Failure) -> BackendOutcome {
-        var requests = [host.storeDescriptor, host.eventDescriptor, stop.descriptor].map {
+        do {
+            return try follow()
+        } catch {
+            // The disk is closed next: no thread may use it then.
+            queues = nil
+            throw error
+        }
+    }
+
+    private mutating func follow() throws(Failure) -> BackendOutcome {
+        var requests = [host.storeDescriptor, stop.descriptor, trouble.descriptor].map {
             pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
         }
-        var isBusy = false
         while true {
-            try wait(&requests, isBusy: isBusy)
-            let stops = requests[2].isReadable ? stop.take() : 0
+            try wait(&requests)
+            let stops = requests[1].isReadable ? stop.take() : 0
+            if stop.isHandOver { return handOver() }
             if stops > 0 {
                 if isUnplugging || stops > 1 { return try leave(.forced) }
                 log("unplugging \(device)")
@@ -86,34 +125,47 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
                 state = .closing
                 beginUnplug()
             }
+            if requests[2].isReadable { try closeIfBroken() }
             if stops > 0 || requests[0].isReadable || hasWatchEvents {
                 let isChanged = try drainWatchEvents()
                 if isChanged || stops > 0, let outcome = try followStates() { return outcome }
             }
-            // One ring has one event channel. What the event was for is looked for in any case.
-            if requests[1].isReadable, let port = try host.pendingEvent() { try server?.accept(port) }
-            isBusy = try serve() || hasWatchEvents
+            if nextRefresh <= .now { try refresh() }
         }
     }
 
     /// Waits until there is something to look at.
-    private mutating func wait(_ requests: inout [pollfd], isBusy: Bool) throws(Failure) {
-        var timeout: Int32 = isBusy ? 0 : -1
-        if let deadline = unplugDeadline {
-            let left = ContinuousClock.now.duration(to: deadline) / .milliseconds(1)
-            if left <= 0 {
-                log("VM \(configuration.domain.name) has not let go of \(device) yet; another signal ends without waiting for it")
-                unplugDeadline = nil
-            } else if !isBusy {
-                timeout = Int32(clamping: Int(left) + 1)
-            }
+    private mutating func wait(_ requests: inout [pollfd]) throws(Failure) {
+        if let deadline = unplugDeadline, deadline <= .now {
+            log("VM \(configuration.domain.name) has not let go of \(device) yet; another signal ends without waiting for it")
+            unplugDeadline = nil
         }
-        guard unsafe poll(&requests, nfds_t(requests.count), timeout) > 0 else { return }
+        let deadline = unplugDeadline.map { min($0, nextRefresh) } ?? nextRefresh
+        let left = max(.zero, ContinuousClock.now.duration(to: deadline)) / .milliseconds(1)
+        guard unsafe poll(&requests, nfds_t(requests.count), hasWatchEvents ? 0 : Int32(clamping: Int(left) + 1)) > 0 else {
+            // What was set by an earlier call would be taken for new.
+            for index in requests.indices { requests[index].revents = 0 }
+            return
+        }
         // As when xenstored ends: nothing would ever come, and `poll` never wait.
-        if requests.contains(where: { $0.revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0 }) {
-            throw Failure(.system, "serving \(device)", "the connection to the xenstore or to the event channels broke",
+        if requests.contains(where: \.isBroken) {
+            throw Failure(.system, "serving \(device)", "the connection to the xenstore broke",
                 remedy: "see that xenstored runs, then connect the disk again")
         }
+    }
+
+    /// Tells the guest when the disk's size was changed.
+    private mutating func refresh() throws(Failure) {
+        nextRefresh = .now + configuration.refreshInterval
+        let isResized: Bool
+        do {
+            isResized = try disk.refresh()
+        } catch {
+            return log("the size of disk \(configuration.disk): \(error)")
+        }
+        guard isResized else { return }
+        log("disk \(configuration.disk) has \(disk.byteCount) bytes now")
+        if state == .connected { try nodes.publish(sectorCount: disk.sectorCount) }
     }
 
     // MARK: States
@@ -127,6 +179,14 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
             state = .closing
             beginUnplug()
         }
+        try step(frontend)
+        if state == .closed, try !nodes.isOnline() { isUnplugging = true }
+        // A front end with no ring has nothing to let go of, and some never answer.
+        let hasLetGo = frontend != .initialised && frontend != .connected && frontend != .closing
+        return isUnplugging && queues == nil && hasLetGo ? try leave(.unplugged) : nil
+    }
+
+    private mutating func step(_ frontend: XenbusState) throws(Failure) {
         switch (frontend, state) {
         case (.initialised, .initWait), (.connected, .initWait):
             try connect()
@@ -134,23 +194,21 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
             // It came back without waiting for us.
             try setState(.initWait)
             try connect()
+        case (.initialised, .connected):
+            try reconnectIfMoved()
         case (.closing, .initWait), (.closing, .connected):
             try setState(.closing)
         case (.closed, .initWait), (.closed, .connected), (.closed, .closing):
-            if isUnplugging { try settle() }
-            server = nil
+            if isUnplugging { queues?.settle() }
+            queues = nil
             try setState(.closed)
         case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):
-            // A front end that starts anew has forgotten its ring.
-            server = nil
+            // A front end that starts anew has forgotten its rings.
+            queues = nil
             if !isUnplugging { try setState(.initWait) }
         default:
             break
         }
-        if state == .closed, try !nodes.isOnline() { isUnplugging = true }
-        // A front end with no ring has nothing to let go of, and some never answer.
-        let hasLetGo = frontend != .initialised && frontend != .connected && frontend != .closing
-        return isUnplugging && server == nil && hasLetGo ? try leave(.unplugged) : nil
     }
 
     private mutating func beginUnplug() {
@@ -160,8 +218,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     private mutating func connect() throws(Failure) {
         do {
-            let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
-            server = try RingServer(host, disk, domain: nodes.domain, offer, resuming: false)
+            try connectQueues(to: try FrontendOffer(nodes, configuration.limits), resuming: false)
         } catch {
             return try refuse(error)
         }
@@ -170,25 +227,47 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         log("VM \(configuration.domain.name) has connected \(device)")
     }
 
+    private mutating func connectQueues(to offer: FrontendOffer, resuming: Bool) throws(Failure) {
+        queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log)
+    }
+
+    /// A guest that was suspended and resumed in its place may offer other rings without a word before. A front end that
+    /// has not seen yet that we are connected is in the same state, with the rings that we have.
+    private mutating func reconnectIfMoved() throws(Failure) {
+        let offer: FrontendOffer
+        do {
+            offer = try FrontendOffer(nodes, configuration.limits)
+        } catch {
+            return try refuse(error)
+        }
+        guard offer != queues?.offer else { return }
+        queues = nil
+        try setState(.initWait)
+        try connect()
+    }
+
     /// Goes on where a killed process stopped.
     private mutating func takeOver() throws(Failure) {
         state = try nodes.backendState() ?? .unknown
         if state.rawValue < XenbusState.initWait.rawValue || state == .initialised { try setState(.initWait) }
         let frontend = try nodes.frontendState()
         guard state == .connected, frontend == .initialised || frontend == .connected else { return }
-        let offer = try FrontendOffer(nodes, maximumRingOrder: configuration.maximumRingOrder)
         // Fails when the process lives after all: an event channel has one owner.
-        server = try RingServer(host, disk, domain: nodes.domain, offer, resuming: true)
-        try server?.finishRecordedResponse()
+        try connectQueues(to: try FrontendOffer(nodes, configuration.limits), resuming: true)
         // The disk may have been resized since.
         try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
-        log("continuing \(device) of VM \(configuration.domain.name) where a killed process stopped")
+        log("continuing \(device) of VM \(configuration.domain.name) where another process stopped")
+    }
+
+    private mutating func closeIfBroken() throws(Failure) {
+        trouble.take()
+        if let failure = queues?.failure { try refuse(failure) }
     }
 
     /// Closes the connection because of what the front end did.
     private mutating func refuse(_ reason: Failure) throws(Failure) {
         log("closing \(device) of VM \(configuration.domain.name): \(reason)")
-        server = nil
+        queues = nil
         try nodes.reportError("\(reason)")
         try setState(.closing)
     }
@@ -198,26 +277,17 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         state = new
     }
 
-    /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
-    /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
-    /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
-    private mutating func settle() throws(Failure) {
-        for _ in 0..<settleRounds {
-            if try serve() { continue }
-            guard server != nil else { return }
-            var request = pollfd(fd: host.eventDescriptor, events: Int16(POLLIN), revents: 0)
-            if unsafe poll(&request, 1, settleMilliseconds) == 0 { return }
-            if let port = try host.pendingEvent() { try server?.accept(port) }
-        }
+    /// Lets go of the rings, then of the nodes.
+    private mutating func leave(_ outcome: BackendOutcome) throws(Failure) -> BackendOutcome {
+        queues = nil
+        try nodes.end()
+        return outcome
     }
 
-    /// Lets go of the ring, then of the nodes.
-    private mutating func leave(_ outcome: BackendOutcome) throws(Failure) -> BackendOutcome {
-        server = nil
-        try host.transaction("remove \(device)") { transaction throws(Failure) in
-            try nodes.remove(in: transaction)
-        }
-        return outcome
+    /// Lets go of the rings, each with its requests answered or untouched, and of nothing else.
+    private mutating func handOver() -> BackendOutcome {
+        queues = nil
+        return .handedOver
     }
 
     // MARK: Events
@@ -231,25 +301,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         hasWatchEvents = true
         return true
     }
-
-    private mutating func serve() throws(Failure) -> Bool {
-        do {
-            return try server?.serve(log) ?? false
-        } catch {
-            try refuse(error)
-            return false
-        }
-    }
 }
 
 /// Most watch events that are taken before their cause is looked at.
 private let watchEventsPerWake = 256
-
-extension pollfd {
-    fileprivate var isReadable: Bool { revents & Int16(POLLIN) != 0 }
-}
-
-/// A closing ring with nothing on it for this long has settled.
-private let settleMilliseconds: Int32 = 200
-/// Bounds what a front end that never ends can make of it.
-private let settleRounds = 4096

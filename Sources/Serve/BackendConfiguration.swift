@@ -1,3 +1,4 @@
+import Glibc
 public import XenBus
 
 /// What a `Backend` serves, and to whom.
@@ -15,6 +16,10 @@ public struct BackendConfiguration: Sendable {
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4
+    /// Rings that a guest may use at the same time, each with a thread and 8 MiB here.
+    public var maximumQueues = Self.defaultQueues
+    /// How often the disk is asked whether its size was changed.
+    public var refreshInterval = Duration.seconds(1)
     /// How long a guest may take to let go of a device before that is logged.
     public var patience = Duration.seconds(10)
     /// Takes a line for people.
@@ -29,4 +34,9 @@ public struct BackendConfiguration: Sendable {
         self.isResumable = isResumable
         self.log = log
     }
+
+    /// As many queues as there are processors, and 8 at most.
+    public static let defaultQueues = max(1, min(8, sysconf(Int32(_SC_NPROCESSORS_ONLN))))
+
+    var limits: RingLimits { RingLimits(ringOrder: maximumRingOrder, queues: maximumQueues) }
 }

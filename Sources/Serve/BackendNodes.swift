@@ -6,6 +6,8 @@ import XenBus
 ///
 ///     /local/domain/OWN/backend/CLASS/DOMAIN/NUMBER    ours; the guest reads it
 ///     /local/domain/DOMAIN/device/vbd/NUMBER           the guest's
+///
+/// Either we make them, or the toolstack does, which then also removes them.
 struct BackendNodes<Store: Xenstore> {
     let store: Store
     let domain: DomainID
@@ -13,12 +15,17 @@ struct BackendNodes<Store: Xenstore> {
     let device: VirtualDevice
     let backend: String
     let frontend: String
+    /// Who makes and removes them.
+    let isToolstacks: Bool
 
-    init(_ store: Store, className: String, domain: DomainID, ownDomain: DomainID, device: VirtualDevice) {
+    init(
+        _ store: Store, className: String, domain: DomainID, ownDomain: DomainID, device: VirtualDevice, isToolstacks: Bool = false
+    ) {
         self.store = store
         self.domain = domain
         self.ownDomain = ownDomain
         self.device = device
+        self.isToolstacks = isToolstacks
         backend = "/local/domain/\(ownDomain)/backend/\(className)/\(domain)/\(device.number)"
         frontend = Self.frontendDirectory(domain) + "/\(device.number)"
     }
@@ -27,7 +34,7 @@ struct BackendNodes<Store: Xenstore> {
 
     /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own back end and
     /// QEMU take a device for theirs.
-    func create(disk: String, readOnly: Bool, maximumRingOrder: Int, in transaction: XenstoreTransaction) throws(Failure) {
+    func create(disk: String, readOnly: Bool, _ limits: RingLimits, in transaction: XenstoreTransaction) throws(Failure) {
         // What is made below inherits a directory's permissions, so these come first.
         try store.makeDirectory(backend, in: transaction)
         try store.setPermissions(backend, owner: ownDomain, readers: [domain], in: transaction)
@@ -37,13 +44,27 @@ struct BackendNodes<Store: Xenstore> {
             ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"),
             ("removable", "0"), ("bootable", "0"), ("dev", "\(device)"), ("device-type", "disk"),
             ("mode", mode(readOnly: readOnly)), ("params", disk),
-            ("max-ring-page-order", "\(maximumRingOrder)"), ("multi-queue-max-queues", "1"),
-            ("state", text(.initWait)),
-        ], in: transaction)
+        ] + offer(limits) + [("state", text(.initWait))], in: transaction)
         try write(frontend, [
             ("backend", backend), ("backend-id", "\(ownDomain)"), ("virtual-device", "\(device.number)"),
             ("device-type", "disk"), ("state", text(.initialising)),
         ], in: transaction)
+    }
+
+    /// Takes nodes of the toolstack, which waits for that, or for an error.
+    func adopt(_ limits: RingLimits) throws(Failure) {
+        try store.transaction("adopt \(device)") { transaction throws(Failure) in
+            try remove(["hotplug-error", "error"], in: transaction)
+            try write(backend, offer(limits) + [("hotplug-status", "connected"), ("state", text(.initWait))], in: transaction)
+        }
+    }
+
+    /// What a front end reads before it says where its rings are.
+    private func offer(_ limits: RingLimits) -> [(String, String)] {
+        [
+            ("max-ring-page-order", "\(limits.ringOrder)"), ("max-ring-pages", "\(1 << limits.ringOrder)"),
+            ("multi-queue-max-queues", "\(limits.queues)"),
+        ]
     }
 
     /// Says what the disk is, and that it is connected: a front end that sees the state sees all the rest.
@@ -55,29 +76,53 @@ struct BackendNodes<Store: Xenstore> {
             ("feature-flush-cache", "1"), ("feature-barrier", "1"),
             ("feature-max-indirect-segments", "\(maximumIndirectSegments)"),
         ]
-        if !readOnly {
+        // The toolstack may want no discards.
+        if !readOnly, try store.number(backend + "/discard-enable") != 0 {
             properties += [
                 ("feature-discard", "1"), ("discard-granularity", "\(blockSize)"), ("discard-alignment", "0"), ("discard-secure", "0"),
             ]
         }
         properties.append(("state", text(.connected)))
         try store.transaction("connect \(device)") { transaction throws(Failure) in
-            try store.remove(backend + "/error", in: transaction)
+            guard try exists(in: transaction) else { return }
+            try remove(["error"], in: transaction)
             try write(backend, properties, in: transaction)
         }
     }
 
-    func setState(_ state: XenbusState) throws(Failure) { try store.write(backend + "/state", text(state)) }
+    /// Tells a connected front end of another size: it looks when it is told once more that we are connected.
+    func publish(sectorCount: UInt64) throws(Failure) {
+        try store.transaction("resize \(device)") { transaction throws(Failure) in
+            guard try exists(in: transaction) else { return }
+            try write(backend, [("sectors", "\(sectorCount)"), ("state", text(.connected))], in: transaction)
+        }
+    }
+
+    /// Nodes that somebody has removed stay away.
+    func setState(_ state: XenbusState) throws(Failure) {
+        try store.transaction("set the state of \(device)") { transaction throws(Failure) in
+            guard try exists(in: transaction) else { return }
+            try write(backend, [("state", text(state))], in: transaction)
+        }
+    }
 
     /// Tells the front end that the device goes for good.
     func announceUnplug() throws(Failure) {
         try store.transaction("unplug \(device)") { transaction throws(Failure) in
+            guard try exists(in: transaction) else { return }
             try write(backend, [("online", "0"), ("state", text(.closing))], in: transaction)
         }
     }
 
-    /// Leaves a reason where people look for one.
-    func reportError(_ text: String) throws(Failure) { try store.write(backend + "/error", text) }
+    /// Leaves a reason where people look for one, and, when it is in the way of a device that the toolstack waits for,
+    /// where the toolstack does.
+    func reportError(_ text: String, isPlugging: Bool = false) throws(Failure) {
+        try store.transaction("report an error of \(device)") { transaction throws(Failure) in
+            guard try exists(in: transaction) else { return }
+            try write(backend, [("error", text)], in: transaction)
+            if isPlugging { try write(backend, [("hotplug-error", text), ("hotplug-status", "error")], in: transaction) }
+        }
+    }
 
     /// The front end's state; nil when it is gone.
     func frontendState() throws(Failure) -> XenbusState? { try state(frontend) }
@@ -86,13 +131,24 @@ struct BackendNodes<Store: Xenstore> {
     /// Whether the device stays when the front end closes it.
     func isOnline() throws(Failure) -> Bool { try store.number(backend + "/online") == 1 }
 
-    /// Removes both ends. The guest sees its device go.
-    func remove(in transaction: XenstoreTransaction = .none) throws(Failure) {
+    /// The last of the device: removes both ends, so that the guest sees it go. The toolstack removes what it made, and
+    /// waits for our state to be Closed.
+    func end() throws(Failure) {
+        guard !isToolstacks else { return try setState(.closed) }
+        try store.transaction("remove \(device)") { transaction throws(Failure) in try remove(in: transaction) }
+    }
+
+    /// Removes both ends.
+    func remove(in transaction: XenstoreTransaction) throws(Failure) {
         try store.remove(frontend, in: transaction)
         try store.remove(backend, in: transaction)
     }
 
     func mode(readOnly: Bool) -> String { readOnly ? "r" : "w" }
+
+    private func exists(in transaction: XenstoreTransaction) throws(Failure) -> Bool {
+        try store.read(backend + "/state", in: transaction) != nil
+    }
 
     private func state(_ directory: String) throws(Failure) -> XenbusState? {
         guard try store.read(directory + "/state") != nil else { return nil }
@@ -101,6 +157,10 @@ struct BackendNodes<Store: Xenstore> {
 
     private func write(_ directory: String, _ values: [(String, String)], in transaction: XenstoreTransaction) throws(Failure) {
         for (key, value) in values { try store.write("\(directory)/\(key)", value, in: transaction) }
+    }
+
+    private func remove(_ keys: [String], in transaction: XenstoreTransaction) throws(Failure) {
+        for key in keys { try store.remove("\(backend)/\(key)", in: transaction) }
     }
 
     private func text(_ state: XenbusState) -> String { "\(state.rawValue)" }

@@ -42,6 +42,8 @@ public final class FailStop<Device: BlockDevice>: BlockDevice {
         }
     }
 
+    public func refresh() throws(Failure) -> Bool { try device.refresh() }
+
     public func close() throws(Failure) { try device.close() }
 
     private func refuseAfterFailure(_ operation: StaticString) throws(Failure) {

@@ -10,12 +10,14 @@ import XenBus
 /// 4. One grant copy takes the data of all reads to the guest.
 /// 5. Each request is answered.
 ///
-/// That answers come in order lets a successor go on after this process was killed: see `ResponseRecord`.
+/// That answers come in order lets a successor go on after this process was killed: see `ResponseRecord`. A disk with
+/// several queues has a server for each, and a thread: see `QueueThread`.
 @safe struct RingServer<Host: XenHost, Device: BlockDevice>: ~Copyable {
     private let device: Device
     private let domain: DomainID
     private let mapping: GrantMapping<Host>
-    private let channel: EventChannel<Host>
+    private let channels: Host.Channels
+    private let channel: EventChannel<Host.Channels>
     private let host: Host
     private var ring: BackRing
     private let record: ResponseRecord
@@ -37,14 +39,17 @@ import XenBus
     private var segmentCopy = GrantCopyBatch(capacity: 1)
 
     /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
-    init(_ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool) throws(Failure) {
-        let mapping = try GrantMapping(host, domain: domain, references: offer.references)
-        let channel = try EventChannel(host, domain: domain, remotePort: offer.eventChannel)
+    init(
+        _ host: Host, _ device: Device, domain: DomainID, _ queue: FrontendOffer.Queue, _ abi: ABI, resuming: Bool
+    ) throws(Failure) {
+        let mapping = try GrantMapping(host, domain: domain, references: queue.references)
+        let channels = try host.openChannels()
+        let channel = try EventChannel(channels, domain: domain, remotePort: queue.eventChannel)
         // The mapping lives as long as what uses it.
         let page = unsafe mapping.pointer
         // The ring's `rsp_prod` (xen/io/ring.h).
         let responses = unsafe page.load(fromByteOffset: 8, as: UInt32.self)
-        let ring = unsafe try Self.ring(page, mapping.byteCount, offer.abi, resuming: resuming)
+        let ring = unsafe try Self.ring(page, mapping.byteCount, abi, resuming: resuming)
         unsafe record = ResponseRecord(ring: page)
         responseIndex = resuming ? responses : 0
         unsafe staging = .allocate(byteCount: stagingBudget, alignment: xenPageSize)
@@ -53,6 +58,7 @@ import XenBus
         copiesOut = GrantCopyBatch(capacity: stagingBudget / xenPageSize)
         jobs.reserveCapacity(ring.entries)
         self.mapping = mapping
+        self.channels = channels
         self.channel = channel
         self.ring = ring
         self.host = host
@@ -72,9 +78,12 @@ import XenBus
         unsafe segmentPage.deallocate()
     }
 
-    /// Takes an event, so that another one can come.
-    func accept(_ port: EventPort) throws(Failure) {
-        if port == channel.port { try channel.unmask() }
+    /// Readable when an event waits.
+    var eventDescriptor: Int32 { channels.eventDescriptor }
+
+    /// Takes an event, so that another one can come. What it was for is looked for in any case.
+    func acceptEvent() throws(Failure) {
+        if try channels.pendingEvent() != nil { try channel.unmask() }
     }
 
     /// Does what the guest has asked for, up to a bound. True: there is more to do. Throws when the ring is broken.

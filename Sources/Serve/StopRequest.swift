@@ -3,59 +3,66 @@ import Glibc
 import Synchronization
 
 /// A request to stop, from a signal or another thread, that wakes who polls `descriptor`. A first request asks to end
-/// in order, a second one to end at once.
+/// in order, a second one to end at once. A request to hand over asks to end and to leave all as it is for a successor.
 public final class StopRequest: Sendable {
+    private let doorbell: Doorbell
+    private let handsOver = Atomic(false)
+
+    private static let stop: UInt8 = 1
+    private static let handOver: UInt8 = 2
+
+    public init() throws(Failure) { doorbell = try Doorbell() }
+
     /// Readable while there are requests that `take` has not seen.
-    public let descriptor: Int32
-    private let sender: Int32
-
-    public init() throws(Failure) {
-        var ends: (Int32, Int32) = (-1, -1)
-        let result = unsafe withUnsafeMutablePointer(to: &ends) {
-            unsafe $0.withMemoryRebound(to: Int32.self, capacity: 2) { unsafe pipe($0) }
-        }
-        guard result == 0 else { throw Failure(.system, "pipe", unsafe String(cString: strerror(errno))) }
-        for end in [ends.0, ends.1] {
-            // So that neither a signal handler nor the loop can ever wait here.
-            _ = fcntl(end, F_SETFL, O_NONBLOCK)
-            _ = fcntl(end, F_SETFD, FD_CLOEXEC)
-        }
-        descriptor = ends.0
-        sender = ends.1
-    }
-
-    deinit {
-        _ = close(descriptor)
-        _ = close(sender)
-    }
+    public var descriptor: Int32 { doorbell.descriptor }
 
     /// Asks to stop.
-    public func send() { Self.send(to: sender) }
+    public func send() { doorbell.ring(Self.stop) }
 
-    /// Number of requests since the last call.
+    /// Asks to hand over.
+    public func sendHandOver() { doorbell.ring(Self.handOver) }
+
+    /// Number of requests to stop since the last call.
     public func take() -> Int {
-        var bytes: (UInt64, UInt64) = (0, 0)
-        return max(0, unsafe read(descriptor, &bytes, MemoryLayout.size(ofValue: bytes)))
+        let tones = doorbell.take()
+        if tones.contains(Self.handOver) { handsOver.store(true, ordering: .relaxed) }
+        return tones.count { $0 == Self.stop }
     }
 
-    /// Makes SIGINT and SIGTERM send this request. It must live as long as the process.
-    public func sendOnSignals() {
-        signalSender.store(sender, ordering: .relaxed)
-        for number in [SIGINT, SIGTERM] {
-            var action = sigaction()
-            unsafe action.__sigaction_handler.sa_handler = { _ in
+    /// Whether a request to hand over was among those that `take` has seen.
+    public var isHandOver: Bool { handsOver.load(ordering: .relaxed) }
+
+    /// Makes SIGINT and SIGTERM send this request, or those signals that are given the one to hand over. It must live as
+    /// long as the process.
+    public func sendOnSignals(handOver: [Int32] = []) {
+        signalSender.store(doorbell.sender, ordering: .relaxed)
+        for number in [SIGINT, SIGTERM] where !handOver.contains(number) {
+            Self.handle(number) { _ in
                 let interrupted = errno
-                StopRequest.send(to: signalSender.load(ordering: .relaxed))
+                Doorbell.ring(signalSender.load(ordering: .relaxed), StopRequest.stop)
                 errno = interrupted
             }
-            _ = unsafe sigaction(number, &action, nil)
+        }
+        // Under nohup(1), SIGHUP is to do nothing.
+        for number in handOver where !Self.isIgnored(number) {
+            Self.handle(number) { _ in
+                let interrupted = errno
+                Doorbell.ring(signalSender.load(ordering: .relaxed), StopRequest.handOver)
+                errno = interrupted
+            }
         }
     }
 
-    /// write(2) of a byte: safe in a signal handler.
-    private static func send(to descriptor: Int32) {
-        var byte: UInt8 = 1
-        _ = unsafe write(descriptor, &byte, 1)
+    private static func isIgnored(_ number: Int32) -> Bool {
+        var action = sigaction()
+        _ = unsafe sigaction(number, nil, &action)
+        return unsafe unsafeBitCast(action.__sigaction_handler, to: Int.self) == unsafeBitCast(SIG_IGN, to: Int.self)
+    }
+
+    private static func handle(_ number: Int32, _ handler: @escaping @convention(c) (Int32) -> Void) {
+        var action = sigaction()
+        unsafe action.__sigaction_handler.sa_handler = handler
+        _ = unsafe sigaction(number, &action, nil)
     }
 }
 

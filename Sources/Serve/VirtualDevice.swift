@@ -6,13 +6,21 @@ public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
     /// Number of disks that numbers are defined for.
     public static let limit = 1 << 20
 
-    /// 0 for xvda, 1 for xvdb, ...
-    public let index: Int
+    /// 0 for xvda, 1 for xvdb, ...; nil for what is no such disk: hda, or a partition.
+    public let index: Int?
+    public let number: UInt32
 
     /// Nil when there is no such disk.
     public init?(index: Int) {
         guard (0..<Self.limit).contains(index) else { return nil }
         self.index = index
+        number = index < 16 ? 202 << 8 | UInt32(index) << 4 : 1 << 28 | UInt32(index) << 8
+    }
+
+    /// Whatever a toolstack gave a number to.
+    public init(anyNumber number: UInt32) {
+        index = VirtualDevice(number: UInt64(number))?.index
+        self.number = number
     }
 
     /// A disk by name: `xvdb`, `xvdaa`. Nil for any other name, and for partitions.
@@ -41,11 +49,8 @@ public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
         self.init(index: Int(index))
     }
 
-    public var number: UInt32 {
-        index < 16 ? 202 << 8 | UInt32(index) << 4 : 1 << 28 | UInt32(index) << 8
-    }
-
     public var description: String {
+        guard let index else { return "device \(number)" }
         var letters: [UInt8] = []
         var rest = index + 1
         while rest > 0 {

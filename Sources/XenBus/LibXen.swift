@@ -2,13 +2,15 @@ public import BlockModel
 import CXen
 import Glibc
 
-/// The real Xen, through libxenstore, libxengnttab and libxenevtchn. Used by one thread.
-@safe public final class LibXen: XenHost {
+/// The real Xen, through libxenstore, libxengnttab and libxenevtchn.
+///
+/// Any thread may call: libxenstore takes a lock for each request (its header says so), and each call of libxengnttab is
+/// one ioctl(2) of a device that other threads may use at the same time.
+@safe public final class LibXen: XenHost, @unchecked Sendable {
     let store: OpaquePointer
     let grants: OpaquePointer
-    let channels: OpaquePointer
 
-    /// Connects to the xenstore and opens the grant and event channel devices.
+    /// Connects to the xenstore and opens the grant device.
     public init() throws(Failure) {
         unsafe store = try Self.open("the xenstore") { unsafe xs_open(0) }
         do {
@@ -17,22 +19,16 @@ import Glibc
             unsafe xs_close(store)
             throw error
         }
-        do {
-            unsafe channels = try Self.open("/dev/xen/evtchn") { unsafe xenevtchn_open(cxen_silent_logger(), 0) }
-        } catch {
-            unsafe xengnttab_close(grants)
-            unsafe xs_close(store)
-            throw error
-        }
     }
 
+    public func openChannels() throws(Failure) -> LibXenChannels { try LibXenChannels() }
+
     deinit {
-        unsafe xenevtchn_close(channels)
         unsafe xengnttab_close(grants)
         unsafe xs_close(store)
     }
 
-    private static func open(_ what: String, _ body: () -> OpaquePointer?) throws(Failure) -> OpaquePointer {
+    static func open(_ what: String, _ body: () -> OpaquePointer?) throws(Failure) -> OpaquePointer {
         errno = 0
         if let handle = unsafe body() { return unsafe handle }
         switch errno {

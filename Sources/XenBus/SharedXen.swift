@@ -1,19 +1,22 @@
 public import BlockModel
 import CXen
 import Glibc
+import Synchronization
 
 /// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and
 /// events cost what they cost without a hypervisor between.
 ///
 /// For benchmarks, and so for one guest with one event channel. A grant that was looked up is not looked up again: that
 /// the guest took it back goes unseen.
-@safe public final class SharedXen: XenHost, @unchecked Sendable {
+@safe public final class SharedXen: XenHost, EventChannels, @unchecked Sendable {
     private let descriptors: SharedDescriptors
     private let memory: UnsafeMutableRawPointer
     private let byteCount: Int
     /// Page of each grant reference that was used, else −1.
     private var pages: [Int] = []
     private var port: EventPort?
+    /// Calls of several threads take turns: the answer to one comes before the next.
+    private let turn = Mutex(())
 
     public var storeDescriptor: Int32 { descriptors.store }
     public var eventDescriptor: Int32 { descriptors.events }
@@ -34,8 +37,11 @@ import Glibc
 
     /// Asks the other process. Nil: there is none.
     private func ask(_ call: SharedCall, _ fields: [[UInt8]] = []) throws(Failure) -> SharedMessage? {
-        try SharedMessage(call.rawValue, fields).send(to: descriptors.calls)
-        guard let answer = SharedMessage.receive(from: descriptors.calls) else {
+        let answer = try turn.withLock { _ throws(Failure) in
+            try SharedMessage(call.rawValue, fields).send(to: descriptors.calls)
+            return SharedMessage.receive(from: descriptors.calls)
+        }
+        guard let answer else {
             throw Failure(.system, "call between processes", "the other one is gone")
         }
         if answer.code == 2 { throw Failure(.system, answer.text(0), answer.text(1)) }
@@ -78,6 +84,9 @@ import Glibc
     }
 
     // MARK: Event channels
+
+    /// There is one, so one thread may have them.
+    public func openChannels() throws(Failure) -> SharedXen { self }
 
     public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
         let port = EventPort(truncatingIfNeeded: try ask(.bind, [field(domain), field(remotePort)])?.number(0) ?? 0)

@@ -115,6 +115,8 @@ extension SimulatedMachine {
         /// A process with the xenstore, the grant device and the event channel device open.
         struct Process {
             let domain: DomainID
+            /// The process that this is a part of, with event channels of its own: it dies with it.
+            var whole: Int?
             let storeSignal: Int32
             let eventSignal: Int32
             var isAlive = true
@@ -214,6 +216,7 @@ extension SimulatedMachine {
             }
             raise(process.storeSignal)
             raise(process.eventSignal)
+            for part in processes.keys where processes[part]?.whole == id { kill(part) }
         }
 
         private func raise(_ signal: Int32) { _ = eventfd_write(signal, 1) }

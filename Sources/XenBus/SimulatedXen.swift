@@ -3,7 +3,7 @@ import CXen
 import Glibc
 
 /// A process's view of a `SimulatedMachine`: what `LibXen` is of a real one, with the same errors.
-public final class SimulatedXen: XenHost, Sendable {
+public final class SimulatedXen: XenHost, EventChannels {
     public let machine: SimulatedMachine
     /// The domain that the process runs in.
     public let domain: DomainID
@@ -11,7 +11,15 @@ public final class SimulatedXen: XenHost, Sendable {
     public let storeDescriptor: Int32
     public let eventDescriptor: Int32
 
-    public init(_ machine: SimulatedMachine, domain: DomainID = 0) throws(Failure) {
+    /// A process of `domain`.
+    public convenience init(_ machine: SimulatedMachine, domain: DomainID = 0) throws(Failure) {
+        try self.init(machine, domain, partOf: nil)
+    }
+
+    /// A part of this process, which dies with it.
+    public func openChannels() throws(Failure) -> SimulatedXen { try SimulatedXen(machine, domain, partOf: id) }
+
+    private init(_ machine: SimulatedMachine, _ domain: DomainID, partOf whole: Int?) throws(Failure) {
         let storeSignal = cxen_event_descriptor(), eventSignal = cxen_event_descriptor()
         guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
         self.machine = machine
@@ -21,7 +29,9 @@ public final class SimulatedXen: XenHost, Sendable {
         id = machine.state.withLock { state in
             state.nextProcess += 1
             state.processes[state.nextProcess] = SimulatedMachine.State.Process(
-                domain: domain, storeSignal: storeSignal, eventSignal: eventSignal)
+                domain: domain, whole: whole, storeSignal: storeSignal, eventSignal: eventSignal)
+            // A part of what is dead is dead.
+            if let whole, state.processes[whole]?.isAlive != true { state.kill(state.nextProcess) }
             return state.nextProcess
         }
     }
@@ -50,9 +60,10 @@ public final class SimulatedXen: XenHost, Sendable {
         _ body: (inout SimulatedMachine.State) throws(StoreRefusal) -> Result
     ) throws(StoreRefusal) -> Result {
         let result: Swift.Result<Result, StoreRefusal> = machine.state.withLock { state in
-            if let remaining = state.processes[id]?.remainingCalls {
-                state.processes[id]?.remainingCalls = max(0, remaining - 1)
-                if remaining == 0 { state.kill(id) }
+            let whole = state.processes[id]?.whole ?? id
+            if let remaining = state.processes[whole]?.remainingCalls {
+                state.processes[whole]?.remainingCalls = max(0, remaining - 1)
+                if remaining == 0 { state.kill(whole) }
             }
             guard state.processes[id]?.isAlive == true else { return .failure(StoreRefusal(code: EBADF)) }
             do throws(StoreRefusal) {

@@ -1,8 +1,15 @@
+public import BlockModel
+
 /// The Xen interfaces that a backend needs, as one domain sees them. `LibXen` is the real ones; `SimulatedXen` runs
 /// in the process, so that all above can be tried without a hypervisor.
 ///
-/// One thread uses a host. What sits above is generic over `some XenHost`: no call on the data path is existential.
-public protocol XenHost: Xenstore, GrantTable, EventChannels {}
+/// Any thread may call. What sits above is generic over `some XenHost`: no call on the data path is existential.
+public protocol XenHost: Xenstore, GrantTable, Sendable {
+    associatedtype Channels: EventChannels & Sendable
+
+    /// Event channels of its own, for one thread: what is pending on the ports of one is no matter of the others.
+    func openChannels() throws(Failure) -> Channels
+}
 
 /// A domain's number (`domid_t`, xen/xen.h).
 public typealias DomainID = UInt16

@@ -9,16 +9,20 @@ struct Connect: ParsableCommand {
         abstract: "Plug a disk into a running VM, and serve it.",
         discussion: """
             Runs until SIGINT or SIGTERM, which unplug the disk: unmount it in the guest first. A second signal does not \
-            wait for the guest. Ends by itself when the guest is gone. After a kill -9, the same command goes on \
-            where that one stopped, and the guest sees no error.
+            wait for the guest. Ends by itself when the guest is gone. SIGHUP ends it and leaves the disk plugged: the \
+            guest waits. After that, or a kill -9, the same command goes on where that one stopped, and the guest sees \
+            no error.
             """)
     @Argument(help: "Name, domain id or UUID of the VM.") var vm: String
     @Option(help: ArgumentHelp("The disk of the store; the VM's name when not given.", valueName: "name")) var disk: String?
     @Option(help: ArgumentHelp("What the guest calls it: xvdb. The first that is free when not given.", valueName: "device")) var device: String?
+    @Option(help: ArgumentHelp("Rings that the guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
+    var queues = BackendConfiguration.defaultQueues
     @OptionGroup var source: DiskSource
 
     func validate() throws {
         if disk != nil, !source.isStored { throw ValidationError("--disk names a disk of the store: it does not go with --path or --discard") }
+        if !(1...64).contains(queues) { throw ValidationError("--queues is a number from 1 to 64") }
         if let device, VirtualDevice(name: device) == nil { throw ValidationError("'\(device)' is no device; xvdb is one") }
     }
 
@@ -27,7 +31,7 @@ struct Connect: ParsableCommand {
         _ = signal(SIGPIPE, SIG_IGN)
         let xen = try LibXen()
         let domain = try xen.domain(vm)
-        let server = Attaching(xen: xen, domain: domain, device: device.flatMap { VirtualDevice(name: $0) })
+        let server = Attaching(xen: xen, domain: domain, device: device.flatMap { VirtualDevice(name: $0) }, queues: queues)
         try source.serve(disk ?? domain.name, by: server)
     }
 }
@@ -37,16 +41,18 @@ private struct Attaching: DiskServer {
     let xen: LibXen
     let domain: Domain
     let device: VirtualDevice?
+    let queues: Int
 
     /// Serves until the end, then writes out what is pending, whatever the end was.
     func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool) throws {
         let stop = try StopRequest()
-        stop.sendOnSignals()
+        stop.sendOnSignals(handOver: [SIGHUP])
         let outcome: BackendOutcome
         do {
-            let configuration = BackendConfiguration(
+            var configuration = BackendConfiguration(
                 domain: domain, device: self.device, disk: name, isResumable: isResumable,
                 log: { Console.complain($0) })
+            configuration.maximumQueues = queues
             var backend = try Backend.attach(xen, device, configuration, stop: stop)
             outcome = try backend.run()
         } catch {
@@ -58,6 +64,11 @@ private struct Attaching: DiskServer {
         case .unplugged: Console.complain("unplugged disk \(name)")
         case .forced: Console.complain("disk \(name) was taken from the guest without its consent")
         case .guestGone: Console.complain("VM \(domain.name) is gone; disk \(name) is closed")
+        case .handedOver:
+            Console.complain("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
+            // What asked for it is what it ends of: a supervisor can tell.
+            _ = signal(SIGHUP, SIG_DFL)
+            _ = raise(SIGHUP)
         }
     }
 }

@@ -3,6 +3,7 @@ import BlockModel
 import DiskExercise
 import FrontEnd
 import Serve
+import Synchronization
 import Testing
 import XenBus
 
@@ -151,6 +152,9 @@ import XenBus
         ("ring-ref", ""), ("ring-ref", "x"), ("ring-ref", "-1"), ("ring-ref", "4294967296"), ("ring-ref", "99999"),
         ("ring-ref", "99999999999999999999999999"), ("ring-ref", "8\0"), ("event-channel", "0"), ("event-channel", "4000"),
         ("event-channel", "4294967295"), ("event-channel", "\u{fffd}"), ("protocol", ""), ("protocol", "vax-abi"),
+        ("multi-queue-num-queues", "0"), ("multi-queue-num-queues", "5"), ("multi-queue-num-queues", "4294967297"),
+        ("multi-queue-num-queues", "two"), ("multi-queue-num-queues", ""), ("multi-queue-num-queues", "2"),
+        ("num-ring-pages", "0"), ("num-ring-pages", "3"), ("num-ring-pages", "32"), ("num-ring-pages", "16"), ("num-ring-pages", "-1"),
         ("ring-page-order", "5"), ("ring-page-order", "64"), ("ring-page-order", "4"), ("ring-page-order", "zero"),
     ])
     func anythingMayStandInTheStore(key: String, value: String) throws {
@@ -164,9 +168,36 @@ import XenBus
         #expect(served.isLetGo)
         try frontEnd.setState(6)
         try frontEnd.waitForBackend(6)
-        for node in ["ring-ref", "event-channel", "protocol", "ring-page-order"] {
+        for node in ["ring-ref", "event-channel", "protocol", "ring-page-order", "num-ring-pages", "multi-queue-num-queues"] {
             try served.guest.xen.remove("\(frontEnd.directory)/\(node)")
         }
+        try frontEnd.setState(1)
+        try frontEnd.connect()
+        try isStillServed()
+    }
+
+    /// Several queues, one of which is not as it should be: none of them is kept.
+    @Test(arguments: [
+        ("queue-1/ring-ref", nil), ("queue-1/event-channel", nil), ("queue-1/ring-ref", "99999"), ("queue-1/event-channel", "0"),
+        ("queue-1/event-channel", "1"), ("queue-0/ring-ref", "x"), ("ring-page-order", "1"), ("num-ring-pages", "2"),
+        ("queue-1", nil),
+    ] as [(String, String?)])
+    func queuesAreTakenAllOrNone(key: String, value: String?) throws {
+        try served.frontEnd.waitForBackend(2)
+        let frontEnd = served.frontEnd, xen = served.guest.xen
+        try frontEnd.set("multi-queue-num-queues", "2")
+        for queue in 0..<2 {
+            try frontEnd.set("queue-\(queue)/ring-ref", "\(try page())")
+            try frontEnd.set("queue-\(queue)/event-channel", "\(try xen.openPort(to: 0))")
+        }
+        if let value { try frontEnd.set(key, value) } else { try xen.remove("\(frontEnd.directory)/\(key)") }
+        // Port 1 is the first queue's, which can't be had twice.
+        try frontEnd.setState(3)
+        try frontEnd.waitForBackend(5)
+        #expect(served.isLetGo)
+        try frontEnd.setState(6)
+        try frontEnd.waitForBackend(6)
+        for node in ["multi-queue-num-queues", "ring-page-order", "num-ring-pages"] { try xen.remove("\(frontEnd.directory)/\(node)") }
         try frontEnd.setState(1)
         try frontEnd.connect()
         try isStillServed()
@@ -189,6 +220,44 @@ import XenBus
             try served.frontEnd.setState(4)
             if round % 500 == 0 { try served.frontEnd.write(0, pattern(UInt8(round / 500 + 1), sectors: 8)) }
         }
+        try isStillServed()
+    }
+
+    /// Each request is as large as it may be; the ring is full of them all the time.
+    @Test func discardsOfEverything() throws {
+        try served.frontEnd.connect()
+        var discard = request(5)
+        discard.discardSectorCount = 1000
+        for _ in 0..<30 {
+            #expect(try served.frontEnd.exchange(Array(repeating: discard, count: 32)).allSatisfy { $0.rawStatus == 0 })
+        }
+        try isStillServed()
+    }
+
+    /// Segments that change while they are read: each request is done as some moment had it, or fails, and nothing is
+    /// written beyond its range.
+    @Test func segmentsThatChangeWhileTheyAreRead() throws {
+        try served.frontEnd.connect()
+        let good = try page(), segments = try served.guest.allocatePages(1)[0]
+        let whole = Segment(gref: good, firstSector: 0, lastSector: 7), wrong = Segment(gref: good, firstSector: 9, lastSector: 200)
+        var write = request(1, sector: 8)
+        write.makeIndirect(Array(repeating: whole, count: 64), in: segments, served.guest.grant(segments))
+        let isDone = Atomic(false)
+        let rewriter = BackgroundThread {
+            var bytes = unsafe MutableRawSpan(_unsafeStart: segments.pointer, byteCount: xenPageSize)
+            var round = 0
+            while !isDone.load(ordering: .relaxed) {
+                round += 1
+                (round % 2 == 0 ? whole : wrong).store(into: &bytes, at: round % 64 * 8)
+            }
+            return true
+        }
+        for _ in 0..<50 {
+            let responses = try served.frontEnd.exchange(Array(repeating: write, count: 32))
+            #expect(responses.allSatisfy { $0.rawStatus == 0 || $0.rawStatus == -1 })
+        }
+        isDone.store(true, ordering: .relaxed)
+        #expect(rewriter.join() == true)
         try isStillServed()
     }
 

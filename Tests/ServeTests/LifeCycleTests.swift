@@ -27,7 +27,8 @@ import XenBus
         let expected = [
             "sectors": "1000", "sector-size": "512", "physical-sector-size": "4096", "info": "0", "mode": "w", "online": "1",
             "feature-flush-cache": "1", "feature-barrier": "1", "feature-discard": "1", "discard-granularity": "4096",
-            "feature-max-indirect-segments": "256", "discard-alignment": "0", "discard-secure": "0", "multi-queue-max-queues": "1", "max-ring-page-order": "4",
+            "feature-max-indirect-segments": "256", "discard-alignment": "0", "discard-secure": "0", "multi-queue-max-queues": "4", "max-ring-page-order": "4",
+            "max-ring-pages": "16",
         ]
         for (key, value) in expected { #expect(try served.frontEnd.backendValue(key) == value, "\(key)") }
         #expect(try served.frontEnd.backendValue("feature-persistent") == nil)
@@ -198,6 +199,71 @@ import XenBus
         try served.frontEnd.setState(1)
         try served.frontEnd.connect()
         try served.frontEnd.write(0, pattern(1, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// A guest that was suspended may come back with other rings, and say so by state 3 alone.
+    @Test func theGuestMovesItsRings() throws {
+        try start()
+        try served.frontEnd.connect()
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        try served.frontEnd.offer()
+        #expect(try served.frontEnd.read(0, 8) == pattern(1, sectors: 8))
+        try served.frontEnd.setState(4)
+        try served.frontEnd.write(0, pattern(2, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+        #expect(served.isLetGo)
+    }
+
+    /// The first front ends had 32 bits, and no name for that.
+    @Test func aGuestThatNamesNoProtocolHas32Bits() throws {
+        let served = try ServedDisk(abi: .x86_32)
+        served.frontEnd.namesProtocol = false
+        try served.start { [disk] () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        try served.frontEnd.write(5, pattern(1, sectors: 30))
+        #expect(try served.frontEnd.read(5, 30) == pattern(1, sectors: 30))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// Older front ends count pages where newer ones give an order.
+    @Test func pagesOfARingMayBeCounted() throws {
+        let served = try ServedDisk(ringOrder: 2)
+        try served.start { [disk] () throws(Failure) in disk }
+        served.frontEnd.countsPages = true
+        try served.frontEnd.connect()
+        #expect(served.machine.mappedPageCount(of: 7) == 4)
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    @Test(arguments: [1, 3]) func aDiskThatGrowsIsToldOf(queueCount: Int) throws {
+        let served = try ServedDisk(queueCount: queueCount)
+        try served.start { [disk] () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        #expect(throws: Failure.self) { try served.frontEnd.write(1990, pattern(1, sectors: 10)) }
+        disk.resize(sectorCount: 2000)
+        for _ in 0..<2000 where try served.frontEnd.backendValue("sectors") != "2000" { usleep(1000) }
+        #expect(try served.frontEnd.backendValue("sectors") == "2000")
+        #expect(try served.frontEnd.backendState() == 4)
+        try served.frontEnd.write(1990, pattern(1, sectors: 10))
+        // And shrinks.
+        disk.resize(sectorCount: 500)
+        for _ in 0..<2000 where try served.frontEnd.backendValue("sectors") != "500" { usleep(1000) }
+        #expect(throws: Failure.self) { try served.frontEnd.read(500, 1) }
+        #expect(try served.frontEnd.read(499, 1) == pattern(0, sectors: 1))
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// While nobody is connected, there is nobody to tell; who connects sees the new size.
+    @Test func aDiskMayGrowUnseen() throws {
+        try start()
+        try served.frontEnd.waitForBackend(2)
+        disk.resize(sectorCount: 2000)
+        for _ in 0..<2000 where disk.sectorCount != 2000 { usleep(1000) }
+        #expect(try served.frontEnd.backendState() == 2)
+        try served.frontEnd.connect()
+        #expect(try served.frontEnd.backendValue("sectors") == "2000")
         #expect(try served.unplug() == .unplugged)
     }
 

@@ -39,6 +39,24 @@ import XenBus
         #expect(served.isLetGo)
     }
 
+    /// An orderly end for a successor: no state changes, and requests wait.
+    @Test func aProcessMayHandOver() throws {
+        try start()
+        try served.frontEnd.connect()
+        try served.frontEnd.write(0, pattern(1, sectors: 8))
+        for round in 2..<8 as Range<UInt8> {
+            try served.frontEnd.begin((0..<40).map { .write(sector: UInt64($0) * 8, pattern(round, sectors: 8)) })
+            served.stop.sendHandOver()
+            #expect(try served.join() == .handedOver)
+            #expect(served.isLetGo)
+            #expect(try served.frontEnd.backendState() == 4)
+            try start()
+            #expect(try served.frontEnd.finish().allSatisfy { $0.status == .okay })
+            #expect(try served.frontEnd.read(39 * 8, 8) == pattern(round, sectors: 8))
+        }
+        #expect(try served.unplug() == .unplugged)
+    }
+
     @Test func withoutADeviceAskedForTheAbandonedOneIsContinued() throws {
         try connectAndKill()
         var configuration = served.configuration()
@@ -104,7 +122,8 @@ import XenBus
 
     @Test func theDiskMayHaveGrown() throws {
         try connectAndKill()
-        disk.bytes += Array(repeating: 0, count: 1000 * sectorSize)
+        disk.resize(sectorCount: 2000)
+        #expect(try disk.refresh())
         try start()
         try served.frontEnd.write(1990, pattern(4, sectors: 10))
         #expect(try served.frontEnd.backendValue("sectors") == "2000")

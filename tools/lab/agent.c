@@ -110,12 +110,19 @@ static int serve(void)
 
     signal(SIGCHLD, SIG_IGN); /* nobody waits for the children */
     if (!xs_watch(store, root, "request")) die("watch");
-    write_node(store, "data/agent/ready", "1", 1);
     for (;;) {
         char **event = xs_read_watch(store, &count);
         if (!event) die("read_watch");
         char *path = event[XS_WATCH_PATH];
         size_t length = strlen(path);
+        /* A watch begins with an event, and begins anew in a guest that was saved and restored: with another id, and
+         * without the nodes of the one before. */
+        if (!strcmp(path, root)) {
+            unsigned ignored;
+            char *ready = xs_read(store, XBT_NULL, "data/agent/ready", &ignored);
+            if (!ready) write_node(store, "data/agent/ready", "1", 1);
+            free(ready);
+        }
         if (length > sizeof suffix && !strcmp(path + length - (sizeof suffix - 1), suffix)) {
             path[length - (sizeof suffix - 1)] = 0;
             if (fork() == 0) {

@@ -23,10 +23,10 @@ public struct ExerciseEvents: OptionSet, Sendable {
 /// then, after `close` or, with `.kills`, after being dropped, for the same disk again. What was acknowledged, and
 /// what was under way and got acknowledged later, must be there. Throws at the first difference, naming the seed.
 public func exerciseDisk<Device: BlockDevice & SendableMetatype>(
-    seed: UInt64, operations: Int, abi: ABI = .native, ringOrder: Int = 0, events: ExerciseEvents = [.reconnects, .reopens],
+    seed: UInt64, operations: Int, abi: ABI = .native, ringOrder: Int = 0, queueCount: Int = 1, events: ExerciseEvents = [.reconnects, .reopens],
     makeDevice: @escaping @Sendable () throws(Failure) -> Device
 ) throws(Failure) {
-    let served = try ServedDisk(abi: abi, ringOrder: ringOrder)
+    let served = try ServedDisk(abi: abi, ringOrder: ringOrder, queueCount: queueCount)
     var exercise = Exercise(seed: seed, served: served, events: events)
     do throws(Failure) {
         try served.start(makeDevice)
@@ -78,12 +78,18 @@ private struct Exercise {
         let before = model
         var operations: [DiskOperation] = []
         var expected: [[UInt8]] = []
+        var queues: [Int] = []
         for _ in 0..<Int.random(in: 1...40, using: &random) {
-            operations.append(operation(&expected))
+            let operation = operation()
+            // Between rings there is no order, so what meets something on another ring waits for a later batch.
+            guard let queue = queue(for: operation, operations, queues) else { continue }
+            expected.append(apply(operation))
+            operations.append(operation)
+            queues.append(queue)
         }
         if events.contains(.kills), Int.random(in: 0..<4, using: &random) == 0 {
             served.kill(afterCalls: Int.random(in: 0..<40, using: &random))
-            try frontEnd.begin(operations)
+            try frontEnd.begin(operations, on: queues)
             // Sometimes all of it is answered first.
             if Bool.random(using: &random) { _ = served.guest.wait(milliseconds: 2) }
             served.kill()
@@ -91,7 +97,8 @@ private struct Exercise {
             try served.start(makeDevice)
             try checkRepeated(operations, try frontEnd.finish(), before)
         } else {
-            try check(operations, try frontEnd.perform(operations), expected)
+            try frontEnd.begin(operations, on: queues)
+            try check(operations, try frontEnd.finish(), expected)
         }
         operationCount += operations.count
         try event(makeDevice)
@@ -113,35 +120,42 @@ private struct Exercise {
         }
     }
 
-    /// A random operation, done to the model. `expected` gets what it reads, in the order of operations.
-    private mutating func operation(_ expected: inout [[UInt8]]) -> DiskOperation {
+    /// A random operation.
+    private mutating func operation() -> DiskOperation {
         let sectors = model.count / sectorSize
         // Small ranges for the most part, close together, so that operations meet.
         let longest = Int.random(in: 0..<10, using: &random) == 0 ? 400 : 20
         let sector = Bool.random(using: &random)
             ? Int.random(in: 0..<min(sectors, 128), using: &random) : Int.random(in: 0..<sectors, using: &random)
         let count = min(Int.random(in: 1...longest, using: &random), sectors - sector)
-        let bytes = sector * sectorSize..<(sector + count) * sectorSize
-        var read: [UInt8] = []
-        defer { expected.append(read) }
-        switch Int.random(in: 0..<20, using: &random) {
-        case 0..<8:
-            read = Array(model[bytes])
-            return .read(sector: UInt64(sector), count: count)
-        case 8..<16:
-            let data = content(count)
-            model.replaceSubrange(bytes, with: data)
-            return .write(sector: UInt64(sector), data)
-        case 16:
-            let data = content(count)
-            model.replaceSubrange(bytes, with: data)
-            return .barrier(sector: UInt64(sector), data)
-        case 17:
-            model.replaceSubrange(bytes, with: repeatElement(0, count: bytes.count))
-            return .discard(sector: UInt64(sector), count: UInt64(count))
-        default:
-            return .flush
+        return switch Int.random(in: 0..<20, using: &random) {
+        case 0..<8: .read(sector: UInt64(sector), count: count)
+        case 8..<16: .write(sector: UInt64(sector), content(count))
+        case 16: .barrier(sector: UInt64(sector), content(count))
+        case 17: .discard(sector: UInt64(sector), count: UInt64(count))
+        default: .flush
         }
+    }
+
+    /// A ring for the operation: that of the earlier ones that it meets. Nil when these are on more than one.
+    private mutating func queue(for operation: DiskOperation, _ earlier: [DiskOperation], _ queues: [Int]) -> Int? {
+        guard let range = operation.sectors else { return Int.random(in: 0..<8, using: &random) }
+        let met = Set(zip(earlier, queues).filter { $0.0.sectors?.overlaps(range) == true }.map { $0.1 % served.frontEnd.queueCount })
+        guard met.count < 2 else { return nil }
+        return met.first ?? Int.random(in: 0..<8, using: &random)
+    }
+
+    /// Does an operation to the model, and returns what it reads.
+    private mutating func apply(_ operation: DiskOperation) -> [UInt8] {
+        guard let range = operation.sectors else { return [] }
+        let bytes = Int(range.lowerBound) * sectorSize..<Int(range.upperBound) * sectorSize
+        switch operation {
+        case .read: return Array(model[bytes])
+        case .write(_, let data), .barrier(_, let data): model.replaceSubrange(bytes, with: data)
+        case .discard: model.replaceSubrange(bytes, with: repeatElement(0, count: bytes.count))
+        case .flush: break
+        }
+        return []
     }
 
     /// Sectors of zeros, of few patterns that come again, or of noise.
@@ -205,6 +219,16 @@ private struct Exercise {
 }
 
 extension DiskOperation {
+    /// What it is about; nil for a flush.
+    fileprivate var sectors: Range<UInt64>? {
+        switch self {
+        case .read(let start, let count): start..<start + UInt64(count)
+        case .write(let start, let bytes), .barrier(let start, let bytes): start..<start + UInt64(bytes.count / sectorSize)
+        case .discard(let start, let count): start..<start + count
+        case .flush: nil
+        }
+    }
+
     /// What a sector holds after this operation; nil when it leaves the sector alone.
     fileprivate func content(of sector: UInt64) -> [UInt8]? {
         switch self {

@@ -1,59 +1,98 @@
 public import BlockModel
+import Synchronization
 
-/// A disk that is an array, which can be told to fail. For one thread at a time.
-public final class MemoryDisk: BlockDevice, @unchecked Sendable {
-    public var bytes: [UInt8]
+/// A disk that is an array, which can be told to fail.
+public final class MemoryDisk: BlockDevice {
     public let isReadOnly: Bool
-    /// Sectors that can't be read or written.
-    public var badSectors: Range<UInt64> = 0..<0
-    public var failsFlush = false
-    /// Largest transfer seen, in bytes, and number of transfers.
-    public private(set) var largestTransfer = 0
-    public private(set) var transfers = 0
-    public private(set) var flushes = 0
+    private let state: Mutex<State>
+
+    private struct State {
+        var bytes: [UInt8]
+        var badSectors: Range<UInt64> = 0..<0
+        var failsFlush = false
+        var largestTransfer = 0
+        var transfers = 0
+        var flushes = 0
+        /// What the size is to be after the next `refresh`.
+        var wantedSectorCount: Int?
+
+        mutating func begin(_ operation: StaticString, _ range: SectorRange) throws(Failure) -> Range<Int> {
+            guard !(range.start < badSectors.upperBound && badSectors.lowerBound < range.end) else {
+                throw Failure(.damage, "\(operation)", "told to fail")
+            }
+            guard range.fits(in: UInt64(bytes.count / sectorSize)) else { throw Failure(.invalidRequest, "\(operation)", "outside") }
+            let start = Int(range.start) * sectorSize, byteCount = Int(range.count) * sectorSize
+            transfers += 1
+            largestTransfer = max(largestTransfer, byteCount)
+            return start..<start + byteCount
+        }
+    }
 
     public init(sectorCount: Int, isReadOnly: Bool = false) {
-        bytes = Array(repeating: 0, count: sectorCount * sectorSize)
+        state = Mutex(State(bytes: Array(repeating: 0, count: sectorCount * sectorSize)))
         self.isReadOnly = isReadOnly
     }
 
-    public var sectorCount: UInt64 { UInt64(bytes.count / sectorSize) }
+    public var bytes: [UInt8] { state.withLock { $0.bytes } }
+    /// Sectors that can't be read or written.
+    public var badSectors: Range<UInt64> {
+        get { state.withLock { $0.badSectors } }
+        set { state.withLock { $0.badSectors = newValue } }
+    }
+    public var failsFlush: Bool {
+        get { state.withLock { $0.failsFlush } }
+        set { state.withLock { $0.failsFlush = newValue } }
+    }
+    /// Largest transfer seen, in bytes, and number of transfers.
+    public var largestTransfer: Int { state.withLock { $0.largestTransfer } }
+    public var transfers: Int { state.withLock { $0.transfers } }
+    public var flushes: Int { state.withLock { $0.flushes } }
+
+    public var sectorCount: UInt64 { state.withLock { UInt64($0.bytes.count / sectorSize) } }
+
+    /// Changes the size, as another process would: it shows after `refresh`.
+    public func resize(sectorCount: Int) { state.withLock { $0.wantedSectorCount = sectorCount } }
+
+    public func refresh() throws(Failure) -> Bool {
+        state.withLock { state in
+            guard let wanted = state.wantedSectorCount.map({ $0 * sectorSize }) else { return false }
+            state.wantedSectorCount = nil
+            state.bytes.removeLast(max(0, state.bytes.count - wanted))
+            state.bytes += repeatElement(0, count: wanted - state.bytes.count)
+            return true
+        }
+    }
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
-        let start = try begin("read", sector, buffer.byteCount)
-        let count = buffer.byteCount
-        unsafe buffer.withUnsafeMutableBytes { target in
-            unsafe bytes.withUnsafeBytes { unsafe target.copyBytes(from: $0[start..<start + count]) }
+        let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
+        try state.withLock { (state) throws(Failure) in
+            let bytes = try state.begin("read", range)
+            buffer.copy(state.bytes.rawBytes.extracting(bytes), to: 0)
         }
     }
 
     public func write(at sector: UInt64, _ data: RawSpan) throws(Failure) {
-        let start = try begin("write", sector, data.byteCount)
-        unsafe data.withUnsafeBytes { source in
-            unsafe bytes.withUnsafeMutableBytes { unsafe $0[start...].copyBytes(from: source) }
+        let range = try checkedRange("write", at: sector, byteCount: data.byteCount)
+        try state.withLock { (state) throws(Failure) in
+            let bytes = try state.begin("write", range)
+            try state.bytes.withMutableBytes { (target) throws(Failure) in target.copy(data, to: bytes.lowerBound) }
         }
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {
-        guard range.fits(in: sectorCount) else { throw Failure(.invalidRequest, "discard", "outside") }
-        let start = Int(range.start) * sectorSize
-        bytes.replaceSubrange(start..<start + Int(range.count) * sectorSize, with: repeatElement(0, count: Int(range.count) * sectorSize))
+        try state.withLock { (state) throws(Failure) in
+            let bytes = try state.begin("discard", range)
+            try state.bytes.withMutableBytes { (target) throws(Failure) in target.zero(at: bytes.lowerBound, count: bytes.count) }
+        }
     }
 
     public func flush() throws(Failure) {
-        flushes += 1
-        if failsFlush { throw Failure(.system, "flush", "told to fail") }
+        let fails = state.withLock { state in
+            state.flushes += 1
+            return state.failsFlush
+        }
+        if fails { throw Failure(.system, "flush", "told to fail") }
     }
 
     public func close() throws(Failure) {}
-
-    private func begin(_ operation: StaticString, _ sector: UInt64, _ byteCount: Int) throws(Failure) -> Int {
-        let range = try checkedRange(operation, at: sector, byteCount: byteCount)
-        if range.start < badSectors.upperBound && badSectors.lowerBound < range.end {
-            throw Failure(.damage, "\(operation)", "told to fail")
-        }
-        transfers += 1
-        largestTransfer = max(largestTransfer, byteCount)
-        return Int(range.start) * sectorSize
-    }
 }

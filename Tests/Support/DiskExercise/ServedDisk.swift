@@ -25,18 +25,21 @@ public final class ServedDisk {
     }
 
     /// The guest's disk will be xvdb.
-    public init(abi: ABI = .native, ringOrder: Int = 0) throws(Failure) {
+    public init(abi: ABI = .native, ringOrder: Int = 0, queueCount: Int = 1) throws(Failure) {
         machine = try SimulatedMachine()
         guest = try SimulatedGuest(machine, id: 7, name: "web")
-        frontEnd = SimulatedFrontEnd(guest, number: 51728, abi: abi, ringOrder: ringOrder)
+        frontEnd = SimulatedFrontEnd(guest, number: 51728, abi: abi, ringOrder: ringOrder, queueCount: queueCount)
         stop = try StopRequest()
         process = try SimulatedXen(machine)
     }
 
     public func configuration(disk: String = "root", resumable: Bool = true) -> BackendConfiguration {
-        BackendConfiguration(
+        var configuration = BackendConfiguration(
             domain: Domain(id: guest.id, name: "web"), device: VirtualDevice(name: "xvdb"), disk: disk, isResumable: resumable,
             log: { [log] in log.append($0) })
+        configuration.maximumQueues = 4
+        configuration.refreshInterval = .milliseconds(20)
+        return configuration
     }
 
     /// Starts a process that serves. `makeDevice` runs on its thread, which closes the device unless it is killed: within

@@ -2,7 +2,16 @@ public import BlockModel
 import CXen
 import Glibc
 
-extension LibXen {
+/// Event channels through a descriptor of /dev/xen/evtchn of their own.
+@safe public final class LibXenChannels: EventChannels, @unchecked Sendable {
+    private let channels: OpaquePointer
+
+    init() throws(Failure) {
+        unsafe channels = try LibXen.open("/dev/xen/evtchn") { unsafe xenevtchn_open(cxen_silent_logger(), 0) }
+    }
+
+    deinit { unsafe xenevtchn_close(channels) }
+
     public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
         let port = unsafe xenevtchn_bind_interdomain(channels, UInt32(domain), remotePort)
         guard port >= 0 else {

@@ -1,0 +1,215 @@
+public import BlockModel
+import Glibc
+import Synchronization
+public import XenBus
+
+/// Serves the devices that the toolstack makes, each with a thread and connections to Xen of its own, until it is asked to
+/// hand over: guests keep their disks and wait for the next daemon, which goes on where this one stopped.
+public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMetatype>: Sendable {
+    /// What the daemon needs to know.
+    public struct Configuration: Sendable {
+        public var maximumQueues = BackendConfiguration.defaultQueues
+        /// How long a disk that another process, or the device of a guest that restarts, lets go of is waited for.
+        public var patience = Duration.seconds(20)
+        /// Takes a line for people.
+        public var log: @Sendable (String) -> Void
+        /// Why a class of devices can't be served here; nil when it can.
+        public var obstacle: @Sendable (_ className: String) -> String? = { _ in nil }
+
+        public init(log: @escaping @Sendable (String) -> Void) { self.log = log }
+    }
+
+    private let configuration: Configuration
+    private let makeHost: @Sendable () throws(Failure) -> Host
+    private let open: @Sendable (ToolstackDisk) throws(Failure) -> Device
+    private let stop: StopRequest
+    private let devices = Mutex<[ToolstackDevice: Entry]>([:])
+    /// Rings when a device's thread ends.
+    private let ended: Doorbell
+
+    private enum Entry {
+        case served(Thread, StopRequest)
+        /// Its thread is at its end.
+        case ending(Thread)
+        /// Nobody serves it, and its nodes are still there.
+        case over
+    }
+
+    /// `makeHost` connects to Xen, once a device. `open` opens a disk for the device's thread, which closes it.
+    public init(
+        _ configuration: Configuration, stop: StopRequest, makeHost: @escaping @Sendable () throws(Failure) -> Host,
+        open: @escaping @Sendable (ToolstackDisk) throws(Failure) -> Device
+    ) throws(Failure) {
+        self.configuration = configuration
+        self.stop = stop
+        self.makeHost = makeHost
+        self.open = open
+        ended = try Doorbell()
+    }
+
+    /// Serves until `stop`, of either kind, is sent.
+    public func run() throws(Failure) {
+        let host = try makeHost()
+        let ownDomain = try host.ownDomain()
+        for className in ToolstackDevice.classes {
+            try host.watch("/local/domain/\(ownDomain)/backend/\(className)", token: "devices")
+        }
+        defer { handOverAll() }
+        var requests = [host.storeDescriptor, stop.descriptor, ended.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        while true {
+            if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
+                throw Failure(.system, "the daemon", "the connection to the xenstore broke", remedy: "see that xenstored runs, then start it again")
+            }
+            if requests[1].isReadable, stop.take() > 0 || stop.isHandOver { return }
+            ended.take()
+            // However many there are, one look at all devices does for them.
+            while try host.nextWatchEvent() != nil {}
+            joinEnded()
+            try look(host, ownDomain)
+        }
+    }
+
+    /// Looks at all devices, takes those that are new, and forgets those that are gone.
+    private func look(_ host: Host, _ ownDomain: DomainID) throws(Failure) {
+        let all = try ToolstackDevice.all(host, ownDomain: ownDomain)
+        let present = Set(all)
+        devices.withLock { devices in
+            devices = devices.filter { if case .over = $0.value { present.contains($0.key) } else { true } }
+        }
+        for device in all {
+            let nodes = device.nodes(host, ownDomain: ownDomain)
+            guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else { continue }
+            switch devices.withLock({ $0[device] }) {
+            case .served, .ending:
+                continue
+            case .over where state != .initialising:
+                try letGo(nodes, state)
+            case nil where state == .closing || state == .closed:
+                // A predecessor's, if the guest may still come back.
+                if try nodes.isOnline() { serve(device, disk) } else { try letGo(nodes, state) }
+            case .over, nil:
+                serve(device, disk)
+            }
+        }
+    }
+
+    /// The toolstack waits for this before it removes a device.
+    private func letGo(_ nodes: BackendNodes<Host>, _ state: XenbusState) throws(Failure) {
+        if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
+    }
+
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk) {
+        do throws(Failure) {
+            try start(device, disk)
+        } catch {
+            // Others are served all the same.
+            configuration.log("\(device.device) of domain \(device.domain): \(error)")
+            devices.withLock { $0[device] = .over }
+        }
+    }
+
+    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
+        let stop = try StopRequest()
+        // The thread may end before it is entered, so both wait for the same lock.
+        try devices.withLock { devices throws(Failure) in
+            let thread = try Thread("device") { [self] in
+                serve(device, disk, stop)
+                self.devices.withLock { devices in
+                    if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread) }
+                }
+                ended.ring()
+            }
+            devices[device] = .served(thread, stop)
+        }
+    }
+
+    private func joinEnded() {
+        devices.withLock { devices in
+            for (device, entry) in devices {
+                guard case .ending(let thread) = entry else { continue }
+                thread.join()
+                devices[device] = .over
+            }
+        }
+    }
+
+    private func handOverAll() {
+        let entries = devices.withLock { Array($0.values) }
+        for case .served(_, let stop) in entries { stop.sendHandOver() }
+        for entry in entries {
+            switch entry {
+            case .served(let thread, _), .ending(let thread): thread.join()
+            case .over: break
+            }
+        }
+        devices.withLock { $0 = [:] }
+    }
+
+    // MARK: On a device's thread
+
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest) {
+        let log = LogLimiter(configuration.log)
+        do throws(Failure) {
+            let host = try makeHost()
+            do throws(Failure) {
+                try serve(device, disk, stop, host, log)
+            } catch {
+                log("\(device.device) of domain \(device.domain): \(error)")
+                try refuse(device.nodes(host, ownDomain: try host.ownDomain()), device, error)
+            }
+        } catch {
+            log("\(device.device) of domain \(device.domain): \(error)")
+        }
+    }
+
+    private func serve(
+        _ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest, _ host: Host, _ log: LogLimiter
+    ) throws(Failure) {
+        if let obstacle = configuration.obstacle(device.className) {
+            throw Failure(.usage, "class \(device.className)", obstacle)
+        }
+        guard let opened = try openWaiting(disk, stop) else { return }
+        let outcome: BackendOutcome
+        do throws(Failure) {
+            let name = try host.text("/local/domain/\(device.domain)/name") ?? "domain \(device.domain)"
+            var configuration = BackendConfiguration(
+                domain: Domain(id: device.domain, name: name), disk: disk.name, isResumable: true, log: self.configuration.log)
+            configuration.className = device.className
+            configuration.maximumQueues = self.configuration.maximumQueues
+            var backend = try Backend.adopt(host, opened, configuration, device.device, stop: stop)
+            outcome = try backend.run()
+        } catch {
+            try? opened.close()
+            throw error
+        }
+        try opened.close()
+        switch outcome {
+        case .unplugged, .forced: log("\(device.device) of domain \(device.domain) was unplugged; disk \(disk.name) is closed")
+        case .guestGone: log("domain \(device.domain) is gone; disk \(disk.name) is closed")
+        case .handedOver: log("\(device.device) of domain \(device.domain) waits for another daemon")
+        }
+    }
+
+    /// Opens a disk. One that is in use is waited for: a guest that restarts has a new device before the old one has let
+    /// go. Nil when the daemon ends.
+    private func openWaiting(_ disk: ToolstackDisk, _ stop: StopRequest) throws(Failure) -> Device? {
+        let deadline = ContinuousClock.now + configuration.patience
+        while true {
+            do throws(Failure) {
+                return try open(disk)
+            } catch {
+                guard error.kind == .busy, ContinuousClock.now < deadline else { throw error }
+            }
+            var request = pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0)
+            if unsafe poll(&request, 1, 50) > 0 { return nil }
+        }
+    }
+
+    /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A
+    /// device that nothing waits for is closed. One that is not new is left as it is: a guest may be using it.
+    private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
+        guard try nodes.backendState() == .initialising else { return }
+        try nodes.reportError("\(reason)", isPlugging: true)
+        try nodes.setState(device.hasScript ? .initWait : .closed)
+    }
+}

@@ -1,0 +1,100 @@
+import BlockModel
+import Glibc
+import Synchronization
+import XenBus
+
+/// A thread that serves one ring, until it is told to let go of it or the ring breaks.
+final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable {
+    enum Order: UInt8, AtomicRepresentable {
+        case serve
+        /// Answer what is on the ring, then let go.
+        case settle
+        /// Let go once the batch at work is answered.
+        case letGo
+    }
+
+    /// The thread's alone, from its start to its end.
+    private var server: RingServer<Host, Device>?
+    private let order = Atomic(Order.serve)
+    private let orders: Doorbell
+    private let ending = Mutex<Failure?>(nil)
+    private let trouble: Doorbell
+    private let log: LogLimiter
+
+    /// `trouble` rings when the thread has ended by itself: then `failure` says why.
+    init(_ server: consuming RingServer<Host, Device>, trouble: Doorbell, _ log: LogLimiter) throws(Failure) {
+        self.server = consume server
+        orders = try Doorbell()
+        self.trouble = trouble
+        self.log = log
+    }
+
+    func start() throws(Failure) -> Thread { try Thread("ring") { [self] in run() } }
+
+    func give(_ order: Order) {
+        self.order.store(order, ordering: .releasing)
+        orders.ring()
+    }
+
+    /// Why the ring is served no more; nil while it is, and after it was let go on demand.
+    var failure: Failure? { ending.withLock { $0 } }
+
+    private func run() {
+        do throws(Failure) {
+            try serve()
+        } catch {
+            ending.withLock { $0 = error }
+        }
+        // Here, as no other thread may use it.
+        server = nil
+        if failure != nil { trouble.ring() }
+    }
+
+    private func serve() throws(Failure) {
+        var requests = [server?.eventDescriptor ?? -1, orders.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        while true {
+            let isBusy = try server?.serve(log) ?? false
+            switch order.load(ordering: .acquiring) {
+            case .serve: break
+            case .settle: return try settle(&requests)
+            case .letGo: return
+            }
+            try wait(&requests, milliseconds: isBusy ? 0 : -1)
+        }
+    }
+
+    /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
+    /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
+    /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
+    private func settle(_ requests: inout [pollfd]) throws(Failure) {
+        let deadline = ContinuousClock.now + settleLimit
+        while order.load(ordering: .acquiring) == .settle, ContinuousClock.now < deadline {
+            if try server?.serve(log) == true { continue }
+            if try !wait(&requests, milliseconds: settleMilliseconds) { return }
+        }
+    }
+
+    /// Waits for an event or an order. False: neither came.
+    @discardableResult
+    private func wait(_ requests: inout [pollfd], milliseconds: Int32) throws(Failure) -> Bool {
+        let ready = unsafe poll(&requests, nfds_t(requests.count), milliseconds)
+        guard ready > 0 else { return false }
+        if requests.contains(where: \.isBroken) {
+            throw Failure(.system, "serving a ring", "the connection to the event channels broke")
+        }
+        if requests[1].isReadable { orders.take() }
+        if requests[0].isReadable { try server?.acceptEvent() }
+        return true
+    }
+}
+
+extension pollfd {
+    var isReadable: Bool { revents & Int16(POLLIN) != 0 }
+    /// Nothing will ever come of it, and `poll` never wait again.
+    var isBroken: Bool { revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0 }
+}
+
+/// A closing ring with nothing on it for this long has settled.
+private let settleMilliseconds: Int32 = 200
+/// Bounds what a front end that never ends can make of it.
+private let settleLimit = Duration.seconds(5)

@@ -1,0 +1,49 @@
+import BlockModel
+import XenBus
+
+/// The rings of a connected device, with a thread for each. When this ends, all are let go of.
+struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
+    /// What they were made from.
+    let offer: FrontendOffer
+    private let queues: [QueueThread<Host, Device>]
+    private var threads: [Thread]
+
+    /// Connects to all rings of an offer. `resuming`: a predecessor was killed while it served them. `trouble` rings when
+    /// one of them broke.
+    init(
+        _ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool, trouble: Doorbell, _ log: LogLimiter
+    ) throws(Failure) {
+        // None is served before all are connected: an offer is good as a whole.
+        let queues = try offer.queues.map { queue throws(Failure) in
+            var server = try RingServer(host, device, domain: domain, queue, offer.abi, resuming: resuming)
+            if resuming { try server.finishRecordedResponse() }
+            return try QueueThread(server, trouble: trouble, log)
+        }
+        var threads: [Thread] = []
+        do {
+            for queue in queues { threads.append(try queue.start()) }
+        } catch {
+            Self.end(queues, threads, .letGo)
+            throw error
+        }
+        self.offer = offer
+        self.queues = queues
+        self.threads = threads
+    }
+
+    deinit { Self.end(queues, threads, .letGo) }
+
+    /// Why one of the rings is served no more; nil while all are.
+    var failure: Failure? { queues.lazy.compactMap(\.failure).first }
+
+    /// Answers what is left on rings that the front end has closed, and lets go of them.
+    mutating func settle() {
+        Self.end(queues, threads, .settle)
+        threads = []
+    }
+
+    private static func end(_ queues: [QueueThread<Host, Device>], _ threads: [Thread], _ order: QueueThread<Host, Device>.Order) {
+        for queue in queues { queue.give(order) }
+        for thread in threads { thread.join() }
+    }
+}

@@ -1,0 +1,58 @@
+import ArgumentParser
+import BlockModel
+import Disk
+import Glibc
+import Serve
+import Store
+import XenBus
+
+struct BackendCommand: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "backend", abstract: "Serve the disks that the toolstack attaches.",
+        discussion: """
+            A disk of the store is named in a VM's configuration, or to xl block-attach, as \
+            'format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=dedupdisk:DISK' or, where the kernel's xen-blkback is \
+            not loaded, 'format=raw,vdev=xvda,access=rw,script=block-dedupdisk,target=DISK'; target comes last. The disks \
+            must exist.
+
+            Runs until SIGTERM, SIGINT or SIGHUP, which leave all disks plugged: their guests wait, and go on without an \
+            error when it is started again. So they do after a kill -9.
+            """)
+    @OptionGroup var options: StoreOptions
+    @Option(help: ArgumentHelp("Rings that a guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
+    var queues = BackendConfiguration.defaultQueues
+
+    func validate() throws {
+        if !(1...64).contains(queues) { throw ValidationError("--queues is a number from 1 to 64") }
+    }
+
+    func run() throws {
+        _ = signal(SIGPIPE, SIG_IGN)
+        let store = try options.open()
+        // Held until the process ends. Two would take each other's devices.
+        let lock = try File(path: Self.lockPath, options: [.write, .create], mode: 0o600)
+        guard try lock.tryLock(exclusive: true) else {
+            throw Failure(.busy, "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
+        }
+        defer { try? lock.unlock() }
+        let stop = try StopRequest()
+        stop.sendOnSignals(handOver: [SIGTERM, SIGINT, SIGHUP])
+        var configuration = BackendDaemon<LibXen, StoreDisk>.Configuration(log: { Console.complain($0) })
+        configuration.maximumQueues = queues
+        configuration.obstacle = { Self.obstacle($0) }
+        let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
+            try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
+        }
+        Console.complain("serving the disks of \(store.path)")
+        try daemon.run()
+        Console.complain("ended; disks stay plugged until it is started again")
+    }
+
+    private static let lockPath = "/run/dedupdisk-backend.lock"
+
+    /// The kernel's back end takes every device of class vbd as soon as it sees it.
+    private static func obstacle(_ className: String) -> String? {
+        guard className == "vbd", unsafe access("/sys/bus/xen-backend/drivers/vbd", F_OK) == 0 else { return nil }
+        return "the kernel's xen-blkback is loaded, and takes it; use backendtype=qdisk,target=dedupdisk:DISK"
+    }
+}

@@ -1,0 +1,259 @@
+import BlockModel
+import DiskExercise
+import FrontEnd
+import Glibc
+import Serve
+import Synchronization
+import TestSupport
+import Testing
+import XenBus
+
+/// A daemon whose devices the toolstack makes and removes.
+@Suite struct DaemonTests {
+    let machine: SimulatedMachine
+    let disks = Disks(["root", "data"])
+    let guest: SimulatedGuest
+
+    init() throws {
+        machine = try SimulatedMachine()
+        guest = try SimulatedGuest(machine, id: 7, name: "web")
+    }
+
+    @Test(arguments: ["qdisk", "vbd", "vbd3"]) func attachAndDetach(className: String) throws {
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine, className: className)
+        let target = className == "qdisk" ? "dedupdisk:data" : "data"
+        for round in 1..<4 as Range<UInt8> {
+            try toolstack.attach(7, target: target)
+            try toolstack.wait(7, "state", "2")
+            try toolstack.wait(7, "hotplug-status", "connected")
+            #expect(try toolstack.value(7, "multi-queue-max-queues") == "4")
+            let frontEnd = SimulatedFrontEnd(guest, number: 51728, queueCount: 3)
+            try frontEnd.connect()
+            #expect(try frontEnd.read(0, 8) == pattern(round - 1, sectors: 8))
+            try frontEnd.write(0, pattern(round, sectors: 8))
+            try toolstack.beginDetach(7)
+            try frontEnd.letGo()
+            try toolstack.finishDetach(7)
+            #expect(machine.mappedPageCount(of: 7) == 0)
+        }
+        try daemon.end()
+        #expect(disks.openCount == 0)
+        #expect(machine.openPortCount(of: 0) == 0)
+        #expect(try SimulatedXen(machine).list("/local/domain/0/backend/\(className)/7") ?? [] == [])
+    }
+
+    @Test func whatIsNotOursIsLeftAlone() throws {
+        let qdisk = try Toolstack(machine), vbd = try Toolstack(machine, className: "vbd")
+        try qdisk.attach(7, 51744, target: "/srv/disk.img")
+        try vbd.attach(7, 51760, target: "/dev/sdb", script: "/etc/xen/scripts/block")
+        let xen = try SimulatedXen(machine)
+        for path in ["qdisk/7/bad", "qdisk/seven/51712", "vbd/7/99999999999", "qdisk/7/51808/params"] {
+            try xen.write("/local/domain/0/backend/\(path)", [0, 0xff, 0x0a], in: .none)
+        }
+        let daemon = try RunningDaemon(machine, disks)
+        try qdisk.attach(7, target: "dedupdisk:data")
+        try qdisk.wait(7, "state", "2")
+        #expect(try qdisk.value(7, "state", number: 51744) == "1")
+        #expect(try vbd.value(7, "state", number: 51760) == "1")
+        try daemon.end()
+    }
+
+    @Test(arguments: ["qdisk", "vbd"]) func whatCannotBeServedSaysWhy(className: String) throws {
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine, className: className)
+        let prefix = className == "qdisk" ? "dedupdisk:" : ""
+        try toolstack.attach(7, target: prefix + "nothing")
+        try toolstack.wait(7, "hotplug-status", "error")
+        // With a script, xl waits for state 2 before it asks.
+        try toolstack.wait(7, "state", className == "qdisk" ? "6" : "2")
+        #expect(try toolstack.value(7, "hotplug-error") == "disk nothing: there is none")
+        try toolstack.beginDetach(7)
+        try toolstack.finishDetach(7)
+        // And the right one under the same number.
+        try toolstack.attach(7, target: prefix + "data")
+        try toolstack.wait(7, "hotplug-status", "connected")
+        #expect(try toolstack.value(7, "hotplug-error") == nil)
+        try daemon.end()
+    }
+
+    @Test func readOnlyIsWhatTheToolstackSays() throws {
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine)
+        try toolstack.attach(7, target: "dedupdisk:data", mode: "r")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        try frontEnd.connect()
+        #expect(try frontEnd.backendValue("info") == "4")
+        #expect(throws: Failure.self) { try frontEnd.write(0, pattern(1, sectors: 8)) }
+        try daemon.end()
+    }
+
+    /// The new domain's device comes before the old one's has gone.
+    @Test func theGuestReboots() throws {
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        var frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        try frontEnd.connect()
+        for id in 8..<12 as Range<DomainID> {
+            try frontEnd.write(UInt64(id), pattern(UInt8(id), sectors: 1))
+            let next = try SimulatedGuest(machine, id: id, name: "web")
+            try toolstack.attach(id, target: "dedupdisk:root")
+            try toolstack.destroy(id - 1)
+            frontEnd = SimulatedFrontEnd(next, number: 51728)
+            try frontEnd.connect()
+            #expect(try frontEnd.read(UInt64(id), 1) == pattern(UInt8(id), sectors: 1))
+            #expect(machine.mappedPageCount(of: id - 1) == 0)
+        }
+        try daemon.end()
+    }
+
+    /// Boot loaders close the disk before the kernel opens it again.
+    @Test func theGuestClosesAndComesBack() throws {
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        for _ in 0..<3 {
+            try frontEnd.connect()
+            try frontEnd.disconnect()
+            try frontEnd.setState(1)
+        }
+        try frontEnd.connect()
+        try frontEnd.disconnect()
+        try toolstack.destroy(7)
+        try daemon.end()
+        #expect(disks.openCount == 0)
+    }
+
+    @Test(arguments: [false, true]) func guestsWaitForTheNextDaemon(killed: Bool) throws {
+        var daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine)
+        let other = try SimulatedGuest(machine, id: 8, name: "db")
+        try toolstack.attach(7, target: "dedupdisk:root")
+        try toolstack.attach(8, target: "dedupdisk:data")
+        let frontEnds = [
+            SimulatedFrontEnd(guest, number: 51728, queueCount: 2), SimulatedFrontEnd(other, number: 51728, ringOrder: 1, queueCount: 4),
+        ]
+        for frontEnd in frontEnds { try frontEnd.connect() }
+        for round in 1..<6 as Range<UInt8> {
+            for frontEnd in frontEnds {
+                try frontEnd.begin((0..<60).map { .write(sector: UInt64($0) * 8, pattern(round, sectors: 8)) })
+            }
+            if killed { try daemon.kill() } else { try daemon.end() }
+            #expect(machine.openPortCount(of: 0) == 0)
+            // What comes meanwhile is taken up, too.
+            if round == 3 { try toolstack.beginDetach(8) }
+            daemon = try RunningDaemon(machine, disks)
+            for (index, frontEnd) in frontEnds.enumerated() where index == 0 || round < 3 {
+                #expect(try frontEnd.finish().allSatisfy { $0.status == .okay })
+                #expect(try frontEnd.read(59 * 8, 8) == pattern(round, sectors: 8))
+                #expect(try frontEnd.backendState() == 4)
+            }
+            if round == 3 {
+                try toolstack.finishDetach(8)
+                break
+            }
+        }
+        try daemon.end()
+    }
+
+    @Test func manyAtOnce() throws {
+        let disks = Disks((0..<20).map { "disk\($0)" })
+        let daemon = try RunningDaemon(machine, disks)
+        let toolstack = try Toolstack(machine)
+        let numbers: [UInt32] = (0..<20).map { $0 < 16 ? 51712 + 16 * $0 : 268_439_552 + 256 * $0 }
+        for (index, number) in numbers.enumerated() { try toolstack.attach(7, number, target: "dedupdisk:disk\(index)") }
+        for number in numbers { try toolstack.wait(7, "state", "2", number: number) }
+        for number in numbers { try toolstack.beginDetach(7, number) }
+        for number in numbers { try toolstack.finishDetach(7, number) }
+        try daemon.end()
+        #expect(disks.openCount == 0)
+    }
+}
+
+/// Disks by name, each for one user at a time.
+final class Disks: Sendable {
+    private let disks: [String: MemoryDisk]
+    private let open = Mutex<Set<String>>([])
+    var openCount: Int { open.withLock { $0.count } }
+
+    init(_ names: [String]) { disks = Dictionary(uniqueKeysWithValues: names.map { ($0, MemoryDisk(sectorCount: 1000)) }) }
+
+    func open(_ wanted: ToolstackDisk) throws(Failure) -> OpenDisk {
+        guard let disk = disks[wanted.name] else { throw Failure(.notFound, "disk \(wanted.name)", "there is none") }
+        guard open.withLock({ $0.insert(wanted.name).inserted }) else { throw Failure(.busy, "disk \(wanted.name)", "in use") }
+        return OpenDisk(disk, isReadOnly: wanted.isReadOnly) { [self] in open.withLock { _ = $0.remove(wanted.name) } }
+    }
+}
+
+/// A disk that is let go of when it is closed, or when its process is killed.
+final class OpenDisk: BlockDevice {
+    private let disk: MemoryDisk
+    private let letGo: @Sendable () -> Void
+    let isReadOnly: Bool
+
+    init(_ disk: MemoryDisk, isReadOnly: Bool, letGo: @escaping @Sendable () -> Void) {
+        self.disk = disk
+        self.isReadOnly = isReadOnly
+        self.letGo = letGo
+    }
+
+    var sectorCount: UInt64 { disk.sectorCount }
+    func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) { try disk.read(at: sector, into: &buffer) }
+    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) { try disk.write(at: sector, bytes) }
+    func discard(_ range: SectorRange) throws(Failure) { try disk.discard(range) }
+    func flush() throws(Failure) { try disk.flush() }
+    func refresh() throws(Failure) -> Bool { try disk.refresh() }
+    func close() throws(Failure) { letGo() }
+}
+
+/// A daemon on a thread, with all its connections to the simulated machine.
+final class RunningDaemon {
+    private let stop: StopRequest
+    private let hosts: Hosts
+    private let thread: BackgroundThread<Failure?>
+    let log = Log()
+
+    final class Log: Sendable {
+        private let text = Mutex<[String]>([])
+        func append(_ line: String) { text.withLock { $0.append(line) } }
+        var lines: [String] { text.withLock { $0 } }
+    }
+
+    private final class Hosts: Sendable {
+        let all = Mutex<[SimulatedXen]>([])
+    }
+
+    init(_ machine: SimulatedMachine, _ disks: Disks) throws(Failure) {
+        stop = try StopRequest()
+        let hosts = Hosts()
+        self.hosts = hosts
+        var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
+        configuration.maximumQueues = 4
+        let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in
+            let host = try SimulatedXen(machine)
+            hosts.all.withLock { $0.append(host) }
+            return host
+        }, open: { (disk) throws(Failure) in try disks.open(disk) })
+        thread = BackgroundThread {
+            do throws(Failure) {
+                try daemon.run()
+                return nil
+            } catch {
+                return error
+            }
+        }
+    }
+
+    func end() throws(Failure) {
+        stop.sendHandOver()
+        guard let result = thread.join() else { throw Failure(.system, "daemon", "still running") }
+        if let failure = result { throw failure }
+    }
+
+    func kill() throws(Failure) {
+        for host in hosts.all.withLock({ $0 }) { host.kill() }
+        guard thread.join() != nil else { throw Failure(.system, "daemon", "still running, though killed") }
+    }
+}
