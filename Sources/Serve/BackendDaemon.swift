@@ -55,7 +55,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             try host.watch("/local/domain/\(ownDomain)/backend/\(className)", token: "devices")
         }
         defer { handOverAll() }
-        var requests = [host.storeDescriptor, stop.descriptor, ended.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
+        var requests = [host.storeDescriptor, stop.descriptor, ended.descriptor].map {
+            pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
+        }
         while true {
             if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
                 throw Failure(.system, "the daemon", "the connection to the xenstore broke", remedy: "see that xenstored runs, then start it again")
