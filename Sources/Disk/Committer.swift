@@ -67,7 +67,7 @@ final class Committer: Sendable {
             if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
             // Records without a block leave nothing to commit.
             if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
-            if !state.isClosing, !state.isWanted, !self.isFull(state.active) {
+            if !state.isClosing, state.waiting == 0, !self.isFull(state.active) || state.patience == .infinity {
                 let left = state.active.began + state.patience - monotonicSeconds()
                 if left > 0 { return .atMost(left) }
             }

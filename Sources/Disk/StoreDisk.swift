@@ -292,15 +292,12 @@ public final class StoreDisk: BlockDevice {
     /// Has the committer work until `condition` holds.
     /// - Throws: why it can't.
     private func drain(until condition: (Staging) -> Bool) throws(Failure) {
-        committer.staging.with { $0.isWanted = true }
+        committer.staging.with { $0.waiting += 1 }
         committer.staging.notify()
+        defer { committer.staging.with { $0.waiting -= 1 } }
         try committer.staging.wait { (state) throws(Failure) in
-            if condition(state) {
-                state.isWanted = false
-                return .done(())
-            }
+            if condition(state) { return .done(()) }
             if let failure = state.failure { throw failure }
-            state.isWanted = true
             return .notified
         }
     }

@@ -338,6 +338,36 @@ import Testing
         try check()
     }
 
+    /// Who has had what it wanted from the committer does not take it from the others.
+    @Test func manyFlushesThatWaitForCommits() throws {
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        let (count, rounds) = (4, 25)
+        let done = Monitor(0)
+        var threads: [BlockModel.Thread] = []
+        for index in 0..<count {
+            threads.append(try BlockModel.Thread("test") {
+                let data = [UInt8](repeating: UInt8(index + 1), count: 1 << 20)
+                for round in 0..<rounds {
+                    for piece in 0..<3 { try? disk.write(at: UInt64((index * 8 + (round + piece) % 8) << 11), data) }
+                    try? disk.flush()
+                }
+                done.with { $0 += 1 }
+                done.notify()
+            })
+        }
+        let start = monotonicSeconds()
+        let isDone = try done.wait { (done) throws(Failure) in
+            done == count ? .done(true) : monotonicSeconds() > start + 60 ? .done(false) : .atMost(1)
+        }
+        #expect(isDone, "a flush waits for ever")
+        // Sets whoever waits free.
+        try disk.close()
+        for thread in threads { thread.join() }
+        try check()
+    }
+
     @Test func oneWriterADisk() throws {
         try store.create("d", byteCount: 1 << 20)
         let disk = try StoreDisk(store, "d")
