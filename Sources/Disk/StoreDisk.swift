@@ -263,8 +263,8 @@ public final class StoreDisk: BlockDevice {
         let capacity = committer.journal.capacity
         let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
         // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
-        // filesystem and of its bandwidth than pages all over the ring.
-        if isEmpty, writer.head.offset >= capacity / 8 { try skip(&writer) }
+        // filesystem and of its bandwidth than pages all over the ring. The record must not reach the one that says so.
+        if isEmpty, writer.head.offset >= max(capacity / 8, byteCount) { try skip(&writer) }
         let left = capacity - writer.head.offset
         let needed = byteCount <= left ? byteCount : left + byteCount
         if staged + Int(blocks) > Generation.maximumBlocks || used + needed > capacity {

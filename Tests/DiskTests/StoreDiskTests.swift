@@ -162,6 +162,55 @@ import Testing
         try disk.close()
     }
 
+    /// What the disk holds when its process dies now, and the next one has a journal of that size.
+    func afterDeath(journalBytes: UInt64) throws -> [UInt8] {
+        let copy = scratch.path + "/copy"
+        #expect(try Child("/bin/cp", ["-r", "--sparse=always", store.path, copy]).wait().status == 0)
+        let disk = try StoreDisk(Store(path: copy), "d", journalBytes: journalBytes)
+        defer { try? disk.close() }
+        return try disk.contents()
+    }
+
+    func waitUntilMapped(_ blocks: UInt64) throws {
+        for _ in 0..<500 where try store.statistics().mappedBytes != blocks * 4096 { usleep(20_000) }
+        // Until the staging has heard of it, too.
+        usleep(100_000)
+    }
+
+    /// The first record of a ring that begins anew is longer than what the ring had before.
+    @Test func theRingBeginsAnewWithALongRecord() throws {
+        var model = ModelDisk(sectors: 4096)
+        try store.create("d", byteCount: 2 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        try disk.write(at: 0, (1...150).flatMap { block($0) })
+        try waitUntilMapped(150)
+        disk.holdBack()
+        let data = (1001...1256).flatMap { block($0) }
+        try disk.write(at: 8, data)
+        model.write(at: 0, block(1))
+        model.write(at: 8, data)
+        #expect(try afterDeath(journalBytes: 4 << 20) == model.bytes)
+        try disk.close()
+    }
+
+    /// A larger ring, with records where the smaller has none; and a smaller one, just full, whose next record is at its
+    /// beginning without a word of that.
+    @Test(arguments: [(64, 4), (4, 64)]) func aRingOfAnotherSize(before: UInt64, after: UInt64) throws {
+        var model = ModelDisk(sectors: 1100 * 8)
+        try store.create("d", byteCount: 1100 * 4096)
+        let disk = try StoreDisk(store, "d", journalBytes: before << 20)
+        disk.holdBack()
+        for piece in 0..<65 {
+            let data = (0..<(piece == 63 ? 15 : 16)).flatMap { block(UInt64(1 + piece * 16 + $0)) }
+            try disk.write(at: UInt64(piece * 128), data)
+            model.write(at: piece * 128, data)
+            if before == 4, piece == 63 { #expect(disk.journalEnd == 4 << 20) }
+        }
+        #expect(before == 4 ? disk.journalEnd < 1 << 20 : disk.journalEnd > 4 << 20)
+        #expect(try afterDeath(journalBytes: after << 20) == model.bytes)
+        try disk.close()
+    }
+
     // MARK: Compression
 
     @Test(arguments: Compression.allCases, 0..<2) func compressedOrNot(compression: Compression, seed: Int) throws {
