@@ -17,6 +17,8 @@ public final class StoreDisk: BlockDevice {
     private let writer: Mutex<Writer>
     /// Every record up to this one is on the disk.
     private let synchronized: Atomic<UInt64>
+    /// One fdatasync at a time: the kernel tells of a failed write once, and who asks next must hear of it, too.
+    private let synchronizing = Mutex(())
     private let isClosed = Atomic(false)
 
     /// What belongs to whoever writes.
@@ -349,11 +351,18 @@ public final class StoreDisk: BlockDevice {
         let (committed, staged, isFailing) = committer.staging.with { ($0.committed, $0.journalBytes, $0.failure != nil) }
         if head <= max(committed, synchronized.load(ordering: .acquiring)) { return }
         if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
+        try synchronizing.withLock { (_) throws(Failure) in try synchronize(to: head) }
+    }
+
+    private func synchronize(to head: UInt64) throws(Failure) {
+        // Another flush may have done it meanwhile, or failed.
+        if head <= synchronized.load(ordering: .acquiring) { return }
+        if let failure = writer.withLock({ $0.failure }) { throw failure }
         do throws(Failure) {
             try committer.journal.file.synchronizeData()
         } catch {
             writer.withLock { writer in
-                writer.failure = writer.failure ?? Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
+                writer.failure = Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
                     remedy: "no write is accepted any more: see to the disk under the store, then connect again")
             }
             throw error
