@@ -27,6 +27,19 @@ final class Committer: Sendable {
         generation.journalBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
     }
 
+    /// Starts its threads, which end when the staging closes.
+    func start() throws(Failure) -> [Thread] {
+        let naming = try Thread("name") { self.runNaming() }
+        do throws(Failure) {
+            return [naming, try Thread("commit") { self.runCommitting() }]
+        } catch {
+            staging.with { $0.isClosing = true }
+            staging.notify()
+            naming.join()
+            throw error
+        }
+    }
+
     // MARK: Naming
 
     /// Names generations until the staging closes, then what is left.

@@ -59,7 +59,7 @@ public final class StoreDisk: BlockDevice {
             head = try Self.recover(committer, from: record.journal)
             let end = head
             committer.staging.with { $0 = Staging(end: end) }
-            threads = [try Thread("name") { committer.runNaming() }, try Thread("commit") { committer.runCommitting() }]
+            threads = try committer.start()
         }
         self.committer = committer
         self.readers = readers
