@@ -141,6 +141,21 @@ import Testing
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
+    /// The same, when the next commit is one that looks for nothing: it counts the blobs that it finds.
+    @Test func aFailedCommitOfNamesThatHuddleAndOneOfNoBlocks() throws {
+        var random = SeededGenerator(seed: 9)
+        var expected: [Digest: BlobNumber] = [:]
+        for round in 0..<6 {
+            let digests = (0..<900).map { _ in Digest(0x1234_5678_9a00_0000 | random.next() & 0xff_ffff, random.next(), 0, 0) }
+            let blobs = try Self.add(digests, to: store, end: round == 5 ? .afterIndexing : .whole)
+            for (digest, blob) in zip(digests, blobs) { expected[digest] = blob }
+        }
+        try store.create("d", byteCount: 4096)
+        let all = Array(expected.keys)
+        #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
     /// A full filesystem leaves the filter to the process.
     @Test func withoutAFile() throws {
         // A directory in the place of the new file.
