@@ -251,6 +251,7 @@ extension StoreTransaction {
             next = end
         }
         if builder.slotCount > known { try put(builder, &packs, from: known) }
+        withExtendedLifetime(room) {}
         try packs.commit()
         store.suspects.withLock { suspects in for heal in healed { suspects.remove(batch[heal].blob) } }
         for heal in healed { try lmdb.remove(store.tables.damaged, batch[heal].blob.rawValue) }
@@ -325,16 +326,16 @@ extension StoreTransaction {
                         let slot = change.blob.slot
                         guard let source = change.source else { continue }
                         let (codec, check, stored) = room.result(place) ?? (.raw, change.check, source)
+                        let old = builder.storedLength(slot)
                         guard builder.replace(slot, check: check, codec, stored) else { continue }
                         done.append(heal)
-                        if slot >= counts.count || counts[slot] == 0 {
-                            superblock.deadBytes &+= UInt64(stored.count) &- UInt64(pack.storedLength(slot))
-                        }
+                        if slot >= counts.count || counts[slot] == 0 { superblock.deadBytes &+= UInt64(stored.count) &- UInt64(old) }
                     }
                 }
             }
             let id = superblock.storeID.0
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
+            withExtendedLifetime(rooms) {}
         }
         return done
     }
