@@ -18,7 +18,8 @@ public final class StoreDisk: BlockDevice {
     /// Every record up to this one is on the disk.
     private let synchronized: Atomic<UInt64>
     /// One fdatasync at a time: the kernel tells of a failed write once, and who asks next must hear of it, too.
-    private let synchronizing = Mutex(())
+    /// Why one failed.
+    private let synchronizing = Mutex<Failure?>(nil)
     private let isClosed = Atomic(false)
 
     /// What belongs to whoever writes.
@@ -351,20 +352,20 @@ public final class StoreDisk: BlockDevice {
         let (committed, staged, isFailing) = committer.staging.with { ($0.committed, $0.journalBytes, $0.failure != nil) }
         if head <= max(committed, synchronized.load(ordering: .acquiring)) { return }
         if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
-        try synchronizing.withLock { (_) throws(Failure) in try synchronize(to: head) }
+        try synchronizing.withLock { (failure) throws(Failure) in try synchronize(to: head, &failure) }
     }
 
-    private func synchronize(to head: UInt64) throws(Failure) {
+    private func synchronize(to head: UInt64, _ failure: inout Failure?) throws(Failure) {
         // Another flush may have done it meanwhile, or failed.
         if head <= synchronized.load(ordering: .acquiring) { return }
-        if let failure = writer.withLock({ $0.failure }) { throw failure }
+        if let failure { throw failure }
         do throws(Failure) {
             try committer.journal.file.synchronizeData()
         } catch {
-            writer.withLock { writer in
-                writer.failure = Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
-                    remedy: "no write is accepted any more: see to the disk under the store, then connect again")
-            }
+            let reason = Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
+                remedy: "no write is accepted any more: see to the disk under the store, then connect again")
+            failure = reason
+            writer.withLock { $0.failure = reason }
             throw error
         }
         _ = synchronized.max(head, ordering: .acquiringAndReleasing)
@@ -418,4 +419,7 @@ public final class StoreDisk: BlockDevice {
 
     /// Where the next record goes in the journal.
     var journalEnd: UInt64 { writer.withLock { $0.head.offset } }
+
+    /// Whether an fdatasync covers all that the journal has.
+    var isSynchronized: Bool { writer.withLock { $0.head.sequence } <= synchronized.load(ordering: .acquiring) }
 }

@@ -1,10 +1,11 @@
 import BlockModel
 import Glibc
-import Store
 import TestSupport
 import Testing
 
 @testable import Disk
+@testable import LMDB
+@testable import Store
 
 @Suite struct StoreDiskTests {
     let scratch: ScratchDirectory
@@ -415,6 +416,95 @@ import Testing
         try disk.close()
         for thread in threads { thread.join() }
         try check()
+    }
+
+    /// Runs `body` on a thread of its own while nobody can commit, and expects it to wait for that.
+    func expectToWaitForACommit(_ body: @escaping @Sendable () throws(Failure) -> Void) throws {
+        let outcome = Monitor<Result<Void, Failure>?>(nil)
+        let holding = try WriteTransaction(store.meta)
+        let thread = try BlockModel.Thread("test") {
+            do throws(Failure) {
+                try body()
+                outcome.with { $0 = .success(()) }
+            } catch {
+                outcome.with { $0 = .failure(error) }
+            }
+        }
+        usleep(300_000)
+        #expect(outcome.with { $0 == nil })
+        holding.abort()
+        thread.join()
+        try outcome.with { $0 }?.get()
+    }
+
+    @Test func aFlushOfMuchIsACommit() throws {
+        try store.create("d", byteCount: 16 << 20)
+        let disk = try StoreDisk(store, "d")
+        let data = (1...1280).flatMap { block($0) }
+        try expectToWaitForACommit { () throws(Failure) in
+            try disk.write(at: 0, data)
+            try disk.flush()
+        }
+        #expect(try store.statistics().mappedBytes == 1280 * 4096)
+        try disk.close()
+    }
+
+    @Test func aFlushOfLittleSynchronizesTheJournal() throws {
+        try store.create("d", byteCount: 1 << 20)
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        #expect(disk.isSynchronized)
+        try disk.write(at: 0, block(1))
+        #expect(!disk.isSynchronized)
+        try disk.flush()
+        #expect(disk.isSynchronized)
+        #expect(try store.statistics().mappedBytes == 0)
+        try disk.close()
+    }
+
+    /// A ring that is full to its last byte takes not even a header.
+    @Test func aFullRingMakesWritersWait() throws {
+        var model = ModelDisk(sectors: 8192)
+        try store.create("d", byteCount: 4 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        disk.holdBack()
+        for number in 0..<1008 {
+            try disk.write(at: UInt64(number * 8), block(UInt64(number + 1)))
+            model.write(at: number * 8, block(UInt64(number + 1)))
+        }
+        for number in 0..<16 {
+            try disk.discard(#require(SectorRange(start: UInt64(number * 8), count: 8)))
+            model.discard(at: number * 8, count: 8)
+        }
+        #expect(disk.journalEnd == 4 << 20)
+        try expectToWaitForACommit { () throws(Failure) in
+            if let range = SectorRange(start: 800, count: 8) { try disk.discard(range) }
+        }
+        model.discard(at: 800, count: 8)
+        #expect(try disk.contents() == model.bytes)
+        try disk.close()
+    }
+
+    /// What it could not do because of the store, a disk does when that is well again.
+    @Test func aCommitThatFailsIsTriedAgain() throws {
+        try store.create("d", byteCount: 1 << 20)
+        func put(_ record: [UInt8]) throws {
+            var writing = try WriteTransaction(store.meta)
+            try writing.put(store.tables.disks, "d", record.rawBytes)
+            try writing.commit()
+        }
+        let disk = try StoreDisk(store, "d")
+        let good = try #require(try store.disk("d")).encoded
+        try put(Array(good.dropLast()))
+        try disk.write(at: 0, block(1))
+        // Some tries.
+        usleep(1_500_000)
+        #expect(try disk.sectors(at: 0, count: 8) == block(1))
+        try put(good)
+        try waitUntilMapped(1)
+        #expect(try store.statistics().mappedBytes == 4096)
+        #expect(try disk.sectors(at: 0, count: 8) == block(1))
+        try disk.close()
     }
 
     @Test func oneWriterADisk() throws {

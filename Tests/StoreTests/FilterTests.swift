@@ -110,6 +110,7 @@ import Testing
         try store.completeIndex()
         let all = Array(expected.keys)
         #expect(try zip(all, Self.find(all, in: open)).allSatisfy { expected[$0] == $1 }, "seed \(seed)")
+        #expect(open.filter.withLock { $0?.recent } == 0, "the table keeps what the index has")
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed)")
     }
 
@@ -154,6 +155,30 @@ import Testing
         let all = Array(expected.keys)
         #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// The filter of a store that was the same once, and went on in another way, or further.
+    @Test(arguments: [0, 1]) func theFilterOfAnotherCourseOfEvents(commits: Int) throws {
+        var random = SeededGenerator(seed: 10)
+        var expected: [Digest: BlobNumber] = [:]
+        func add(to store: Store, isExpected: Bool = true) throws {
+            let digests = (0..<900).map { _ in Digest(random.next(), random.next(), 0, 0) }
+            for (digest, blob) in zip(digests, try Self.add(digests, to: store)) where isExpected { expected[digest] = blob }
+        }
+        try add(to: store)
+        let path = scratch.path + "/copy"
+        #expect(try Child("/bin/cp", ["-r", "--sparse=always", store.path, path]).wait().status == 0)
+        try add(to: store, isExpected: false)
+        for _ in 0..<commits { try add(to: try Store(path: path)) }
+        unsafe unlink(path + "/filter")
+        try Files.write(path + "/filter", try Files.bytes(store.filterPath))
+        let copy = try Store(path: path)
+        for _ in 0..<8 {
+            let all = Array(expected.keys)
+            #expect(try zip(all, Self.find(all, in: copy)).allSatisfy { expected[$0] == $1 })
+            try add(to: copy)
+        }
+        #expect(try copy.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
     /// A full filesystem leaves the filter to the process.
