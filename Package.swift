@@ -68,7 +68,7 @@ let package = Package(
             name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
         .testTarget(
-            name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
+            name: "DiskTests", dependencies: ["Disk", "Store", "LMDB", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
         .target(

@@ -69,8 +69,8 @@ struct Staging {
     var named: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
-    /// Somebody waits for room, or for an empty staging.
-    var isWanted = false
+    /// How many wait for room, for an empty staging or for a commit.
+    var waiting = 0
     var isClosing = false
     /// Nothing more will be named.
     var isNamingDone = false
@@ -117,7 +117,6 @@ struct Staging {
         let generation = frozen.removeFirst()
         committed = generation.end.sequence
         spare.append(generation)
-        if isEmpty { isWanted = false }
     }
 }
 

@@ -64,7 +64,7 @@ public final class StoreDisk: BlockDevice {
             head = try Self.recover(committer, from: record.journal)
             let end = head
             committer.staging.with { $0 = Staging(end: end) }
-            threads = [try Thread("name") { committer.runNaming() }, try Thread("commit") { committer.runCommitting() }]
+            threads = try committer.start()
         }
         self.committer = committer
         self.readers = readers
@@ -270,8 +270,8 @@ public final class StoreDisk: BlockDevice {
         let capacity = committer.journal.capacity
         let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
         // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
-        // filesystem and of its bandwidth than pages all over the ring.
-        if isEmpty, writer.head.offset >= capacity / 8 { try skip(&writer) }
+        // filesystem and of its bandwidth than pages all over the ring. The record must not reach the one that says so.
+        if isEmpty, writer.head.offset >= max(capacity / 8, byteCount) { try skip(&writer) }
         let left = capacity - writer.head.offset
         let needed = byteCount <= left ? byteCount : left + byteCount
         if staged + Int(blocks) > Generation.maximumBlocks || used + needed > capacity {
@@ -299,15 +299,12 @@ public final class StoreDisk: BlockDevice {
     /// Has the committer work until `condition` holds.
     /// - Throws: why it can't.
     private func drain(until condition: (Staging) -> Bool) throws(Failure) {
-        committer.staging.with { $0.isWanted = true }
+        committer.staging.with { $0.waiting += 1 }
         committer.staging.notify()
+        defer { committer.staging.with { $0.waiting -= 1 } }
         try committer.staging.wait { (state) throws(Failure) in
-            if condition(state) {
-                state.isWanted = false
-                return .done(())
-            }
+            if condition(state) { return .done(()) }
             if let failure = state.failure { throw failure }
-            state.isWanted = true
             return .notified
         }
     }
@@ -437,4 +434,7 @@ public final class StoreDisk: BlockDevice {
 
     /// Where the next record goes in the journal.
     var journalEnd: UInt64 { writer.with { $0.head.offset } }
+
+    /// Whether an fdatasync covers all that the journal has.
+    var isSynchronized: Bool { writer.with { $0.head.sequence } <= journalSync.with { $0.sequence } }
 }

@@ -16,8 +16,9 @@ extension Store {
         try transaction.changeMap(of: &disk, changes)
         if let journal { disk.journal = journal }
         try transaction.putDisk(disk)
-        try transaction.recordSuspects()
+        let suspects = try transaction.recordSuspects()
         try transaction.commit()
+        self.suspects.withLock { $0.subtract(suspects) }
     }
 }
 
@@ -27,8 +28,9 @@ extension Store {
     public func recordDamage() throws(Failure) {
         guard !suspects.withLock({ $0.isEmpty }) else { return }
         var transaction = try StoreTransaction.begin(self)
-        try transaction.recordSuspects()
+        let suspects = try transaction.recordSuspects()
         try transaction.commit()
+        self.suspects.withLock { $0.subtract(suspects) }
     }
 }
 
@@ -125,7 +127,9 @@ extension StoreTransaction {
             next = end
         }
         if builder.slotCount > known { try put(builder, &packs, from: known) }
+        withExtendedLifetime(room) {}
         try packs.commit()
+        store.suspects.withLock { suspects in for heal in healed { suspects.remove(batch[heal].blob) } }
         for heal in healed { try lmdb.remove(store.tables.damaged, batch[heal].blob.rawValue) }
         try index(misses.map { (batch[$0].digest.word0, batch[$0].blob) }, in: filter)
     }
@@ -171,34 +175,52 @@ extension StoreTransaction {
             let isKnown = try lmdb.view.value(store.tables.damaged, blob.rawValue) != nil
             if isKnown || suspects.contains(blob) { damaged.append(hit) }
         }
-        store.suspects.withLock { suspects in for heal in damaged { suspects.remove(batch[heal].blob) } }
         return damaged
     }
 
     /// Writes packs anew with the data of `heals` in place of what is damaged.
     /// - Returns: the heals that were done: a pack whose other blobs can't be had is left alone.
-    private func overwrite(_ heals: [Int], from batch: Batch, _ packs: inout WriteTransaction, _ before: View) throws(Failure) -> [Int] {
+    private mutating func overwrite(
+        _ heals: [Int], from batch: Batch, _ packs: inout WriteTransaction, _ before: View
+    ) throws(Failure) -> [Int] {
         var done: [Int] = []
         for (number, group) in Dictionary(grouping: heals, by: { batch[$0].blob.pack }) {
             guard let pack = try PackView.find(number, in: before, store.packTables.packs),
                 var builder = unsafe PackBuilder(copying: pack, number: number, isDead: { _ in false })
             else { continue }
-            for heal in group {
-                let change = batch[heal]
-                if let source = change.source, builder.replace(change.blob.slot, check: change.check, source) { done.append(heal) }
+            let counts = try counts(ofPack: number) ?? []
+            // Each takes the form that it had, so that the pack keeps its size. They are lent until it is written.
+            var rooms: [CompressedBlocks] = []
+            for (codec, heals) in Dictionary(grouping: group, by: { pack.codec(batch[$0].blob.slot) }) {
+                for start in stride(from: 0, to: heals.count, by: CompressedBlocks.capacity) {
+                    let part = heals[start..<min(start + CompressedBlocks.capacity, heals.count)]
+                    let room = try CompressedBlocks(Compression(rawValue: UInt32(codec)) ?? .none)
+                    try room.compress(part, of: batch)
+                    rooms.append(room)
+                    for (place, heal) in part.enumerated() {
+                        let change = batch[heal]
+                        let slot = change.blob.slot
+                        guard let source = change.source else { continue }
+                        let (codec, check, stored) = room.result(place) ?? (.raw, change.check, source)
+                        let old = builder.storedLength(slot)
+                        guard builder.replace(slot, check: check, codec, stored) else { continue }
+                        done.append(heal)
+                        if slot >= counts.count || counts[slot] == 0 { superblock.deadBytes &+= UInt64(stored.count) &- UInt64(old) }
+                    }
+                }
             }
             let id = superblock.storeID.0
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
+            withExtendedLifetime(rooms) {}
         }
         return done
     }
 
     /// Writes down the blobs that readers of this process found damaged.
-    mutating func recordSuspects() throws(Failure) {
-        let suspects = store.suspects.withLock { set in
-            defer { set.removeAll() }
-            return set
-        }
+    /// - Returns: them, which are not to be written down again once this is committed.
+    mutating func recordSuspects() throws(Failure) -> Set<BlobNumber> {
+        let suspects = store.suspects.withLock { $0 }
         for blob in suspects { try lmdb.put(store.tables.damaged, blob.rawValue, count: 0) { _ in } }
+        return suspects
     }
 }
