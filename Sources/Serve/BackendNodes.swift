@@ -134,8 +134,18 @@ struct BackendNodes<Store: Xenstore> {
     /// The last of the device: removes both ends, so that the guest sees it go. The toolstack removes what it made, and
     /// waits for our state to be Closed.
     func end() throws(Failure) {
-        guard !isToolstacks else { return try setState(.closed) }
+        guard !isToolstacks else { return try endToolstacks() }
         try store.transaction("remove \(device)") { transaction throws(Failure) in try remove(in: transaction) }
+    }
+
+    /// Says Closed, if that was not said yet. Once it was, the toolstack may have made the next device in the same place,
+    /// which is none of this one's.
+    private func endToolstacks() throws(Failure) {
+        try store.transaction("set the state of \(device)") { transaction throws(Failure) in
+            let number = try store.number(backend + "/state", in: transaction)
+            guard let state = number.flatMap({ XenbusState(rawValue: $0) }), state != .closed, state != .initialising else { return }
+            try write(backend, [("state", text(.closed))], in: transaction)
+        }
     }
 
     /// Removes both ends.

@@ -50,7 +50,8 @@ public struct Toolstack {
             if let value, values.isEmpty || values.contains(value) { return value }
             usleep(1000)
         }
-        throw Failure(.system, path, "is \(value ?? "absent"), not one of \(values)")
+        let reason = try self.value(domain, "hotplug-error", number: number)
+        throw Failure(.system, path, "is \(value ?? "absent"), not one of \(values); hotplug-error: \(reason ?? "none")")
     }
 
     public func value(_ domain: DomainID, _ key: String, number: UInt32 = 51728) throws(Failure) -> String? {
