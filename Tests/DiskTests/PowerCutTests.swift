@@ -136,6 +136,38 @@ import Testing
         #expect(seen.count > 1, "seed \(seed): every cut ended alike")
     }
 
+    /// The first record is lost and later ones are not, which come to lie behind the next writer's first: its truncation is
+    /// lost, too.
+    @Test func recordsOfAnOlderWriterNeverFitBehindNewerOnes() throws {
+        let scratch = try ScratchDirectory()
+        func copy(_ from: String, _ to: String) throws -> Store {
+            #expect(try Child("/bin/cp", ["-r", "--sparse=always", from, scratch.path + "/" + to]).wait().status == 0)
+            return try Store(path: scratch.path + "/" + to)
+        }
+        let store = try Store(path: scratch.path + "/store", creating: true)
+        try store.create("d", byteCount: 8 * 4096)
+        var disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        for number in 0..<3 as Range<UInt64> { try disk.write(at: number * 8, block(number + 1)) }
+        let second = try copy(store.path, "second")
+        try disk.close()
+        let journal = second.path + "/journals/1"
+        try Files.flip(journal, at: 100)
+        let old = try Files.bytes(journal)
+        disk = try StoreDisk(second, "d")
+        disk.holdBack()
+        try disk.write(at: 40, block(9))
+        let record = Int(disk.journalEnd)
+        let third = try copy(second.path, "third")
+        try disk.close()
+        let new = try Files.bytes(third.path + "/journals/1")
+        try Files.write(third.path + "/journals/1", Array(new[..<record] + old[record...]))
+        disk = try StoreDisk(third, "d")
+        let zeros = [UInt8](repeating: 0, count: 5 * 4096)
+        #expect(try disk.contents() == zeros + block(9) + zeros.prefix(2 * 4096))
+        try disk.close()
+    }
+
     @Test func rotInAFlushedRecordEndsTheJournalThere() throws {
         let moment = try Self.moment(seed: 1, wrapping: false)
         for place in [8, 20, 70, 3000] {

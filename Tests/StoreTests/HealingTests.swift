@@ -1,5 +1,6 @@
 import BlockModel
 import Disk
+import Hashing
 import TestSupport
 import Testing
 
@@ -53,6 +54,7 @@ import Testing
         try write("a", blocks)
         try rot(0..<count)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problemCount > count)
+        #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: count) }
         // In whatever form new blobs come.
         try store.setCompression(.none)
         try write("b", blocks)
@@ -69,6 +71,23 @@ import Testing
         try write("b", [Self.soft(4)])
         #expect(try problems().count == 2)
         try write("c", [Self.soft(8)])
+        #expect(try problems() == [])
+    }
+
+    /// Its sound form is of another length, and it heals twice in one commit.
+    @Test func aDeadBlobOfAnotherLength() throws {
+        let digest = try SHA256().digest(Self.soft(1).rawBytes)
+        var builder = PackBuilder(number: 1)
+        _ = builder.append(digest, check: 0, .lz4, lend([UInt8](repeating: 1, count: 1000)))
+        var writing = try WriteTransaction(store.packs)
+        try writing.put(store.packTables.packs, 1, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+        try writing.commit()
+        try store.create("a", byteCount: 1 << 20)
+        #expect(try store.statistics().reclaimableBytes == 1000)
+        #expect(try problems().count == 1)
+        try write("a", [Self.soft(1), Self.soft(1)])
+        #expect(try store.statistics().uniqueBytes == 4096)
+        #expect(try store.statistics().reclaimableBytes == 0)
         #expect(try problems() == [])
     }
 
