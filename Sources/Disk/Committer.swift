@@ -134,7 +134,7 @@ final class Committer: Sendable {
         }
         staging.notify()
         if failure != nil {
-            // Another try after a while, or at once when the staging closes.
+            // Another try after a while; none when the staging closes, as the journal keeps it all.
             let until = monotonicSeconds() + Self.retryInterval
             try? staging.wait { state in
                 let left = until - monotonicSeconds()

@@ -127,9 +127,11 @@ struct BlockTable {
     /// Block plus one (0: free) and place, by turns.
     private var slots = [UInt64](repeating: 0, count: 2 * 1024)
     private var bits = 10
+    /// Nobody who chooses blocks can know which of them collide.
+    private let multiplier = UInt64.random(in: .min ... .max) | 1
 
     private func home(_ block: UInt64) -> Int {
-        let group = ((block >> 3) &* 0x9e37_79b9_7f4a_7c15) >> UInt64(64 - bits + 3)
+        let group = ((block >> 3) &* multiplier) >> UInt64(64 - bits + 3)
         return Int(group << 3 | block & 7)
     }
 

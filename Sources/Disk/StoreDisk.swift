@@ -397,7 +397,10 @@ public final class StoreDisk: BlockDevice {
         committer.staging.with { $0.isClosing = true }
         committer.staging.notify()
         for thread in threads { thread.join() }
-        if let failure = committer.staging.with({ $0.failure }) {
+        let (isEmpty, reason) = committer.staging.with { ($0.isEmpty, $0.failure) }
+        // A commit that came through at last does not mean that what was staged behind it did.
+        if !isEmpty || reason != nil {
+            let failure = reason ?? Failure(.system, "its committer", "it ended early")
             throw Failure(failure.kind, "disk \(committer.diskName)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
         }
         try committer.journal.file.truncate(to: 0)
@@ -424,7 +427,7 @@ public final class StoreDisk: BlockDevice {
             try disk.discard(gone)
         }
         try disk.drain { $0.isEmpty }
-        try store.resize(name, to: byteCount)
+        try store.resize(name, to: byteCount, isSmaller: true)
     }
 
     // MARK: Tests

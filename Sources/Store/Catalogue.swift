@@ -78,11 +78,13 @@ extension Store {
 
     /// Gives a disk another size. Whoever serves it sees a larger one at once; nothing may be mapped beyond a smaller one's
     /// end, which is for the holder of its lock to see to.
-    public func resize(_ name: String, to byteCount: UInt64) throws(Failure) {
+    public func resize(_ name: String, to byteCount: UInt64, isSmaller: Bool = false) throws(Failure) {
         try Self.checkSize(byteCount, of: name)
         var transaction = try StoreTransaction.begin(self)
         var disk = try transaction.disk(name)
         guard !disk.isIncomplete else { throw noSuchDisk(name) }
+        // Another process may have made it larger since it was looked at.
+        guard isSmaller || byteCount >= disk.byteCount else { throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again") }
         try transaction.resize(&disk, to: byteCount)
         try transaction.putDisk(disk)
         try transaction.commit()
