@@ -16,6 +16,8 @@ let package = Package(
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
+        // A guest to drive it, and processes to run beside it.
+        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport"]),
         // What the fuzzers, another nested package, feed.
         .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "Serve", "FrontEnd", "DiskExercise"]),
     ],
@@ -26,11 +28,12 @@ let package = Package(
         // C libraries, as Debian packages them.
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
-        .systemLibrary(name: "CXXHash", pkgConfig: "libxxhash", providers: [.apt(["libxxhash-dev"])]),
         .systemLibrary(name: "CLZ4", pkgConfig: "liblz4", providers: [.apt(["liblz4-dev"])]),
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
+        // libxxhash's code, of which only the header is used (libxxhash-dev).
+        .target(name: "CXXHash"),
         .target(
             name: "CXen",
             linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),
@@ -65,7 +68,7 @@ let package = Package(
             name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
         .testTarget(
-            name: "DiskTests", dependencies: ["Disk", "Store", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
+            name: "DiskTests", dependencies: ["Disk", "Store", "LMDB", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
         .target(

@@ -1,3 +1,4 @@
+internal import CLinux
 internal import Glibc
 
 /// A value behind a mutex, with a condition to wait for (pthread_mutex_lock(3), pthread_cond_timedwait(3)).
@@ -63,7 +64,12 @@ final class Lock: @unchecked Sendable {
     init() {
         unsafe mutex = .allocate(capacity: 1)
         unsafe condition = .allocate(capacity: 1)
-        unsafe pthread_mutex_init(mutex, nil)
+        // Adaptive: what it guards takes less time than going to sleep. And no queue for it, where each in turn would be woken.
+        var kind = pthread_mutexattr_t()
+        unsafe pthread_mutexattr_init(&kind)
+        unsafe pthread_mutexattr_settype(&kind, clinux_adaptive_mutex)
+        unsafe pthread_mutex_init(mutex, &kind)
+        unsafe pthread_mutexattr_destroy(&kind)
         var attributes = pthread_condattr_t()
         unsafe pthread_condattr_init(&attributes)
         unsafe pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC)

@@ -59,3 +59,5 @@ void clinux_name_thread(pthread_t thread, const char *name)
 {
     pthread_setname_np(thread, name);
 }
+
+const int clinux_adaptive_mutex = PTHREAD_MUTEX_ADAPTIVE_NP;

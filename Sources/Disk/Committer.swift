@@ -24,7 +24,20 @@ final class Committer: Sendable {
 
     /// Whether a generation should not wait any longer.
     func isFull(_ generation: Generation) -> Bool {
-        generation.journalBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
+        generation.recordBytes >= fullGeneration || generation.blockCount >= Generation.maximumBlocks / 2
+    }
+
+    /// Starts its threads, which end when the staging closes.
+    func start() throws(Failure) -> [Thread] {
+        let naming = try Thread("name") { self.runNaming() }
+        do throws(Failure) {
+            return [naming, try Thread("commit") { self.runCommitting() }]
+        } catch {
+            staging.with { $0.isClosing = true }
+            staging.notify()
+            naming.join()
+            throw error
+        }
     }
 
     // MARK: Naming
@@ -67,7 +80,7 @@ final class Committer: Sendable {
             if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
             // Records without a block leave nothing to commit.
             if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
-            if !state.isClosing, !state.isWanted, !self.isFull(state.active) {
+            if !state.isClosing, state.waiting == 0, !self.isFull(state.active) || state.patience == .infinity {
                 let left = state.active.began + state.patience - monotonicSeconds()
                 if left > 0 { return .atMost(left) }
             }

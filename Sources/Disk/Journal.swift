@@ -45,7 +45,8 @@ struct Journal: ~Copyable, Sendable {
     private let mapping: FileMapping
 
     init(_ file: consuming File, id: UInt64, capacity: UInt64) throws(Failure) {
-        mapping = try file.map(byteCount: Int(capacity))
+        // What an interrupted writer left may be longer.
+        mapping = try file.map(byteCount: Int(max(capacity, file.size())))
         self.file = file
         self.id = id
         self.capacity = capacity
@@ -99,14 +100,16 @@ struct Journal: ~Copyable, Sendable {
         }
     }
 
-    /// Calls `body` with each valid record from `position` on, and the offset of its payload.
+    /// Calls `body` with each valid record from `position` on, and the offset of its payload. Whoever wrote them may have had
+    /// a ring of another size: it ended where the file does, or further on, where there are no records.
     /// - Returns: the position behind the last.
     func replay(from position: JournalPosition, _ body: (Record, UInt64) throws(Failure) -> Void) throws(Failure) -> JournalPosition {
         var position = position
         var payload = [UInt8](repeating: 0, count: Self.maximumBlocks * blockSize)
-        // Each record takes at least its header, so a ring of `capacity` bytes has no more than this many.
-        for _ in 0...capacity / UInt64(Self.headerSize) {
-            if position.offset + UInt64(Self.headerSize) > capacity { position.offset = 0 }
+        let end = try file.size()
+        // Each record takes at least its header, so a ring of `end` bytes has no more than this many.
+        for _ in 0...end / UInt64(Self.headerSize) {
+            if position.offset + UInt64(Self.headerSize) > end { position.offset = 0 }
             guard let (record, sum) = try header(at: position.offset), record.sequence == position.sequence &+ 1 else { break }
             if record.kind == .skip {
                 position = JournalPosition(sequence: record.sequence, offset: 0)

@@ -74,6 +74,7 @@ final class Loader: @unchecked Sendable {
 
     /// Commits what is left, and ends. To be called whatever happened; again, it does nothing more.
     func finish() throws(Failure) {
+        guard thread != nil else { return }
         defer {
             work.with { $0.isOver = true }
             work.notify()

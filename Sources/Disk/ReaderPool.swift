@@ -1,12 +1,11 @@
 internal import BlockModel
 internal import Store
-internal import Synchronization
 
 /// Readers of one disk: as many as there are threads that read at the same time.
 final class ReaderPool: Sendable {
     private let store: Store
     private let diskName: String
-    private let idle = Mutex<[Slot]>([])
+    private let idle = Monitor<[Slot]>([])
 
     /// A reader that whoever has taken it uses alone.
     private final class Slot: @unchecked Sendable {
@@ -19,19 +18,19 @@ final class ReaderPool: Sendable {
         self.store = store
         diskName = name
         let first = Slot(try BlockReader(store, disk: name))
-        idle.withLock { $0.append(first) }
+        idle.with { $0.append(first) }
     }
 
     /// Lends a reader.
     @inline(__always)
     func with<Result>(_ body: (inout BlockReader) throws(Failure) -> Result) throws(Failure) -> Result {
         let slot = try take()
-        defer { idle.withLock { $0.append(slot) } }
+        defer { idle.with { $0.append(slot) } }
         return try body(&slot.reader)
     }
 
     private func take() throws(Failure) -> Slot {
-        if let slot = idle.withLock({ $0.popLast() }) { return slot }
+        if let slot = idle.with({ $0.popLast() }) { return slot }
         return Slot(try BlockReader(store, disk: diskName))
     }
 }

@@ -5,8 +5,9 @@ internal import Store
 /// Changes under the staging's lock, and not at all once it is frozen.
 final class Generation: @unchecked Sendable {
     private var table = BlockTable()
-    /// Bytes of the journal that it takes.
+    /// Bytes of the journal that it takes, and those of them that are records.
     private(set) var journalBytes: UInt64 = 0
+    private(set) var recordBytes: UInt64 = 0
     /// The journal's position behind it.
     var end = JournalPosition(sequence: 0, offset: 0)
     /// When its first record came.
@@ -33,6 +34,7 @@ final class Generation: @unchecked Sendable {
     func reset(end: JournalPosition) {
         table.removeAll()
         journalBytes = 0
+        recordBytes = 0
         self.end = end
     }
 
@@ -50,6 +52,7 @@ final class Generation: @unchecked Sendable {
             table[record.block &+ index] = record.kind == .write ? payload + index * UInt64(blockSize) : Self.discarded
         }
         journalBytes += UInt64(record.byteCount)
+        recordBytes += UInt64(record.byteCount)
         end = JournalPosition(sequence: record.sequence, offset: payload + UInt64(record.payloadBytes))
     }
 }
@@ -66,8 +69,8 @@ struct Staging {
     var named: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
-    /// Somebody waits for room, or for an empty staging.
-    var isWanted = false
+    /// How many wait for room, for an empty staging or for a commit.
+    var waiting = 0
     var isClosing = false
     /// Nothing more will be named.
     var isNamingDone = false
@@ -114,7 +117,6 @@ struct Staging {
         let generation = frozen.removeFirst()
         committed = generation.end.sequence
         spare.append(generation)
-        if isEmpty { isWanted = false }
     }
 }
 

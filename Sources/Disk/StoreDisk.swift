@@ -14,9 +14,8 @@ public final class StoreDisk: BlockDevice {
     private let threads: [Thread]
     private let readers: ReaderPool
     /// What a writer needs; held for the length of a write, so that a part of a block finds the rest of it in its place.
-    private let writer: Mutex<Writer>
-    /// Every record up to this one is on the disk.
-    private let synchronized: Atomic<UInt64>
+    private let writer: Monitor<Writer>
+    private let journalSync: Monitor<JournalSync>
     private let isClosed = Atomic(false)
 
     /// What belongs to whoever writes.
@@ -25,11 +24,19 @@ public final class StoreDisk: BlockDevice {
         var head: JournalPosition
         /// Bytes of the journal's file.
         var journalLength: UInt64 = 0
-        /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
-        var failure: Failure?
         /// For parts of blocks, and for a record's header.
         var scratch = [UInt8](repeating: 0, count: blockSize)
         var header = [UInt8](repeating: 0, count: Journal.headerSize)
+    }
+
+    /// How far the journal is on the disk.
+    private struct JournalSync {
+        /// Every record up to this one is.
+        var sequence: UInt64
+        /// Somebody's fdatasync is at work; one of those who wait for its end begins the next, for all of them.
+        var isRunning = false
+        /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
+        var failure: Failure?
     }
 
     /// Bytes of a journal that nothing else was said about.
@@ -57,15 +64,15 @@ public final class StoreDisk: BlockDevice {
             head = try Self.recover(committer, from: record.journal)
             let end = head
             committer.staging.with { $0 = Staging(end: end) }
-            threads = [try Thread("name") { committer.runNaming() }, try Thread("commit") { committer.runCommitting() }]
+            threads = try committer.start()
         }
         self.committer = committer
         self.readers = readers
         self.threads = threads
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
-        writer = Mutex(Writer(head: head))
-        synchronized = Atomic(head.sequence)
+        writer = Monitor(Writer(head: head))
+        journalSync = Monitor(JournalSync(sequence: head.sequence))
     }
 
     deinit { try? close() }
@@ -204,7 +211,7 @@ public final class StoreDisk: BlockDevice {
     }
 
     private func write(at sector: UInt64, _ bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
-        try checkWritable(writer)
+        try checkWritable()
         var done = 0
         while done < bytes.byteCount {
             let at = sector &+ UInt64(done / sectorSize)
@@ -235,9 +242,9 @@ public final class StoreDisk: BlockDevice {
         try append(.write, block, blocks: 1, merged.rawBytes, &writer)
     }
 
-    private func checkWritable(_ writer: borrowing Writer) throws(Failure) {
+    private func checkWritable() throws(Failure) {
         guard !isReadOnly else { throw Failure(.invalidRequest, "write to disk \(committer.diskName)", "it is read-only") }
-        if let failure = writer.failure { throw failure }
+        if let failure = journalSync.with({ $0.failure }) { throw failure }
     }
 
     /// Puts a record into the journal, waiting for room, and stages it.
@@ -263,8 +270,8 @@ public final class StoreDisk: BlockDevice {
         let capacity = committer.journal.capacity
         let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
         // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
-        // filesystem and of its bandwidth than pages all over the ring.
-        if isEmpty, writer.head.offset >= capacity / 8 { try skip(&writer) }
+        // filesystem and of its bandwidth than pages all over the ring. The record must not reach the one that says so.
+        if isEmpty, writer.head.offset >= max(capacity / 8, byteCount) { try skip(&writer) }
         let left = capacity - writer.head.offset
         let needed = byteCount <= left ? byteCount : left + byteCount
         if staged + Int(blocks) > Generation.maximumBlocks || used + needed > capacity {
@@ -292,15 +299,12 @@ public final class StoreDisk: BlockDevice {
     /// Has the committer work until `condition` holds.
     /// - Throws: why it can't.
     private func drain(until condition: (Staging) -> Bool) throws(Failure) {
-        committer.staging.with { $0.isWanted = true }
+        committer.staging.with { $0.waiting += 1 }
         committer.staging.notify()
+        defer { committer.staging.with { $0.waiting -= 1 } }
         try committer.staging.wait { (state) throws(Failure) in
-            if condition(state) {
-                state.isWanted = false
-                return .done(())
-            }
+            if condition(state) { return .done(()) }
             if let failure = state.failure { throw failure }
-            state.isWanted = true
             return .notified
         }
     }
@@ -318,7 +322,7 @@ public final class StoreDisk: BlockDevice {
     }
 
     private func discard(_ range: SectorRange, _ writer: inout Writer) throws(Failure) {
-        try checkWritable(writer)
+        try checkWritable()
         let perBlock = UInt64(sectorsPerBlock)
         let first = (range.start + perBlock - 1) / perBlock
         // The block at the disk's end may be short of sectors; with all it has, it is whole.
@@ -345,23 +349,41 @@ public final class StoreDisk: BlockDevice {
 
     /// One fdatasync of the journal, or a commit of what is staged, whichever costs less; nothing when all is durable.
     public func flush() throws(Failure) {
-        let head = try writer.withLock { (writer) throws(Failure) in
-            if let failure = writer.failure { throw failure }
-            return writer.head.sequence
+        let (synchronized, failure) = journalSync.with { ($0.sequence, $0.failure) }
+        if let failure { throw failure }
+        // What is acknowledged is staged; a writer that waits for room need not be waited for.
+        let (head, committed, staged, isFailing) = committer.staging.with {
+            ($0.active.end.sequence, $0.committed, $0.journalBytes, $0.failure != nil)
         }
-        let (committed, staged, isFailing) = committer.staging.with { ($0.committed, $0.journalBytes, $0.failure != nil) }
-        if head <= max(committed, synchronized.load(ordering: .acquiring)) { return }
+        if head <= max(committed, synchronized) { return }
         if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
-        do throws(Failure) {
-            try committer.journal.file.synchronizeData()
-        } catch {
-            writer.withLock { writer in
-                writer.failure = writer.failure ?? Failure(error.kind, "disk \(committer.diskName)", "a flush failed: \(error.why)",
-                    remedy: "no write is accepted any more: see to the disk under the store, then connect again")
-            }
-            throw error
+        try synchronizeJournal(to: head)
+    }
+
+    /// Has the records up to `sequence` on the disk. Those who come while an fdatasync is at work share the next.
+    private func synchronizeJournal(to sequence: UInt64) throws(Failure) {
+        let isMine = try journalSync.wait { (sync) throws(Failure) in
+            if let failure = sync.failure { throw failure }
+            if sync.sequence >= sequence { return .done(false) }
+            if sync.isRunning { return .notified }
+            sync.isRunning = true
+            return .done(true)
         }
-        _ = synchronized.max(head, ordering: .acquiringAndReleasing)
+        guard isMine else { return }
+        let head = committer.staging.with { $0.active.end.sequence }
+        var failure: Failure?
+        do throws(Failure) { try committer.journal.file.synchronizeData() } catch { failure = error }
+        journalSync.with { sync in
+            sync.isRunning = false
+            if let failure {
+                sync.failure = Failure(failure.kind, "disk \(committer.diskName)", "a flush failed: \(failure.why)",
+                    remedy: "no write is accepted any more: see to the disk under the store, then connect again")
+            } else {
+                sync.sequence = max(sync.sequence, head)
+            }
+        }
+        journalSync.notify()
+        if let failure { throw failure }
     }
 
     /// Commits all that is staged.
@@ -411,5 +433,8 @@ public final class StoreDisk: BlockDevice {
     func holdBack() { committer.staging.with { $0.patience = .infinity } }
 
     /// Where the next record goes in the journal.
-    var journalEnd: UInt64 { writer.withLock { $0.head.offset } }
+    var journalEnd: UInt64 { writer.with { $0.head.offset } }
+
+    /// Whether an fdatasync covers all that the journal has.
+    var isSynchronized: Bool { writer.with { $0.head.sequence } <= journalSync.with { $0.sequence } }
 }

@@ -1,129 +1,5 @@
 public import BlockModel
-internal import Hashing
 internal import LMDB
-
-/// Blocks on their way into one disk's map: named outside the store's lock, on several threads, entered under it. Their
-/// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
-@safe
-public final class Batch: @unchecked Sendable {
-    /// What becomes of one block.
-    struct Change {
-        let block: UInt64
-        /// Its 4096 bytes; nil: it is unmapped.
-        var source: LentBytes?
-        var digest = Digest(0, 0, 0, 0)
-        /// The check word of the data, by which what is stored is known to be what was hashed.
-        var check: UInt64 = 0
-        /// Where it is stored.
-        var blob = BlobNumber.none
-        /// A block of the batch that has the same content and comes before; −1: none has.
-        var twin: Int32 = -1
-    }
-
-    private var changes: UnsafeMutableBufferPointer<Change>
-    public private(set) var count = 0
-    private let hasher: SHA256
-    /// Changes from here on are not named yet.
-    private var named = 0
-    /// New blocks by their digests: index of the change plus one, 0: free. Twice as many as there are changes.
-    private var pending: [Int32] = []
-
-    /// Blocks that one thread names in a row.
-    private static let pieceLength = 32
-
-    public init() throws(Failure) {
-        hasher = try SHA256()
-        unsafe changes = .allocate(capacity: 4096)
-    }
-
-    deinit { unsafe changes.deallocate() }
-
-    public var isEmpty: Bool { count == 0 }
-
-    public func removeAll() {
-        count = 0
-        named = 0
-    }
-
-    /// Unmaps `block`. Blocks come in ascending order, each once.
-    public func appendUnmapped(_ block: UInt64) { append(Change(block: block, source: nil)) }
-
-    /// Maps `block` to the 4096 bytes at `data`, which are lent until the batch is committed.
-    @unsafe public func append(_ block: UInt64, lending data: UnsafeRawPointer) {
-        append(Change(block: block, source: unsafe LentBytes(data, count: blockSize)))
-    }
-
-    private func append(_ change: Change) {
-        if unsafe count == changes.count {
-            let larger = UnsafeMutableBufferPointer<Change>.allocate(capacity: 2 * count)
-            _ = unsafe larger.moveInitialize(fromContentsOf: changes)
-            unsafe changes.deallocate()
-            unsafe changes = larger
-        }
-        unsafe (changes.baseAddress! + count).initialize(to: change)
-        count += 1
-    }
-
-    @inline(__always)
-    subscript(_ index: Int) -> Change {
-        get {
-            precondition(index >= 0 && index < count)
-            return unsafe changes[index]
-        }
-        set {
-            precondition(index >= 0 && index < count)
-            unsafe changes[index] = newValue
-        }
-    }
-
-    /// Names what was appended: zeros are unmapped, all else is hashed. Several threads share the work.
-    public func name() throws(Failure) {
-        let first = named
-        let pieces = (count - first + Self.pieceLength - 1) / Self.pieceLength
-        try HashPool.shared.forEach(pieces, hasher) { (piece, hasher) throws(Failure) in
-            let start = first + piece * Self.pieceLength
-            // Each thread has changes of its own.
-            for index in start..<min(self.count, start + Self.pieceLength) { try self.name(index, hasher) }
-        }
-        named = count
-    }
-
-    private func name(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) {
-        guard let source = self[index].source else { return }
-        if isZero(source.bytes) {
-            self[index].source = nil
-        } else {
-            let digest = try hasher.digest(source.bytes)
-            self[index].digest = digest
-            self[index].check = PackFormat.check(source.bytes, digest)
-        }
-    }
-
-    /// The first new block with that digest, else −1; `index` is entered then.
-    fileprivate func findOrEnter(_ index: Int) -> Int {
-        let digest = self[index].digest
-        let mask = pending.count - 1
-        var slot = Int(truncatingIfNeeded: digest.word1) & mask
-        while pending[slot] != 0 {
-            let other = Int(pending[slot]) - 1
-            if self[other].digest == digest { return other }
-            slot = (slot + 1) & mask
-        }
-        pending[slot] = Int32(index + 1)
-        return -1
-    }
-
-    /// Empties the table of new blocks.
-    fileprivate func clearPending() {
-        var size = 1024
-        while size < 2 * count { size *= 2 }
-        if pending.count == size {
-            for index in pending.indices { pending[index] = 0 }
-        } else {
-            pending = [Int32](repeating: 0, count: size)
-        }
-    }
-}
 
 extension Store {
     /// Enters the batch in the disk's map, storing each distinct block that the store does not have yet. When it
@@ -140,8 +16,9 @@ extension Store {
         try transaction.changeMap(of: &disk, changes)
         if let journal { disk.journal = journal }
         try transaction.putDisk(disk)
-        try transaction.recordSuspects()
+        let suspects = try transaction.recordSuspects()
         try transaction.commit()
+        self.suspects.withLock { $0.subtract(suspects) }
     }
 }
 
@@ -151,8 +28,9 @@ extension Store {
     public func recordDamage() throws(Failure) {
         guard !suspects.withLock({ $0.isEmpty }) else { return }
         var transaction = try StoreTransaction.begin(self)
-        try transaction.recordSuspects()
+        let suspects = try transaction.recordSuspects()
         try transaction.commit()
+        self.suspects.withLock { $0.subtract(suspects) }
     }
 }
 
@@ -249,7 +127,9 @@ extension StoreTransaction {
             next = end
         }
         if builder.slotCount > known { try put(builder, &packs, from: known) }
+        withExtendedLifetime(room) {}
         try packs.commit()
+        store.suspects.withLock { suspects in for heal in healed { suspects.remove(batch[heal].blob) } }
         for heal in healed { try lmdb.remove(store.tables.damaged, batch[heal].blob.rawValue) }
         try index(misses.map { (batch[$0].digest.word0, batch[$0].blob) }, in: filter)
     }
@@ -295,34 +175,52 @@ extension StoreTransaction {
             let isKnown = try lmdb.view.value(store.tables.damaged, blob.rawValue) != nil
             if isKnown || suspects.contains(blob) { damaged.append(hit) }
         }
-        store.suspects.withLock { suspects in for heal in damaged { suspects.remove(batch[heal].blob) } }
         return damaged
     }
 
     /// Writes packs anew with the data of `heals` in place of what is damaged.
     /// - Returns: the heals that were done: a pack whose other blobs can't be had is left alone.
-    private func overwrite(_ heals: [Int], from batch: Batch, _ packs: inout WriteTransaction, _ before: View) throws(Failure) -> [Int] {
+    private mutating func overwrite(
+        _ heals: [Int], from batch: Batch, _ packs: inout WriteTransaction, _ before: View
+    ) throws(Failure) -> [Int] {
         var done: [Int] = []
         for (number, group) in Dictionary(grouping: heals, by: { batch[$0].blob.pack }) {
             guard let pack = try PackView.find(number, in: before, store.packTables.packs),
                 var builder = unsafe PackBuilder(copying: pack, number: number, isDead: { _ in false })
             else { continue }
-            for heal in group {
-                let change = batch[heal]
-                if let source = change.source, builder.replace(change.blob.slot, check: change.check, source) { done.append(heal) }
+            let counts = try counts(ofPack: number) ?? []
+            // Each takes the form that it had, so that the pack keeps its size. They are lent until it is written.
+            var rooms: [CompressedBlocks] = []
+            for (codec, heals) in Dictionary(grouping: group, by: { pack.codec(batch[$0].blob.slot) }) {
+                for start in stride(from: 0, to: heals.count, by: CompressedBlocks.capacity) {
+                    let part = heals[start..<min(start + CompressedBlocks.capacity, heals.count)]
+                    let room = try CompressedBlocks(Compression(rawValue: UInt32(codec)) ?? .none)
+                    try room.compress(part, of: batch)
+                    rooms.append(room)
+                    for (place, heal) in part.enumerated() {
+                        let change = batch[heal]
+                        let slot = change.blob.slot
+                        guard let source = change.source else { continue }
+                        let (codec, check, stored) = room.result(place) ?? (.raw, change.check, source)
+                        let old = builder.storedLength(slot)
+                        guard builder.replace(slot, check: check, codec, stored) else { continue }
+                        done.append(heal)
+                        if slot >= counts.count || counts[slot] == 0 { superblock.deadBytes &+= UInt64(stored.count) &- UInt64(old) }
+                    }
+                }
             }
             let id = superblock.storeID.0
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
+            withExtendedLifetime(rooms) {}
         }
         return done
     }
 
     /// Writes down the blobs that readers of this process found damaged.
-    mutating func recordSuspects() throws(Failure) {
-        let suspects = store.suspects.withLock { set in
-            defer { set.removeAll() }
-            return set
-        }
+    /// - Returns: them, which are not to be written down again once this is committed.
+    mutating func recordSuspects() throws(Failure) -> Set<BlobNumber> {
+        let suspects = store.suspects.withLock { $0 }
         for blob in suspects { try lmdb.put(store.tables.damaged, blob.rawValue, count: 0) { _ in } }
+        return suspects
     }
 }

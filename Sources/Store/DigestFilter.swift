@@ -21,8 +21,10 @@ internal import Synchronization
 ///    112  purged           2 × u64 the table has no blob before this place, as the index has them all
 ///    128  entered          u64     digests in the filter
 ///    136  recent           u64     entries in the table
-///    144  unsure           2 × u64 blobs up to here went to the index in a commit that may have failed; 0: none
-///    160  replaced         u64     1: another file is in its place
+///    144  unsure           u32     blobs went past the table to the index in a commit that may have failed: what the
+///                                  superblock says when it has not; 0: none did
+///    148  0                u32
+///    152  replaced         u64     1: another file is in its place
 ///   4096  lines × 64       a split Bloom filter (Putze, Sanders, Singler 2007): a digest has five bits, all in one line
 ///     …   (slots + 4096) × 16  key u64, the digest's first word; blob u64, 0: free. Ordered by key but for collisions
 ///
@@ -45,19 +47,19 @@ final class DigestFilter: @unchecked Sendable {
     /// Slots behind the last one, so that nothing wraps around.
     private static let tailSlots: UInt64 = 4096
     private enum Field {
-        static let valid = 80, covered = 88, tail = 104, purged = 112, entered = 128, recent = 136, unsure = 144, replaced = 160
+        static let valid = 80, covered = 88, tail = 104, purged = 112, entered = 128, recent = 136, unsure = 144, replaced = 152
     }
 
     /// What a filter for that many digests looks like: 7 bits a digest for the filter when it is full, and a slot for
     /// each 24 digests; small stores have more, as there the merges would cost most.
     private static func shape(_ capacity: UInt64) -> (lines: UInt64, slots: UInt64, bytes: Int) {
         let lines = capacity * 7 / 512 + 1
-        let slots = max(capacity / 24, min(capacity / 8, 1 << 18))
+        let slots = max(capacity / 24, min(capacity / 16, 1 << 18))
         return (lines, slots, headerSize + Int(lines) * lineSize + Int(slots + tailSlots) * entrySize)
     }
 
     /// The least capacity whose table has room for that many recent blobs, and is due for a merge then.
-    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 10 : blobs * 28 }
+    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 20 : blobs * 28 }
 
     /// Maps the file at `path`. Nil: there is none, or it is not this store's of this start of the machine.
     init?(path: String, storeID: (UInt64, UInt64)) {
@@ -165,7 +167,7 @@ final class DigestFilter: @unchecked Sendable {
     var covered: PackPlace { place(Field.covered) }
     var tail: UInt64 { self[Field.tail] }
     var purged: PackPlace { place(Field.purged) }
-    var unsure: PackPlace { place(Field.unsure) }
+    var unsure: UInt32 { UInt32(truncatingIfNeeded: self[Field.unsure]) }
     /// Digests that were entered, those that are gone included.
     var entered: UInt64 { self[Field.entered] }
     /// Recent blobs, and those that fit before they slow each other down.
@@ -186,8 +188,8 @@ final class DigestFilter: @unchecked Sendable {
         self[Field.tail] = tail
     }
 
-    func noteUnsure(_ place: PackPlace) {
-        put(place, Field.unsure)
+    func noteUnsure(_ mark: UInt32) {
+        self[Field.unsure] = UInt64(mark)
         atomicMemoryFence(ordering: .releasing)
     }
 

@@ -25,8 +25,9 @@ extension StoreTransaction {
 
     private func isUsable(_ filter: DigestFilter) -> Bool {
         filter.isValid && filter.entered <= filter.capacity && filter.covered >= superblock.indexed && filter.covered <= superblock.counted
+            && filter.purged <= superblock.indexed
             // What went past the table is in the index only if its commit came to its end.
-            && (filter.unsure == .start || filter.unsure <= countedAtBegin)
+            && (filter.unsure == 0 || filter.unsure == superblock.pastTable)
             && tail(filter.covered) == filter.tail
     }
 
@@ -43,7 +44,7 @@ extension StoreTransaction {
 
     /// Enters what others stored meanwhile, and cleans the table of what the index has.
     private mutating func catchUp(_ filter: DigestFilter) throws(Failure) -> DigestFilter {
-        if filter.unsure != .start { filter.noteUnsure(.start) }
+        if filter.unsure != 0 { filter.noteUnsure(0) }
         if filter.purged < superblock.indexed { filter.purge(before: superblock.indexed) }
         if filter.covered < superblock.counted { try enterDirectories(in: filter, from: filter.covered) }
         return filter
@@ -77,7 +78,8 @@ extension StoreTransaction {
     /// Blobs that the table has no room for go to the index at once.
     private mutating func enter(_ overflow: [DigestIndex.Entry], past filter: DigestFilter) throws(Failure) {
         guard !overflow.isEmpty else { return }
-        filter.noteUnsure(superblock.counted)
+        superblock.pastTable = .random(in: 1 ... .max)
+        filter.noteUnsure(superblock.pastTable)
         try updateIndex(adding: overflow.sorted())
     }
 

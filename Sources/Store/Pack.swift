@@ -257,14 +257,14 @@ struct PackBuilder {
         return BlobNumber(pack: number, slot: entries.count - 1)
     }
 
-    /// Replaces the bytes of a blob by the block itself.
+    /// Replaces the bytes of a blob.
     /// - Returns: false when that can't be: no such slot, collected, or no place within what an offset can say.
-    mutating func replace(_ slot: Int, check: UInt64, _ block: LentBytes) -> Bool {
+    mutating func replace(_ slot: Int, check: UInt64, _ codec: Codec, _ stored: LentBytes) -> Bool {
         guard entries.indices.contains(slot) else { return false }
         let old = entries[slot]
-        guard old.codec != .collected, byteCount + block.count <= 1 << 20 else { return false }
-        blobBytes += PackFormat.align(block.count) - PackFormat.align(old.length)
-        entries[slot] = Entry(digest: old.digest, check: check, codec: .raw, length: block.count, source: block)
+        guard old.codec != .collected, byteCount + stored.count <= 1 << 20 else { return false }
+        blobBytes += PackFormat.align(stored.count) - PackFormat.align(old.length)
+        entries[slot] = Entry(digest: old.digest, check: check, codec: codec, length: stored.count, source: stored)
         return true
     }
 

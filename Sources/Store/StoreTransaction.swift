@@ -13,14 +13,11 @@ struct StoreTransaction: ~Copyable {
     var countChanges: [(blob: BlobNumber, change: Int64)] = []
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
-    /// What the last commit had counted.
-    let countedAtBegin: PackPlace
 
     private init(_ store: Store, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
         self.lmdb = lmdb
         self.superblock = superblock
-        countedAtBegin = superblock.counted
     }
 
     /// Waits for the other writers.

@@ -20,7 +20,7 @@ internal import Hashing
 ///    136  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
 ///    152  merged           u64   the merge has done digests whose first word is less
 ///    160  compression      u32   codec of new blobs: 0 none, 1 LZ4, 2 Zstandard
-///    164  0                u32
+///    164  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
 ///    168  checksum         u64   XXH3-64 of bytes 0–167
 ///
 /// All integers of the store are little-endian, except in keys, which are big-endian so that they sort.
@@ -45,6 +45,7 @@ struct Superblock: Equatable {
     var merging = PackPlace.start
     var merged: UInt64 = 0
     var compression = Compression.none
+    var pastTable: UInt32 = 0
 
     init(storeID: (UInt64, UInt64)) { self.storeID = storeID }
 
@@ -81,6 +82,7 @@ struct Superblock: Equatable {
         merging = PackPlace(pack: bytes.load(at: 136), slots: bytes.load(at: 144))
         merged = bytes.load(at: 152)
         self.compression = compression
+        pastTable = bytes.load(at: 164)
     }
 
     /// The record's bytes.
@@ -108,6 +110,7 @@ struct Superblock: Equatable {
             bytes.store(merging.slots, at: 144)
             bytes.store(merged, at: 152)
             bytes.store(compression.rawValue, at: 160)
+            bytes.store(pastTable, at: 164)
             bytes.store(checksum(bytes.bytes.extracting(0..<168)), at: 168)
         }
     }

@@ -1,10 +1,11 @@
 import BlockModel
 import Glibc
-import Store
 import TestSupport
 import Testing
 
 @testable import Disk
+@testable import LMDB
+@testable import Store
 
 @Suite struct StoreDiskTests {
     let scratch: ScratchDirectory
@@ -159,6 +160,55 @@ import Testing
             }
             #expect(mapped == 0, "round \(round)")
         }
+        try disk.close()
+    }
+
+    /// What the disk holds when its process dies now, and the next one has a journal of that size.
+    func afterDeath(journalBytes: UInt64) throws -> [UInt8] {
+        let copy = scratch.path + "/copy"
+        #expect(try Child("/bin/cp", ["-r", "--sparse=always", store.path, copy]).wait().status == 0)
+        let disk = try StoreDisk(Store(path: copy), "d", journalBytes: journalBytes)
+        defer { try? disk.close() }
+        return try disk.contents()
+    }
+
+    func waitUntilMapped(_ blocks: UInt64) throws {
+        for _ in 0..<500 where try store.statistics().mappedBytes != blocks * 4096 { usleep(20_000) }
+        // Until the staging has heard of it, too.
+        usleep(100_000)
+    }
+
+    /// The first record of a ring that begins anew is longer than what the ring had before.
+    @Test func theRingBeginsAnewWithALongRecord() throws {
+        var model = ModelDisk(sectors: 4096)
+        try store.create("d", byteCount: 2 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        try disk.write(at: 0, (1...150).flatMap { block($0) })
+        try waitUntilMapped(150)
+        disk.holdBack()
+        let data = (1001...1256).flatMap { block($0) }
+        try disk.write(at: 8, data)
+        model.write(at: 0, block(1))
+        model.write(at: 8, data)
+        #expect(try afterDeath(journalBytes: 4 << 20) == model.bytes)
+        try disk.close()
+    }
+
+    /// A larger ring, with records where the smaller has none; and a smaller one, just full, whose next record is at its
+    /// beginning without a word of that.
+    @Test(arguments: [(64, 4), (4, 64)]) func aRingOfAnotherSize(before: UInt64, after: UInt64) throws {
+        var model = ModelDisk(sectors: 1100 * 8)
+        try store.create("d", byteCount: 1100 * 4096)
+        let disk = try StoreDisk(store, "d", journalBytes: before << 20)
+        disk.holdBack()
+        for piece in 0..<65 {
+            let data = (0..<(piece == 63 ? 15 : 16)).flatMap { block(UInt64(1 + piece * 16 + $0)) }
+            try disk.write(at: UInt64(piece * 128), data)
+            model.write(at: piece * 128, data)
+            if before == 4, piece == 63 { #expect(disk.journalEnd == 4 << 20) }
+        }
+        #expect(before == 4 ? disk.journalEnd < 1 << 20 : disk.journalEnd > 4 << 20)
+        #expect(try afterDeath(journalBytes: after << 20) == model.bytes)
         try disk.close()
     }
 
@@ -336,6 +386,125 @@ import Testing
         let again = try StoreDisk(store, "d", readOnly: true)
         #expect(try again.contents() == whole, "seed \(seed)")
         try check()
+    }
+
+    /// Who has had what it wanted from the committer does not take it from the others.
+    @Test func manyFlushesThatWaitForCommits() throws {
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        let (count, rounds) = (4, 25)
+        let done = Monitor(0)
+        var threads: [BlockModel.Thread] = []
+        for index in 0..<count {
+            threads.append(try BlockModel.Thread("test") {
+                let data = [UInt8](repeating: UInt8(index + 1), count: 1 << 20)
+                for round in 0..<rounds {
+                    for piece in 0..<3 { try? disk.write(at: UInt64((index * 8 + (round + piece) % 8) << 11), data) }
+                    try? disk.flush()
+                }
+                done.with { $0 += 1 }
+                done.notify()
+            })
+        }
+        let start = monotonicSeconds()
+        let isDone = try done.wait { (done) throws(Failure) in
+            done == count ? .done(true) : monotonicSeconds() > start + 60 ? .done(false) : .atMost(1)
+        }
+        #expect(isDone, "a flush waits for ever")
+        // Sets whoever waits free.
+        try disk.close()
+        for thread in threads { thread.join() }
+        try check()
+    }
+
+    /// Runs `body` on a thread of its own while nobody can commit, and expects it to wait for that.
+    func expectToWaitForACommit(_ body: @escaping @Sendable () throws(Failure) -> Void) throws {
+        let outcome = Monitor<Result<Void, Failure>?>(nil)
+        let holding = try WriteTransaction(store.meta)
+        let thread = try BlockModel.Thread("test") {
+            do throws(Failure) {
+                try body()
+                outcome.with { $0 = .success(()) }
+            } catch {
+                outcome.with { $0 = .failure(error) }
+            }
+        }
+        usleep(300_000)
+        #expect(outcome.with { $0 == nil })
+        holding.abort()
+        thread.join()
+        try outcome.with { $0 }?.get()
+    }
+
+    @Test func aFlushOfMuchIsACommit() throws {
+        try store.create("d", byteCount: 16 << 20)
+        let disk = try StoreDisk(store, "d")
+        let data = (1...1280).flatMap { block($0) }
+        try expectToWaitForACommit { () throws(Failure) in
+            try disk.write(at: 0, data)
+            try disk.flush()
+        }
+        #expect(try store.statistics().mappedBytes == 1280 * 4096)
+        try disk.close()
+    }
+
+    @Test func aFlushOfLittleSynchronizesTheJournal() throws {
+        try store.create("d", byteCount: 1 << 20)
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        #expect(disk.isSynchronized)
+        try disk.write(at: 0, block(1))
+        #expect(!disk.isSynchronized)
+        try disk.flush()
+        #expect(disk.isSynchronized)
+        #expect(try store.statistics().mappedBytes == 0)
+        try disk.close()
+    }
+
+    /// A ring that is full to its last byte takes not even a header.
+    @Test func aFullRingMakesWritersWait() throws {
+        var model = ModelDisk(sectors: 8192)
+        try store.create("d", byteCount: 4 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        disk.holdBack()
+        for number in 0..<1008 {
+            try disk.write(at: UInt64(number * 8), block(UInt64(number + 1)))
+            model.write(at: number * 8, block(UInt64(number + 1)))
+        }
+        for number in 0..<16 {
+            try disk.discard(#require(SectorRange(start: UInt64(number * 8), count: 8)))
+            model.discard(at: number * 8, count: 8)
+        }
+        #expect(disk.journalEnd == 4 << 20)
+        try expectToWaitForACommit { () throws(Failure) in
+            if let range = SectorRange(start: 800, count: 8) { try disk.discard(range) }
+        }
+        model.discard(at: 800, count: 8)
+        #expect(try disk.contents() == model.bytes)
+        try disk.close()
+    }
+
+    /// What it could not do because of the store, a disk does when that is well again.
+    @Test func aCommitThatFailsIsTriedAgain() throws {
+        try store.create("d", byteCount: 1 << 20)
+        func put(_ record: [UInt8]) throws {
+            var writing = try WriteTransaction(store.meta)
+            try writing.put(store.tables.disks, "d", record.rawBytes)
+            try writing.commit()
+        }
+        let disk = try StoreDisk(store, "d")
+        let good = try #require(try store.disk("d")).encoded
+        try put(Array(good.dropLast()))
+        try disk.write(at: 0, block(1))
+        // Some tries.
+        usleep(1_500_000)
+        #expect(try disk.sectors(at: 0, count: 8) == block(1))
+        try put(good)
+        try waitUntilMapped(1)
+        #expect(try store.statistics().mappedBytes == 4096)
+        #expect(try disk.sectors(at: 0, count: 8) == block(1))
+        try disk.close()
     }
 
     @Test func oneWriterADisk() throws {

@@ -110,6 +110,7 @@ import Testing
         try store.completeIndex()
         let all = Array(expected.keys)
         #expect(try zip(all, Self.find(all, in: open)).allSatisfy { expected[$0] == $1 }, "seed \(seed)")
+        #expect(open.filter.withLock { $0?.recent } == 0, "the table keeps what the index has")
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed)")
     }
 
@@ -139,6 +140,45 @@ import Testing
         let all = Array(expected.keys)
         #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// The same, when the next commit is one that looks for nothing: it counts the blobs that it finds.
+    @Test func aFailedCommitOfNamesThatHuddleAndOneOfNoBlocks() throws {
+        var random = SeededGenerator(seed: 9)
+        var expected: [Digest: BlobNumber] = [:]
+        for round in 0..<6 {
+            let digests = (0..<900).map { _ in Digest(0x1234_5678_9a00_0000 | random.next() & 0xff_ffff, random.next(), 0, 0) }
+            let blobs = try Self.add(digests, to: store, end: round == 5 ? .afterIndexing : .whole)
+            for (digest, blob) in zip(digests, blobs) { expected[digest] = blob }
+        }
+        try store.create("d", byteCount: 4096)
+        let all = Array(expected.keys)
+        #expect(try zip(all, Self.find(all, in: store)).allSatisfy { expected[$0] == $1 })
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// The filter of a store that was the same once, and went on in another way, or further.
+    @Test(arguments: [0, 1]) func theFilterOfAnotherCourseOfEvents(commits: Int) throws {
+        var random = SeededGenerator(seed: 10)
+        var expected: [Digest: BlobNumber] = [:]
+        func add(to store: Store, isExpected: Bool = true) throws {
+            let digests = (0..<900).map { _ in Digest(random.next(), random.next(), 0, 0) }
+            for (digest, blob) in zip(digests, try Self.add(digests, to: store)) where isExpected { expected[digest] = blob }
+        }
+        try add(to: store)
+        let path = scratch.path + "/copy"
+        #expect(try Child("/bin/cp", ["-r", "--sparse=always", store.path, path]).wait().status == 0)
+        try add(to: store, isExpected: false)
+        for _ in 0..<commits { try add(to: try Store(path: path)) }
+        unsafe unlink(path + "/filter")
+        try Files.write(path + "/filter", try Files.bytes(store.filterPath))
+        let copy = try Store(path: path)
+        for _ in 0..<8 {
+            let all = Array(expected.keys)
+            #expect(try zip(all, Self.find(all, in: copy)).allSatisfy { expected[$0] == $1 })
+            try add(to: copy)
+        }
+        #expect(try copy.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
     /// A full filesystem leaves the filter to the process.

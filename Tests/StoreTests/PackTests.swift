@@ -164,6 +164,7 @@ extension [UInt8] {
         superblock.merging = PackPlace(pack: 15, slots: 16)
         superblock.merged = 17
         superblock.compression = .zstd
+        superblock.pastTable = 18
         superblock.liveBlobs = 9
         superblock.deadBlobs = 10
         superblock.deadBytes = 11

@@ -27,6 +27,9 @@ extern const int clinux_seek_data, clinux_seek_hole;
 // mallopt(3): the sizes in bytes from which glibc maps a block of its own, and gives free memory back.
 void clinux_tune_allocator(int mmap_threshold, int trim_threshold);
 
+// pthread_mutexattr_settype(3): PTHREAD_MUTEX_ADAPTIVE_NP.
+extern const int clinux_adaptive_mutex;
+
 // pthread_setname_np(3); a name of more than 15 bytes changes nothing.
 void clinux_name_thread(pthread_t thread, const char *name);
 #endif

@@ -37,9 +37,10 @@ public final class Child {
     }()
 
     /// Starts `executable` with nothing but `environment` (and a PATH).
+    /// - Parameter inherited: descriptors that it has as 3, 4, ...
     public init(
         _ executable: String, _ arguments: [String], environment: [String: String] = [:], input: Input = .nothing,
-        output: Output = .captured
+        output: Output = .captured, inherited: [Int32] = []
     ) throws(Failure) {
         // A child that is gone is an error of write(2), not the end of the tests.
         _ = signal(SIGPIPE, SIG_IGN)
@@ -73,6 +74,13 @@ public final class Child {
         case .file(let path): unsafe posix_spawn_file_actions_addopen(&actions, 1, path, O_WRONLY | O_CREAT | O_TRUNC, 0o644)
         }
         ends.errors = try pipe(to: 2, reading: true)
+        for (index, descriptor) in inherited.enumerated() {
+            // Far from the places that they are to take, so that none is overwritten before its turn.
+            let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 64)
+            guard copy >= 0 else { throw Failure(systemCall: "copy", "a descriptor", errno: errno) }
+            theirs.append(copy)
+            unsafe posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
+        }
         // Threads of a pool block signals, which children inherit.
         var attributes = posix_spawnattr_t()
         unsafe posix_spawnattr_init(&attributes)

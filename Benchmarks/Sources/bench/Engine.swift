@@ -1,0 +1,112 @@
+import BlockModel
+import Disk
+import Store
+
+/// What the engine does when nothing but the CPU is in its way: a store in memory, whose pages are there already.
+struct Engine {
+    let plan: Plan
+    let limits: Limits
+    private var comparison = Comparison()
+
+    init(_ plan: Plan, _ limits: Limits) {
+        self.plan = plan
+        self.limits = limits
+    }
+
+    private var blocks: Int { plan.size(256 << 20, short: 4 << 20) / blockSize }
+
+    mutating func section() throws -> Section {
+        var section = Section(
+            name: "engine", title: "The engine in memory",
+            caveat: """
+                Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. \
+                Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
+                time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
+                mapped their pages, as it has those of the limit. Compressible blocks are half noise, half zeros.
+                """)
+        for round in 0..<plan.rounds {
+            for order in Shape.Order.allCases {
+                for requestBlocks in plan.isShort ? [1, 256] : [1, 16, 256] {
+                    for threads in [1, Plan.deep] {
+                        say("engine: round \(round + 1), \(order.rawValue) \(sizeText(requestBlocks)), depth \(threads)")
+                        try measure(Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: threads))
+                    }
+                }
+            }
+            try flushes()
+            try compression()
+        }
+        section.rows = comparison.rows
+        return section
+    }
+
+    /// All actions in one store, each after its limit.
+    private mutating func measure(_ shape: Shape) throws {
+        let bench = try BenchStore(plan.memory + "/engine")
+        let isGoal = shape.order == .sequential && shape.threads > 1
+        let hash = try limits.hash()
+        try write("unique", .write(generation: 1), bench.create("a", blocks: blocks), shape, bench, hash, isGoal ? .uniqueWrites : nil)
+        let hashAgain = try limits.hash()
+        try write("duplicate", .write(generation: 1), bench.create("b", blocks: blocks), shape, bench, hashAgain, isGoal ? .duplicateWrites : nil)
+
+        let copy = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
+        let first = Shape(blocks: blocks, requestBlocks: BlockSource.span)
+        _ = try run(.read(generation: 1), on: bench.open("a", readOnly: true), first)
+        let reading = try run(.read(generation: 1), on: bench.open("a", readOnly: true), shape)
+        let isGoalOfReads = shape.order == .sequential && shape.requestBlocks >= 16
+        add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
+
+        try write("overwrite", .write(generation: 2), bench.open("a"), shape, bench, limits.hash(), nil)
+        try write("zeros", .zero, bench.open("b"), shape, bench, limits.anonymousCopy(), nil)
+
+        let hashes = try limits.hash(), copies = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
+        let mixed = ("70% memcpy, 30% SHA-256", 1 / (0.7 / copies.value + 0.3 / hashes.value))
+        try write("70% read, 30% unique", .mixed(reading: 2, writing: 3), bench.open("a"), shape, bench, mixed, nil)
+    }
+
+    private mutating func write(
+        _ name: String, _ action: Action, _ disk: BenchDisk, _ shape: Shape, _ bench: BenchStore, _ limit: (name: String, value: Double), _ goal: Goal?
+    ) throws {
+        try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+        add(name, try run(action, on: disk, shape), shape, limit, goal)
+    }
+
+    private mutating func add(_ name: String, _ run: Run, _ shape: Shape, _ limit: (name: String, value: Double), _ goal: Goal?) {
+        comparison.add(
+            "\(name), \(shape.order.rawValue) \(sizeText(shape.requestBlocks)), depth \(shape.threads)", run.rate, .bytesPerSecond,
+            of: limit, goal: goal, latencies: run.latencies)
+    }
+
+    /// What compressing costs a unique write, of what gets smaller by it and of what does not.
+    private mutating func compression() throws {
+        let shape = Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep)
+        for kind in [BlockSource.Kind.noise, .half] {
+            var plain: (name: String, value: Double)?
+            for compression in Compression.allCases {
+                let bench = try BenchStore(plan.memory + "/engine", compression: compression)
+                let disk = try bench.create("a", blocks: blocks)
+                try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+                let run = try run(.write(generation: 1), on: disk, shape, kind: kind)
+                let name = "unique, \(kind == .half ? "compressible" : "incompressible") blocks, \(compression.name)"
+                if compression == .none { plain = ("no compression", run.rate) }
+                if let plain { comparison.add(name, run.rate, .bytesPerSecond, of: plain, goal: nil, latencies: run.latencies) }
+            }
+        }
+    }
+
+    /// 4 KiB, then a flush, and so on.
+    private mutating func flushes() throws {
+        for threads in [1, Plan.deep] {
+            let count = plan.size(4000, short: 100)
+            let bench = try BenchStore(plan.memory + "/engine")
+            let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
+            let limit = try limits.overwrites(plan.memory, count: count, threads: threads)
+            let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? 0 : 2)
+            try bench.touch(packs: shape.byteCount * 2 + (8 << 20), meta: 16 << 20)
+            let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
+            try disk.close()
+            comparison.add(
+                "write 4 KiB + flush, depth \(threads)", run.seconds / Double(count), .seconds, of: limit, latencies: run.latencies)
+        }
+    }
+}

@@ -1,0 +1,47 @@
+import Foundation
+import Glibc
+
+/// What a run does, and where.
+struct Plan: Sendable {
+    /// A directory of a filesystem in memory, and one on a disk. Both are made for this run and removed after it.
+    var memory: String
+    var disk: String
+    /// The program `dedupdisk`; nil: what needs it is missing.
+    var program: String?
+    var rounds = 3
+    /// Small sizes: shows that everything runs, and says nothing of speed.
+    var isShort = false
+    /// Blobs of the larger store of the growth measurement.
+    var blobs = 1 << 20
+    /// Bytes of the sustained durable write.
+    var durableBytes = 4 << 30
+
+    /// `full`, or what stands for it in a short run.
+    func size(_ full: Int, short: Int) -> Int { isShort ? short : full }
+
+    static var cores: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
+    /// Threads that stand for a deep queue: enough that a core never waits for a request; more would only show what
+    /// switching between them costs.
+    static var deep: Int { min(32, 2 * cores) }
+
+    static var lastLevelCacheBytes: Int { max(8 << 20, sysconf(Int32(_SC_LEVEL3_CACHE_SIZE))) }
+}
+
+/// Bytes that the filesystem of `path` has left.
+func availableBytes(_ path: String) -> Int {
+    var status = statvfs()
+    guard statvfs(path, &status) == 0 else { return 0 }
+    return Int(clamping: UInt64(status.f_bavail) * UInt64(status.f_frsize))
+}
+
+/// Bytes of memory that programs can still have.
+func availableMemory() -> Int {
+    let lines = (try? procText("/proc/meminfo"))?.split(separator: "\n") ?? []
+    for line in lines where line.hasPrefix("MemAvailable:") {
+        return line.split(separator: " ").dropFirst().first.flatMap { Int($0) }.map { $0 << 10 } ?? 0
+    }
+    return 0
+}
+
+/// Says on standard error what is being done.
+func say(_ text: String) { FileHandle.standardError.write(Data("bench: \(text)\n".utf8)) }

@@ -1,0 +1,163 @@
+import BlockModel
+import Histogram
+import Synchronization
+import TestSupport
+
+/// How a disk is gone over, once: in requests of one size.
+struct Shape: Sendable {
+    enum Order: String, CaseIterable, Codable, Sendable { case sequential, random }
+    /// Blocks of the disk that are gone over, from its beginning.
+    var blocks: Int
+    /// Blocks in a request: a divisor of `BlockSource.span`.
+    var requestBlocks: Int
+    var order = Order.sequential
+    /// Requests under way at a time. A `BlockDevice` answers when it is done, so each takes a thread.
+    var threads = 1
+
+    /// Requests at most: the first of their order.
+    var limit = Int.max
+
+    var requests: Int { min(blocks / requestBlocks, limit) }
+    var byteCount: Int { requests * requestBlocks * blockSize }
+
+    /// First block of each request.
+    func starts() -> [UInt64] {
+        var starts = (0..<blocks / requestBlocks).map { UInt64($0 * requestBlocks) }
+        if order == .random {
+            var generator = SeededGenerator(seed: 7)
+            starts.shuffle(using: &generator)
+        }
+        return Array(starts.prefix(requests))
+    }
+}
+
+/// What is done to a disk.
+enum Action: Sendable {
+    /// The blocks of a generation: block n of it is never the same as block m, nor as block n of another.
+    case write(generation: UInt64)
+    /// Writes of blocks that were written before: those of `generation`, in the order of a die.
+    case writeAgain(generation: UInt64, among: Int)
+    case zero
+    /// Reads, which are compared with what was written.
+    case read(generation: UInt64)
+    /// Seven reads, then three writes.
+    case mixed(reading: UInt64, writing: UInt64)
+}
+
+/// How long it took, and each request.
+struct Run {
+    var seconds: Double
+    var byteCount: Int
+    var latencies: Histogram<UInt64>
+
+    /// Bytes a second.
+    var rate: Double { Double(byteCount) / seconds }
+    var operationsPerSecond: Double { Double(latencies.totalCount) / seconds }
+}
+
+extension Histogram<UInt64> {
+    /// Of nanoseconds, a thread's.
+    static func ofLatencies() -> Histogram<UInt64> { Histogram(highestTrackableValue: 100_000_000_000, numberOfSignificantValueDigits: .two) }
+}
+
+/// Does something to a disk. The time of writes ends when the disk is closed, so that nothing of them is left staged; a
+/// disk that is only read, or flushed after each write, stays open.
+func run<Device: BlockDevice>(
+    _ action: Action, on device: Device, _ shape: Shape, kind: BlockSource.Kind = .noise, flushing: Bool = false, closing: Bool = true
+) throws -> Run {
+    let starts = shape.starts()
+    let next = NextIndex()
+    let begin = seconds()
+    let latencies = try onThreads(shape.threads) { thread in
+        var worker = Worker(device, action, requestBlocks: shape.requestBlocks, kind: kind, thread: thread)
+        while let index = next.take(below: starts.count) {
+            let start = nanoseconds()
+            try worker.perform(index, at: starts[index])
+            if flushing { try device.flush() }
+            worker.latencies.record(nanoseconds() - start)
+        }
+        return worker.latencies
+    }
+    if action.isWriting, closing, !flushing { try device.close() }
+    let end = seconds()
+    var all = Histogram<UInt64>.ofLatencies()
+    for one in latencies { all.add(one) }
+    return Run(seconds: end - begin, byteCount: shape.byteCount, latencies: all)
+}
+
+extension Action {
+    var isWriting: Bool { if case .read = self { false } else { true } }
+}
+
+/// Hands out 0, 1, 2, ... to threads.
+final class NextIndex: Sendable {
+    private let next = Atomic(0)
+    func take(below limit: Int) -> Int? {
+        let index = next.add(1, ordering: .relaxed).oldValue
+        return index < limit ? index : nil
+    }
+}
+
+/// A thread's part in a run.
+private struct Worker<Device: BlockDevice> {
+    let device: Device
+    let action: Action
+    let requestBlocks: Int
+    var source: BlockSource
+    var target: [UInt8]
+    var latencies = Histogram<UInt64>.ofLatencies()
+    var generator: SeededGenerator
+
+    init(_ device: Device, _ action: Action, requestBlocks: Int, kind: BlockSource.Kind, thread: Int) {
+        self.device = device
+        self.action = action
+        self.requestBlocks = requestBlocks
+        if case .zero = action { source = BlockSource(.zeros) } else { source = BlockSource(kind) }
+        target = [UInt8](repeating: 1, count: requestBlocks * blockSize)
+        generator = SeededGenerator(seed: UInt64(thread))
+    }
+
+    mutating func perform(_ index: Int, at block: UInt64) throws {
+        switch action {
+        case .write(let generation): try write(block, as: number(block, generation))
+        case .writeAgain(let generation, let count): try writeAgain(block, generation, count)
+        case .zero: try write(block, as: block)
+        case .read(let generation): try read(block, generation, or: generation)
+        case .mixed(let old, let new):
+            if index % 10 < 7 { try read(block, old, or: new) } else { try write(block, as: number(block, new)) }
+        }
+    }
+
+    private func number(_ block: UInt64, _ generation: UInt64) -> UInt64 { generation << 40 | block }
+
+    private mutating func write(_ block: UInt64, as first: UInt64) throws {
+        let range = source.prepare(first, count: requestBlocks)
+        try device.write(at: block * UInt64(sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+    }
+
+    private mutating func writeAgain(_ block: UInt64, _ generation: UInt64, _ count: Int) throws {
+        let span = BlockSource.span
+        let first = Int(block) % span
+        for index in 0..<requestBlocks {
+            // A block is the same again at the same place of the buffer only.
+            let row = Int.random(in: 0..<max(1, count / span), using: &generator)
+            source.mark(first + index, as: number(UInt64(row * span + first + index), generation))
+        }
+        let range = first * blockSize..<(first + requestBlocks) * blockSize
+        try device.write(at: block * UInt64(sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+    }
+
+    private mutating func read(_ block: UInt64, _ generation: UInt64, or other: UInt64) throws {
+        try target.withMutableBytes { (bytes) throws(Failure) in
+            try device.read(at: block * UInt64(sectorsPerBlock), into: &bytes)
+        }
+        let bytes = target.rawBytes
+        for index in 0..<requestBlocks {
+            let word = bytes.load(at: index * blockSize, as: UInt64.self)
+            let block = block + UInt64(index)
+            guard word == BlockSource.word(number(block, generation)) || word == BlockSource.word(number(block, other)) else {
+                throw Failure(.damage, "read of block \(block)", "it is not what was written")
+            }
+        }
+    }
+}

@@ -1,0 +1,125 @@
+public import BlockModel
+internal import Hashing
+
+/// Blocks on their way into one disk's map: named outside the store's lock, on several threads, entered under it. Their
+/// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
+@safe
+public final class Batch: @unchecked Sendable {
+    /// What becomes of one block.
+    struct Change {
+        let block: UInt64
+        /// Its 4096 bytes; nil: it is unmapped.
+        var source: LentBytes?
+        var digest = Digest(0, 0, 0, 0)
+        /// The check word of the data, by which what is stored is known to be what was hashed.
+        var check: UInt64 = 0
+        /// Where it is stored.
+        var blob = BlobNumber.none
+        /// A block of the batch that has the same content and comes before; −1: none has.
+        var twin: Int32 = -1
+    }
+
+    private var changes: UnsafeMutableBufferPointer<Change>
+    public private(set) var count = 0
+    private let hasher: SHA256
+    /// Changes from here on are not named yet.
+    private var named = 0
+    /// New blocks by their digests: index of the change plus one, 0: free. Twice as many as there are changes.
+    private var pending: [Int32] = []
+
+    /// Blocks that one thread names in a row.
+    private static let pieceLength = 32
+
+    public init() throws(Failure) {
+        hasher = try SHA256()
+        unsafe changes = .allocate(capacity: 4096)
+    }
+
+    deinit { unsafe changes.deallocate() }
+
+    public var isEmpty: Bool { count == 0 }
+
+    public func removeAll() {
+        count = 0
+        named = 0
+    }
+
+    /// Unmaps `block`. Blocks come in ascending order, each once.
+    public func appendUnmapped(_ block: UInt64) { append(Change(block: block, source: nil)) }
+
+    /// Maps `block` to the 4096 bytes at `data`, which are lent until the batch is committed.
+    @unsafe public func append(_ block: UInt64, lending data: UnsafeRawPointer) {
+        append(Change(block: block, source: unsafe LentBytes(data, count: blockSize)))
+    }
+
+    private func append(_ change: Change) {
+        if unsafe count == changes.count {
+            let larger = UnsafeMutableBufferPointer<Change>.allocate(capacity: 2 * count)
+            _ = unsafe larger.moveInitialize(fromContentsOf: changes)
+            unsafe changes.deallocate()
+            unsafe changes = larger
+        }
+        unsafe (changes.baseAddress! + count).initialize(to: change)
+        count += 1
+    }
+
+    @inline(__always)
+    subscript(_ index: Int) -> Change {
+        get {
+            precondition(index >= 0 && index < count)
+            return unsafe changes[index]
+        }
+        set {
+            precondition(index >= 0 && index < count)
+            unsafe changes[index] = newValue
+        }
+    }
+
+    /// Names what was appended: zeros are unmapped, all else is hashed. Several threads share the work.
+    public func name() throws(Failure) {
+        let first = named
+        let pieces = (count - first + Self.pieceLength - 1) / Self.pieceLength
+        try HashPool.shared.forEach(pieces, hasher) { (piece, hasher) throws(Failure) in
+            let start = first + piece * Self.pieceLength
+            // Each thread has changes of its own.
+            for index in start..<min(self.count, start + Self.pieceLength) { try self.name(index, hasher) }
+        }
+        named = count
+    }
+
+    private func name(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) {
+        guard let source = self[index].source else { return }
+        if isZero(source.bytes) {
+            self[index].source = nil
+        } else {
+            let digest = try hasher.digest(source.bytes)
+            self[index].digest = digest
+            self[index].check = PackFormat.check(source.bytes, digest)
+        }
+    }
+
+    /// The first new block with that digest, else −1; `index` is entered then.
+    func findOrEnter(_ index: Int) -> Int {
+        let digest = self[index].digest
+        let mask = pending.count - 1
+        var slot = Int(truncatingIfNeeded: digest.word1) & mask
+        while pending[slot] != 0 {
+            let other = Int(pending[slot]) - 1
+            if self[other].digest == digest { return other }
+            slot = (slot + 1) & mask
+        }
+        pending[slot] = Int32(index + 1)
+        return -1
+    }
+
+    /// Empties the table of new blocks.
+    func clearPending() {
+        var size = 1024
+        while size < 2 * count { size *= 2 }
+        if pending.count == size {
+            for index in pending.indices { pending[index] = 0 }
+        } else {
+            pending = [Int32](repeating: 0, count: size)
+        }
+    }
+}

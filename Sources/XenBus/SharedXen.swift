@@ -1,0 +1,168 @@
+public import BlockModel
+import CXen
+import Glibc
+import Synchronization
+
+/// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and
+/// events cost what they cost without a hypervisor between.
+///
+/// For benchmarks, and so for one guest with one event channel. A grant that was looked up is not looked up again: that
+/// the guest took it back goes unseen.
+@safe public final class SharedXen: XenHost, EventChannels, @unchecked Sendable {
+    private let descriptors: SharedDescriptors
+    private let memory: UnsafeMutableRawPointer
+    private let byteCount: Int
+    /// Page of each grant reference that was used, else −1.
+    private var pages: [Int] = []
+    private var port: EventPort?
+    /// Calls of several threads take turns: the answer to one comes before the next.
+    private let turn = Mutex(())
+
+    public var storeDescriptor: Int32 { descriptors.store }
+    public var eventDescriptor: Int32 { descriptors.events }
+
+    /// Joins the machine. The descriptors stay the caller's.
+    public init(_ descriptors: SharedDescriptors) throws(Failure) {
+        self.descriptors = descriptors
+        let size = lseek(descriptors.memory, 0, SEEK_END)
+        let memory = unsafe mmap(nil, max(0, size), PROT_READ | PROT_WRITE, MAP_SHARED, descriptors.memory, 0)
+        guard size > 0, let memory = unsafe memory, unsafe memory != MAP_FAILED else {
+            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+        }
+        unsafe self.memory = memory
+        byteCount = size
+    }
+
+    deinit { unsafe munmap(memory, byteCount) }
+
+    /// Asks the other process. Nil: there is none.
+    private func ask(_ call: SharedCall, _ fields: [[UInt8]] = []) throws(Failure) -> SharedMessage? {
+        let answer = try turn.withLock { _ throws(Failure) in
+            try SharedMessage(call.rawValue, fields).send(to: descriptors.calls)
+            return SharedMessage.receive(from: descriptors.calls)
+        }
+        guard let answer else {
+            throw Failure(.system, "call between processes", "the other one is gone")
+        }
+        if answer.code == 2 { throw Failure(.system, answer.text(0), answer.text(1)) }
+        return answer.code == 0 ? answer : nil
+    }
+
+    // MARK: Xenstore
+
+    public func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]? {
+        try ask(.read, [field(path), field(transaction.number)])?.fields.first
+    }
+    public func write(_ path: String, _ value: [UInt8], in transaction: XenstoreTransaction) throws(Failure) {
+        _ = try ask(.write, [field(path), field(transaction.number), value])
+    }
+    public func makeDirectory(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
+        _ = try ask(.makeDirectory, [field(path), field(transaction.number)])
+    }
+    public func remove(_ path: String, in transaction: XenstoreTransaction) throws(Failure) {
+        _ = try ask(.remove, [field(path), field(transaction.number)])
+    }
+    public func list(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [String]? {
+        try ask(.list, [field(path), field(transaction.number)])?.fields.map { String(decoding: $0, as: UTF8.self) }
+    }
+    public func setPermissions(
+        _ path: String, owner: DomainID, readers: [DomainID], in transaction: XenstoreTransaction
+    ) throws(Failure) {
+        _ = try ask(.setPermissions, [field(path), field(transaction.number), field(owner)] + readers.map { field($0) })
+    }
+    public func watch(_ path: String, token: String) throws(Failure) { _ = try ask(.watch, [field(path), field(token)]) }
+    public func unwatch(_ path: String, token: String) throws(Failure) { _ = try ask(.unwatch, [field(path), field(token)]) }
+    public func nextWatchEvent() throws(Failure) -> WatchEvent? {
+        try ask(.nextWatchEvent).map { WatchEvent(path: $0.text(0), token: $0.text(1)) }
+    }
+    public func isIntroduced(_ domain: DomainID) -> Bool { (try? ask(.isIntroduced, [field(domain)])) != nil }
+    public func beginTransaction() throws(Failure) -> XenstoreTransaction {
+        XenstoreTransaction(number: UInt32(truncatingIfNeeded: try ask(.beginTransaction)?.number(0) ?? 0))
+    }
+    public func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(Failure) -> Bool {
+        try ask(.endTransaction, [field(transaction.number), field(commit ? 1 : 0)]) != nil
+    }
+
+    // MARK: Event channels
+
+    /// There is one, so one thread may have them.
+    public func openChannels() throws(Failure) -> SharedXen { self }
+
+    public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
+        let port = EventPort(truncatingIfNeeded: try ask(.bind, [field(domain), field(remotePort)])?.number(0) ?? 0)
+        self.port = port
+        return port
+    }
+    public func unbind(_ port: EventPort) {
+        _ = try? ask(.unbind, [field(port)])
+        self.port = nil
+    }
+    public func notify(_ port: EventPort) throws(Failure) { _ = eventfd_write(descriptors.guestEvents, 1) }
+    public func pendingEvent() throws(Failure) -> EventPort? {
+        var count: eventfd_t = 0
+        return unsafe eventfd_read(descriptors.events, &count) == 0 ? port : nil
+    }
+    public func unmask(_ port: EventPort) throws(Failure) {}
+
+    // MARK: Grants
+
+    private func page(_ reference: GrantReference, of domain: DomainID) throws(Failure) -> Int? {
+        let index = Int(reference)
+        guard index < Self.referenceLimit else { return nil }
+        if index >= pages.count { pages += Array(repeating: -1, count: index + SharedXenServer.pagesPerCall - pages.count) }
+        if pages[index] < 0, let found = try ask(.findPages, [field(domain), field(reference)]) {
+            for offset in found.fields.indices where !found.fields[offset].isEmpty {
+                let page = found.number(offset)
+                if page >= 0, page < byteCount / xenPageSize, index + offset < pages.count { pages[index + offset] = page }
+            }
+        }
+        return pages[index] >= 0 ? pages[index] : nil
+    }
+
+    /// Bounds the table of them.
+    private static let referenceLimit = 1 << 20
+
+    @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
+        let what = "map \(references.count) page(s) of domain \(domain)"
+        var found: [Int] = []
+        for reference in references {
+            guard let page = try page(reference, of: domain) else { throw Failure(.system, what, "grant \(reference) is none of ours") }
+            found.append(page)
+        }
+        let reserved = unsafe mmap(nil, found.count * xenPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+        guard !found.isEmpty, let reserved = unsafe reserved, unsafe reserved != MAP_FAILED else {
+            throw Failure(.system, what, systemError(errno))
+        }
+        for (index, page) in found.enumerated() {
+            _ = unsafe mmap(
+                reserved + index * xenPageSize, xenPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptors.memory,
+                page * xenPageSize)
+        }
+        return unsafe reserved
+    }
+
+    @unsafe public func unmapPages(_ pages: UnsafeMutableRawPointer, count: Int) { _ = unsafe munmap(pages, count * xenPageSize) }
+
+    public func perform(_ batch: inout GrantCopyBatch) throws(Failure) {
+        for index in 0..<batch.count {
+            unsafe batch.segments[index].status = Int16(try copy(batch.segments[index]))
+        }
+    }
+
+    /// Does one copy, and returns its GNTST status.
+    @unsafe private func copy(_ segment: xengnttab_grant_copy_segment_t) throws(Failure) -> Int32 {
+        let isFromGrant = unsafe segment.flags == UInt16(GNTCOPY_source_gref)
+        let foreign = unsafe isFromGrant ? segment.source.foreign : segment.dest.foreign
+        let length = unsafe Int(segment.len)
+        guard Int(foreign.offset) + length <= xenPageSize, let page = try page(foreign.ref, of: foreign.domid),
+            let local = unsafe isFromGrant ? segment.dest.virt : segment.source.virt
+        else { return GNTST_bad_gntref }
+        let address = unsafe memory + page * xenPageSize + Int(foreign.offset)
+        if isFromGrant {
+            unsafe local.copyMemory(from: address, byteCount: length)
+        } else {
+            unsafe address.copyMemory(from: local, byteCount: length)
+        }
+        return GNTST_okay
+    }
+}

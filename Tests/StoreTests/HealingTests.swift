@@ -1,0 +1,97 @@
+import BlockModel
+import Disk
+import TestSupport
+import Testing
+
+@testable import LMDB
+@testable import Store
+
+/// Blobs that rot, and what a later write of the same content makes of them.
+@Suite struct HealingTests {
+    let scratch: ScratchDirectory
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true, compression: .lz4)
+    }
+
+    /// One that LZ4 makes much of.
+    static func soft(_ number: Int) -> [UInt8] { (0..<blockSize).map { UInt8(truncatingIfNeeded: $0 & 1 == 0 ? number : number >> 8) } }
+
+    func write(_ name: String, _ blocks: [[UInt8]]) throws {
+        if try store.disk(name) == nil { try store.create(name, byteCount: 64 << 20) }
+        let disk = try StoreDisk(store, name)
+        try disk.write(at: 0, blocks.flatMap { $0 })
+        try disk.close()
+    }
+
+    func problems() throws -> [String] { try store.check(readData: true, repair: false) { _, _ in }.problems }
+
+    /// Flips the first stored byte of these slots.
+    func rot(_ slots: some Sequence<Int>, pack number: UInt64 = 1) throws {
+        var bytes: [UInt8] = []
+        do {
+            let reading = try ReadTransaction(store.packs)
+            guard let pack = try reading.view.value(store.packTables.packs, number) else { return }
+            bytes = [UInt8](count: pack.byteCount) { $0.copy(pack, to: 0) }
+        }
+        for slot in slots {
+            let place: UInt32 = bytes.rawBytes.load(at: PackFormat.headerSize + slot * PackFormat.entrySize + 40)
+            bytes[Int(place & 0xffff) * 16] ^= 1
+        }
+        var writing = try WriteTransaction(store.packs)
+        try writing.put(store.packTables.packs, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
+        try writing.commit()
+    }
+
+    /// However many of a pack's blobs are damaged.
+    @Test(arguments: [Compression.none, .lz4, .zstd]) func allOfAPack(compression: Compression) throws {
+        try store.setCompression(compression)
+        let count = compression == .none ? 184 : 600
+        let blocks = (1...count).map { Self.soft($0) }
+        try write("a", blocks)
+        try rot(0..<count)
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problemCount > count)
+        // In whatever form new blobs come.
+        try store.setCompression(.none)
+        try write("b", blocks)
+        #expect(try problems() == [])
+        let disk = try StoreDisk(store, "a", readOnly: true)
+        #expect(try disk.sectors(at: 0, count: count * 8) == blocks.flatMap { $0 })
+    }
+
+    @Test func aDeadBlob() throws {
+        try write("a", (1...20).map { Self.soft($0) })
+        try store.delete(try store.lock("a"))
+        try rot([3, 7])
+        #expect(try problems().count == 2)
+        try write("b", [Self.soft(4)])
+        #expect(try problems().count == 2)
+        try write("c", [Self.soft(8)])
+        #expect(try problems() == [])
+    }
+
+    /// A commit that fails leaves it to the next one.
+    @Test func aSuspectInACommitThatFails() throws {
+        try write("a", [Self.soft(1)])
+        try rot([0])
+        #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: 1) }
+        func commit(spoiling: Bool) throws {
+            var data = Self.soft(1) + Self.soft(2)
+            try unsafe data.withUnsafeMutableBytes { bytes in
+                let batch = try Batch()
+                let start = UnsafeRawPointer(bytes.baseAddress!)
+                for index in 0..<2 { unsafe batch.append(UInt64(10 + index), lending: start + index * blockSize) }
+                try batch.name()
+                // Not what was hashed any more.
+                if spoiling { unsafe bytes[blockSize] ^= 1 }
+                try store.commit(batch, to: "a")
+            }
+        }
+        #expect(throws: Failure.self) { try commit(spoiling: true) }
+        try commit(spoiling: false)
+        #expect(try SharingTests.read("a", of: store, blocks: 1) == Self.soft(1))
+        #expect(try problems() == [])
+    }
+}
