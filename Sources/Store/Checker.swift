@@ -283,6 +283,9 @@ private struct Checker: ~Escapable {
         }
     }
 
+    /// Whether the blob is known to be damaged.
+    private func isDamaged(_ blob: BlobNumber) throws(Failure) -> Bool { try meta.value(store.tables.damaged, blob.rawValue) != nil }
+
     private func digest(of blob: BlobNumber) throws(Failure) -> Digest? {
         guard let pack = try PackView.find(blob.pack, in: packs, store.packTables.packs) else { return nil }
         return pack.digest(blob.slot)
@@ -310,7 +313,9 @@ private struct Checker: ~Escapable {
                 if let previous, !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
                 let digest = try digest(of: entry.blob)
                 if digest.map({ $0.word0 >> 16 }) != entry.prefix { report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true) }
-                if let previous, previous.prefix == entry.prefix, digest != nil, try self.digest(of: previous.blob) == digest {
+                if let previous, previous.prefix == entry.prefix, digest != nil, try self.digest(of: previous.blob) == digest,
+                    try !isDamaged(previous.blob), try !isDamaged(entry.blob)
+                {
                     report.add("blobs \(previous.blob) and \(entry.blob) hold the same block")
                 }
                 previous = entry
@@ -340,9 +345,11 @@ private struct Checker: ~Escapable {
         var finder = PackFinder(packs, store.packTables.packs)
         for index in recent.indices {
             let (digest, blob) = recent[index]
-            if index > 0, recent[index - 1].digest == digest { report.add("blobs \(recent[index - 1].blob) and \(blob) hold the same block") }
+            // One that was damaged for good was stored once more.
+            if try isDamaged(blob) { continue }
+            if index > 0, recent[index - 1].digest == digest, try !isDamaged(recent[index - 1].blob) { report.add("blobs \(recent[index - 1].blob) and \(blob) hold the same block") }
             do throws(Failure) {
-                if let other = try DigestIndex.lookup(digest, &cursor, &finder), other != blob { report.add("blobs \(other) and \(blob) hold the same block") }
+                if let other = try DigestIndex.lookup(digest, &cursor, &finder), other != blob, try !isDamaged(other) { report.add("blobs \(other) and \(blob) hold the same block") }
             } catch {
                 // A damaged bucket was reported.
             }

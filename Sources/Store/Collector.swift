@@ -117,7 +117,7 @@ extension StoreTransaction {
             guard let counts = try counts(ofPack: number) else { continue }
             // What came after the index was complete is not in it, and stays.
             let indexed = number < superblock.indexed.pack ? Int.max : number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
-            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs),
+            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs), pack.isIntact(storeID: id),
                 let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 < min(counts.count, indexed) && counts[$0] == 0 })
             else { continue }
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }

@@ -100,6 +100,8 @@ extension StoreTransaction {
         // What the open pack has is copied from here, where this transaction does not write.
         let before = try ReadTransaction(store.packs)
         let healed = try overwrite(heals, from: batch, &packs, before.view)
+        // What could not be put right where it is, is stored once more: a block that was written has to be there.
+        let misses = (misses + firsts(of: Set(heals).subtracting(healed), in: batch)).sorted()
         var builder = unsafe try openPack(before.view, not: Set(healed.map { batch[$0].blob.pack }))
         var known = builder.slotCount
         let room = superblock.compression == .none ? nil : try CompressedBlocks(superblock.compression)
@@ -165,6 +167,15 @@ extension StoreTransaction {
 
     // MARK: Healing
 
+    /// Those of the changes that are the first of their content in the batch; the others follow them.
+    private func firsts(of changes: Set<Int>, in batch: Batch) -> [Int] {
+        changes.sorted().filter { index in
+            let twin = batch.findOrEnter(index)
+            batch[index].twin = Int32(twin)
+            return twin < 0
+        }
+    }
+
     /// Those of the hits whose stored copy is known to be damaged.
     private func damagedBlobs(among hits: [Int], _ batch: Batch) throws(Failure) -> [Int] {
         let suspects = store.suspects.withLock { $0 }
@@ -185,7 +196,7 @@ extension StoreTransaction {
     ) throws(Failure) -> [Int] {
         var done: [Int] = []
         for (number, group) in Dictionary(grouping: heals, by: { batch[$0].blob.pack }) {
-            guard let pack = try PackView.find(number, in: before, store.packTables.packs),
+            guard let pack = try PackView.find(number, in: before, store.packTables.packs), pack.isIntact(storeID: superblock.storeID.0),
                 var builder = unsafe PackBuilder(copying: pack, number: number, isDead: { _ in false })
             else { continue }
             let counts = try counts(ofPack: number) ?? []

@@ -63,6 +63,27 @@ import Testing
         #expect(try disk.sectors(at: 0, count: count * 8) == blocks.flatMap { $0 })
     }
 
+    /// A pack whose directory is damaged, too, is left alone: what is written is stored once more.
+    @Test func whatCannotBeHealedIsStoredAgain() throws {
+        let blocks = (1...20).map { Self.soft($0) }
+        try write("a", blocks)
+        try rot([3, 7])
+        #expect(try problems().count > 0)
+        // The digest of the last slot.
+        let hasher = try SHA256()
+        let last = blocks[19]
+        var name = [UInt8](repeating: 0, count: 32)
+        let digest = try hasher.digest(last.rawBytes)
+        try name.withMutableBytes { (span) throws(Failure) in digest.store(into: &span) }
+        #expect(try Files.flip(store.path + "/packs/data.mdb", every: name, skip: 5) >= 1)
+        // Twice in one batch.
+        try write("b", Array(blocks[0..<10]) + [blocks[3]])
+        let disk = try StoreDisk(store, "b", readOnly: true)
+        #expect(try disk.sectors(at: 0, count: 88) == blocks[0..<10].flatMap { $0 } + blocks[3])
+        #expect(try store.statistics().uniqueBytes == 22 * 4096)
+        #expect(try problems().allSatisfy { !$0.contains("hold the same block") })
+    }
+
     @Test func aDeadBlob() throws {
         try write("a", (1...20).map { Self.soft($0) })
         try store.delete(try store.lock("a"))
