@@ -84,19 +84,19 @@ struct Journal: ~Copyable, Sendable {
         try file.writeGather(at: offset, header: header.rawBytes, body: payload)
     }
 
-    /// Makes the file longer than `end` by some zeros, which later records write over: what lies within a file that is as
-    /// long already costs a flush less than what makes it longer. A filesystem without room leaves it at that.
-    /// - Parameter length: how long the file is, of what was written since it was opened.
+    /// Makes the file longer than `end`, with zeros, before records are written there: what lies within a file that is as long
+    /// already costs a flush less than what makes it longer. A filesystem without room leaves it at that.
+    ///
+    /// A page at a time: pages that are cached one by one stay so, while a long write would be cached in large folios, all of
+    /// which the kernel goes through for a flush of a few of their pages.
+    /// - Parameter length: how long the file is, of what was written since it was opened; a multiple of 4096.
     func extend(_ length: inout UInt64, beyond end: UInt64) {
         guard end > length else { return }
-        length = min(capacity, max(1 << 20, end &+ min(end, 8 << 20)) & ~4095)
-        guard length > end else { return length = end }
-        let zeros = [UInt8](repeating: 0, count: 1 << 16)
-        var at = end
-        while at < length {
-            let count = min(length - at, UInt64(zeros.count))
-            guard (try? file.write(at: at, zeros.rawBytes.extracting(0..<Int(count)))) != nil else { return length = at }
-            at += count
+        let target = min(capacity, max(1 << 20, end &+ min(end, 8 << 20)) & ~4095)
+        let zeros = [UInt8](repeating: 0, count: 4096)
+        while length < target {
+            guard (try? file.write(at: length, zeros.rawBytes)) != nil else { return }
+            length += 4096
         }
     }
 

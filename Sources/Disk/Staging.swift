@@ -69,6 +69,8 @@ struct Staging {
     var named: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
+    /// Bytes of all records that were ever staged.
+    var stagedBytes: UInt64 = 0
     /// How many wait for room, for an empty staging or for a commit.
     var waiting = 0
     var isClosing = false
@@ -89,6 +91,8 @@ struct Staging {
 
     /// Bytes of the journal in use.
     var journalBytes: UInt64 { frozen.reduce(active.journalBytes) { $0 + $1.journalBytes } }
+    /// Those of records.
+    var recordBytes: UInt64 { frozen.reduce(active.recordBytes) { $0 + $1.recordBytes } }
     var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
 
     /// What is staged for `block`, or `Generation.absent`.

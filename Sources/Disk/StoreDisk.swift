@@ -31,8 +31,9 @@ public final class StoreDisk: BlockDevice {
 
     /// How far the journal is on the disk.
     private struct JournalSync {
-        /// Every record up to this one is.
+        /// Every record up to this one is, and so many bytes of records were staged by then.
         var sequence: UInt64
+        var stagedBytes: UInt64 = 0
         /// Somebody's fdatasync is at work; one of those who wait for its end begins the next, for all of them.
         var isRunning = false
         /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
@@ -253,13 +254,14 @@ public final class StoreDisk: BlockDevice {
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
+        committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
         try committer.journal.write(record, at: offset, payload, &writer.header)
         writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
-        committer.journal.extend(&writer.journalLength, beyond: writer.head.offset)
         let isWorthWaking = committer.staging.with { state in
             let wasEmpty = state.active.isEmpty
             let wasFull = committer.isFull(state.active)
             state.active.stage(record, payload: offset + UInt64(Journal.headerSize))
+            state.stagedBytes &+= byteCount
             return wasEmpty || (!wasFull && committer.isFull(state.active))
         }
         if isWorthWaking { committer.staging.notify() }
@@ -349,11 +351,11 @@ public final class StoreDisk: BlockDevice {
 
     /// One fdatasync of the journal, or a commit of what is staged, whichever costs less; nothing when all is durable.
     public func flush() throws(Failure) {
-        let (synchronized, failure) = journalSync.with { ($0.sequence, $0.failure) }
+        let (synchronized, synchronizedBytes, failure) = journalSync.with { ($0.sequence, $0.stagedBytes, $0.failure) }
         if let failure { throw failure }
         // What is acknowledged is staged; a writer that waits for room need not be waited for.
         let (head, committed, staged, isFailing) = committer.staging.with {
-            ($0.active.end.sequence, $0.committed, $0.journalBytes, $0.failure != nil)
+            ($0.active.end.sequence, $0.committed, min($0.recordBytes, $0.stagedBytes &- synchronizedBytes), $0.failure != nil)
         }
         if head <= max(committed, synchronized) { return }
         if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
@@ -370,7 +372,7 @@ public final class StoreDisk: BlockDevice {
             return .done(true)
         }
         guard isMine else { return }
-        let head = committer.staging.with { $0.active.end.sequence }
+        let (head, stagedBytes) = committer.staging.with { ($0.active.end.sequence, $0.stagedBytes) }
         var failure: Failure?
         do throws(Failure) { try committer.journal.file.synchronizeData() } catch { failure = error }
         journalSync.with { sync in
@@ -380,6 +382,7 @@ public final class StoreDisk: BlockDevice {
                     remedy: "no write is accepted any more: see to the disk under the store, then connect again")
             } else {
                 sync.sequence = max(sync.sequence, head)
+                sync.stagedBytes = stagedBytes
             }
         }
         journalSync.notify()

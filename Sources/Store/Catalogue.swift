@@ -228,8 +228,9 @@ extension Store {
     }
 
     /// Gives the free pages of both environments back to the filesystem. Commits leave some behind, as LMDB never
-    /// writes over what the last commit needs.
+    /// writes over what the last commit needs; so one that changes next to nothing comes first.
     public func trim() throws(Failure) {
+        try StoreTransaction.begin(self).commit()
         try meta.trim()
         try packs.trim()
     }

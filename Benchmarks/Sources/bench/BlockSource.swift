@@ -11,8 +11,8 @@ struct BlockSource {
         case noise
         /// Zeros, but for the four words: a codec makes it some fifty bytes.
         case compressible
-        /// One half noise, the other zeros.
-        case half
+        /// Parts of this program: what a codec has work with.
+        case code
         /// Zeros, whatever the number.
         case zeros
     }
@@ -27,11 +27,12 @@ struct BlockSource {
         self.kind = kind
         var generator = SeededGenerator(seed: 1)
         bytes = [UInt8](count: Self.span * blockSize) { bytes in
-            guard kind == .noise || kind == .half else { return }
-            for offset in stride(from: 0, to: Self.span * blockSize, by: 8) where kind == .noise || offset % blockSize < blockSize / 2 {
-                bytes.store(generator.next(), at: offset)
-            }
+            guard kind == .noise else { return }
+            for offset in stride(from: 0, to: Self.span * blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
         }
+        guard kind == .code, let program = try? File(path: "/proc/self/exe") else { return }
+        // Well behind its headers and tables.
+        _ = try? bytes.withMutableBytes { (bytes) throws(Failure) in try program.read(at: 1 << 18, into: &bytes) }
     }
 
     /// Makes the blocks `first`, `first + 1`, ... and says where in `bytes` they are. They must not cross a multiple of

@@ -22,7 +22,7 @@ struct Engine {
                 Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. \
                 Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
                 time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
-                mapped their pages, as it has those of the limit. Compressible blocks are half noise, half zeros.
+                mapped their pages, as it has those of the limit. Program code is this program's.
                 """)
         for round in 0..<plan.rounds {
             for order in Shape.Order.allCases {
@@ -80,14 +80,14 @@ struct Engine {
     /// What compressing costs a unique write, of what gets smaller by it and of what does not.
     private mutating func compression() throws {
         let shape = Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep)
-        for kind in [BlockSource.Kind.noise, .half] {
+        for kind in [BlockSource.Kind.noise, .code] {
             var plain: (name: String, value: Double)?
             for compression in Compression.allCases {
                 let bench = try BenchStore(plan.memory + "/engine", compression: compression)
                 let disk = try bench.create("a", blocks: blocks)
                 try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
                 let run = try run(.write(generation: 1), on: disk, shape, kind: kind)
-                let name = "unique, \(kind == .half ? "compressible" : "incompressible") blocks, \(compression.name)"
+                let name = "unique, \(kind == .code ? "program code" : "incompressible"), \(compression.name)"
                 if compression == .none { plain = ("no compression", run.rate) }
                 if let plain { comparison.add(name, run.rate, .bytesPerSecond, of: plain, goal: nil, latencies: run.latencies) }
             }
