@@ -190,22 +190,20 @@ public struct BlockMask: Sendable {
 }
 
 /// Map nodes whose checksums were found right in one state of the store: they need not be computed again while it lasts.
+/// Enough for the leaves of 32 GiB of disk; others take their places.
 final class CheckedNodes {
-    /// Number of the commit; 0: none, and nothing is remembered.
-    private var state = 0
-    private var numbers: [UInt64] = []
+    private static let slots = 1 << 14
+    private var marks: [UInt64] = []
+
+    /// What stands for a node in a state, the number of a commit; never 0. Node numbers are far below 2^40.
+    private func mark(_ node: UInt64, _ state: Int) -> UInt64 { UInt64(truncatingIfNeeded: state) << 40 ^ node }
 
     func contains(_ node: UInt64, in state: Int) -> Bool {
-        state != 0 && state == self.state && numbers[Int(truncatingIfNeeded: node & 255)] == node
+        !marks.isEmpty && marks[Int(truncatingIfNeeded: node) & (Self.slots - 1)] == mark(node, state)
     }
 
     func insert(_ node: UInt64, in state: Int) {
-        guard state != 0 else { return }
-        if state != self.state {
-            self.state = state
-            if numbers.isEmpty { numbers = [UInt64](repeating: 0, count: 256) }
-            for index in numbers.indices { numbers[index] = 0 }
-        }
-        numbers[Int(truncatingIfNeeded: node & 255)] = node
+        if marks.isEmpty { marks = [UInt64](repeating: 0, count: Self.slots) }
+        marks[Int(truncatingIfNeeded: node) & (Self.slots - 1)] = mark(node, state)
     }
 }

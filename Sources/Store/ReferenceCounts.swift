@@ -37,6 +37,18 @@ enum ReferenceCounts {
         }
     }
 
+    /// Whether the counts of this record are bytes.
+    /// - Throws: `.damage` when it is not what was written.
+    static func hasBytes(_ record: RawSpan, pack: UInt64) throws(Failure) -> Bool {
+        guard record.byteCount >= headerSize, record.load(at: 12, as: UInt32.self) == Width.one.rawValue,
+            record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self))
+        else { return false }
+        guard record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: pack) else {
+            throw Failure(.damage, "reference counts of pack \(pack)", "damaged", remedy: "run: dedupdisk check --repair")
+        }
+        return true
+    }
+
     /// The counts of one pack, or nil when it has none.
     static func of(_ pack: UInt64, _ view: View, _ tables: Store.Tables) throws(Failure) -> [UInt32]? {
         guard let record = try view.value(tables.counts, pack) else { return nil }
@@ -103,34 +115,85 @@ extension StoreTransaction {
     private mutating func apply(
         _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
     ) throws(Failure) {
+        guard let directory = try PackView.find(pack, in: packs, store.packTables.packs) else { throw Self.missing("pack \(pack)") }
+        if newSlots[pack] == nil, try applyInPlace(changes, to: pack, directory) { return }
         var counts = try counts(ofPack: pack) ?? []
         if let slots = newSlots[pack], slots > counts.count {
             counts += [UInt32](repeating: 0, count: slots - counts.count)
         }
-        guard !counts.isEmpty, let directory = try PackView.find(pack, in: packs, store.packTables.packs) else {
-            throw Failure(.damage, "pack \(pack)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
-        }
         var next = changes.startIndex
         while next < changes.endIndex {
-            let blob = changes[next].blob
-            var change: Int64 = 0
-            while next < changes.endIndex, changes[next].blob == blob {
-                change += changes[next].change
-                next += 1
-            }
-            if change == 0 { continue }
-            guard blob.slot < counts.count else {
-                throw Failure(.damage, "blob \(blob)", "a map refers to it and it is missing", remedy: "restore the store from a copy")
-            }
-            let old = counts[blob.slot]
-            let new = Int64(old) + change
-            guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
-            guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
-            counts[blob.slot] = UInt32(new)
-            if old == 0, new > 0 { moveBlob(live: 1, bytes: directory.storedLength(blob.slot)) }
-            if old > 0, new == 0 { moveBlob(live: -1, bytes: directory.storedLength(blob.slot)) }
+            let (blob, change) = Self.take(&next, of: changes)
+            guard blob.slot < counts.count else { throw Self.missing("blob \(blob)") }
+            counts[blob.slot] = try changed(counts[blob.slot], by: change, blob, directory)
         }
         try putCounts(counts, ofPack: pack)
+    }
+
+    /// Changes a record whose counts are single bytes, and stay so, as most do: one of a pack's two hundred changes when a
+    /// block comes up again that was not written together with its neighbours.
+    /// - Returns: false when that can't be, and nothing was changed.
+    private mutating func applyInPlace(
+        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ directory: PackView
+    ) throws(Failure) -> Bool {
+        guard var record = try byteRecord(pack) else { return false }
+        var next = changes.startIndex
+        while next < changes.endIndex {
+            let (blob, change) = Self.take(&next, of: changes)
+            let offset = ReferenceCounts.headerSize + blob.slot
+            guard offset < record.count else { throw Self.missing("blob \(blob)") }
+            let new = Int64(record[offset]) + change
+            guard (0...255).contains(new) else { return false }
+            record[offset] = UInt8(new)
+        }
+        next = changes.startIndex
+        while next < changes.endIndex {
+            let (blob, change) = Self.take(&next, of: changes)
+            let new = Int64(record[ReferenceCounts.headerSize + blob.slot])
+            count(from: UInt32(new - change), to: UInt32(new), directory.storedLength(blob.slot))
+        }
+        try lmdb.put(store.tables.counts, pack, count: record.count) { value in
+            value.copy(record.rawBytes, to: 0)
+            value.store(checksum(value.bytes.extracting(8..<value.byteCount), seed: pack), at: 0)
+        }
+        return true
+    }
+
+    /// A copy of a record whose counts are bytes.
+    private func byteRecord(_ pack: UInt64) throws(Failure) -> [UInt8]? {
+        guard let record = try lmdb.view.value(store.tables.counts, pack), try ReferenceCounts.hasBytes(record, pack: pack) else { return nil }
+        return unsafe record.withUnsafeBytes { unsafe [UInt8]($0) }
+    }
+
+    /// The blob at `next` and all that it won and lost; goes on to the next blob.
+    private static func take(
+        _ next: inout Int, of changes: ArraySlice<(blob: BlobNumber, change: Int64)>
+    ) -> (blob: BlobNumber, change: Int64) {
+        let blob = changes[next].blob
+        var change: Int64 = 0
+        while next < changes.endIndex, changes[next].blob == blob {
+            change += changes[next].change
+            next += 1
+        }
+        return (blob, change)
+    }
+
+    private mutating func changed(_ old: UInt32, by change: Int64, _ blob: BlobNumber, _ directory: PackView) throws(Failure) -> UInt32 {
+        let new = Int64(old) + change
+        guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
+        guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
+        count(from: old, to: UInt32(new), directory.storedLength(blob.slot))
+        return UInt32(new)
+    }
+
+    /// Keeps the totals when a blob of `bytes` stored bytes has another count.
+    private mutating func count(from old: UInt32, to new: UInt32, _ bytes: Int) {
+        if old == 0, new > 0 { moveBlob(live: 1, bytes: bytes) }
+        if old > 0, new == 0 { moveBlob(live: -1, bytes: bytes) }
+    }
+
+    private static func missing(_ what: String) -> Failure {
+        Failure(.damage, what, "a map refers to it and it is missing", remedy: "restore the store from a copy")
     }
 
     /// A blob of `bytes` stored bytes came to life (1) or died (-1).
