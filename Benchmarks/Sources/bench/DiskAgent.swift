@@ -17,10 +17,11 @@ struct DiskAgent: ParsableCommand {
     static let diskBlocks = 1 << 24
 
     @Option(help: "The store.") var store: String
+    @Flag(help: "Compressible blocks, in a store that compresses them.") var compressible = false
 
     func run() throws {
         Store.tuneAllocator()
-        let store = try Store(path: store, creating: true)
+        let store = try Store(path: store, creating: true, compression: compressible ? .lz4 : .none)
         var disks: [StoreDisk] = []
         answer("open")
         while let line = readLine() {
@@ -46,7 +47,7 @@ struct DiskAgent: ParsableCommand {
     }
 
     private func write(_ disk: StoreDisk, first: Int, count: Int) throws {
-        var source = BlockSource()
+        var source = BlockSource(compressible ? .compressible : .noise)
         for block in stride(from: first, to: first + count, by: BlockSource.span) {
             let range = source.prepare(UInt64(block), count: min(BlockSource.span, first + count - block))
             try disk.write(at: UInt64(block * sectorsPerBlock), source.bytes.rawBytes.extracting(range))

@@ -8,8 +8,10 @@ final class DiskProcess {
     var process: pid_t { child.process }
 
     /// Starts it, and waits until it has the store open.
-    init(store: String) throws {
-        child = try Child("/proc/self/exe", ["agent", "disk", "--store", store], input: .pipe)
+    /// - Parameter compressible: writes little blocks into a store that compresses, so that many fit.
+    init(store: String, compressible: Bool = false) throws {
+        let options = ["agent", "disk", "--store", store] + (compressible ? ["--compressible"] : [])
+        child = try Child("/proc/self/exe", options, input: .pipe)
         try expect("open", of: "open")
     }
 

@@ -86,8 +86,8 @@ struct Growth {
             shares[name] = try run(action, on: disk, shape, kind: kind).rate / limit.value
         }
         try write("unique", .write(generation: UInt64(round + 2)))
-        try write("duplicate, as it was written before", .write(generation: UInt64(round + 2)))
-        try write("duplicate, block by block anywhere", .writeAgain(generation: 1, among: filled.blobs))
+        try write("duplicate-in-order", .write(generation: UInt64(round + 2)))
+        try write("duplicate-anywhere", .writeAgain(generation: 1, among: filled.blobs))
         let all = try bench.open("all", readOnly: true)
         for requestBlocks in [1, BlockSource.span] {
             let order = requestBlocks == 1 ? Shape.Order.random : .sequential

@@ -11,8 +11,8 @@ struct Memory {
     init(_ plan: Plan) { self.plan = plan }
 
     /// Blobs in the store when it is measured.
-    private var small: Int { plan.size(1 << 16, short: 1 << 10) }
-    private var large: Int { plan.size(1 << 20, short: 1 << 12) }
+    private var small: Int { plan.size(1 << 20, short: 1 << 10) }
+    private var large: Int { plan.size(1 << 23, short: 1 << 12) }
     /// Until all is committed, and the committer idle.
     private var pause: UInt32 { plan.isShort ? 1 : 2 }
     private static let disks = 8
@@ -27,7 +27,7 @@ struct Memory {
                 to the files' size, shared by all processes, and the kernel takes it back when it is short. "A TiB" is the \
                 growth from \(countText(small)) to \(countText(large)) blobs times the blobs in one, of a process that has just \
                 read all and written \(countText(work)) more: an extrapolation. The process measured is of this benchmark, and \
-                has Swift's Foundation mapped, which dedupdisk has not.
+                has Swift's Foundation mapped, which dedupdisk has not. Blocks are compressible, so that many fit.
                 """)
         for round in 0..<plan.rounds {
             say("memory: round \(round + 1)")
@@ -40,7 +40,7 @@ struct Memory {
 
     private mutating func measure(_ path: String) throws {
         defer { removeAll(path) }
-        let disks = try DiskProcess(store: path)
+        let disks = try DiskProcess(store: path, compressible: true)
         defer { disks.kill() }
         try disks.tell("attach a")
         try disks.tell("write 0 \(BlockSource.span)")
@@ -53,7 +53,7 @@ struct Memory {
         try disks.tell("write \(BlockSource.span) \(small - BlockSource.span)")
         try disks.end()
         let first = try atWork(path, blobs: small)
-        let filling = try DiskProcess(store: path)
+        let filling = try DiskProcess(store: path, compressible: true)
         defer { filling.kill() }
         try filling.tell("attach a")
         try filling.tell("write \(small + work) \(large - small - work)")
@@ -69,7 +69,7 @@ struct Memory {
 
     /// A process that did the same work whatever the store's size, so that what buffers of the work take cancels out.
     private func atWork(_ path: String, blobs: Int) throws -> ResidentMemory {
-        let process = try DiskProcess(store: path)
+        let process = try DiskProcess(store: path, compressible: true)
         defer { process.kill() }
         try process.tell("attach a")
         try process.tell("read \(blobs)")
