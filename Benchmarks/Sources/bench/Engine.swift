@@ -1,5 +1,6 @@
 import BlockModel
 import Disk
+import Glibc
 import Store
 
 /// What the engine does when nothing but the CPU is in its way: a store in memory, whose pages are there already.
@@ -35,6 +36,7 @@ struct Engine {
             }
             try flushes()
             try compression()
+            try processorTime()
         }
         section.rows = comparison.rows
         return section
@@ -75,6 +77,27 @@ struct Engine {
         comparison.add(
             "\(name), \(shape.order.rawValue) \(sizeText(shape.requestBlocks)), depth \(shape.threads)", run.rate, .bytesPerSecond,
             of: limit, goal: goal, latencies: run.latencies)
+    }
+
+    /// Where the processors' time goes, a block: whoever writes, hashing, and committing.
+    private mutating func processorTime() throws {
+        let bench = try BenchStore(plan.memory + "/engine")
+        try bench.touch(packs: blocks * blockSize * 9 / 8 + (8 << 20), meta: blocks * blockSize / 16 + (8 << 20))
+        var source = BlockSource()
+        for (name, disk) in [("unique", try bench.createWarm("a", blocks: blocks, rest: 2)), ("duplicate", try bench.createWarm("b", blocks: blocks, rest: 2))] {
+            let before = ProcessorTime()
+            for block in stride(from: 0, to: blocks, by: BlockSource.span) {
+                let range = source.prepare(1 << 41 + UInt64(block), count: min(BlockSource.span, blocks - block))
+                try disk.write(at: UInt64(block * sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+            }
+            // Until all of it is committed, but by the threads that are to be asked.
+            if !plan.isShort { usleep(2_500_000) }
+            let after = ProcessorTime()
+            for (part, threads) in [("into the journal", ["bench"]), ("hashing", ["name", "hash"]), ("committing", ["commit"])] as [(String, Set<String>)] {
+                comparison.add("processor time a block, \(name): \(part)", after.seconds(threads, since: before) / Double(blocks), .seconds)
+            }
+            try disk.close()
+        }
     }
 
     /// What compressing costs a unique write, of what gets smaller by it and of what does not.
