@@ -24,6 +24,7 @@ struct DedupDisk: ParsableCommand {
     static func main() {
         do {
             dieOfBusErrorsInWords()
+            dieOfDamagedPagesInWords()
             Store.tuneAllocator()
             var command = try parseAsRoot()
             try command.run()
@@ -48,6 +49,24 @@ struct DedupDisk: ParsableCommand {
         }
     }
 
+    /// A page of LMDB whose flags are damaged may be taken for one that may be written where it lies, in a map that is only to
+    /// be read: SEGV_ACCERR of sigaction(2). Anything else is a fault of this program, and dies as it would have.
+    private static func dieOfDamagedPagesInWords() {
+        var action = sigaction()
+        action.sa_flags = SA_SIGINFO
+        unsafe action.__sigaction_handler.sa_sigaction = { _, information, _ in
+            guard let information = unsafe information, unsafe information.pointee.si_code == 2 else {
+                var before = unsafe segmentationActionBefore
+                unsafe sigaction(SIGSEGV, &before, nil)
+                return
+            }
+            let line: StaticString = "dedupdisk: store: its database is damaged: a page of it can't be what it says (restore it from a copy)\n"
+            _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
+            _exit(3)
+        }
+        unsafe sigaction(SIGSEGV, &action, &segmentationActionBefore)
+    }
+
     /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
     private static func dieOfBusErrorsInWords() {
         var action = sigaction()
@@ -59,3 +78,6 @@ struct DedupDisk: ParsableCommand {
         unsafe sigaction(SIGBUS, &action, nil)
     }
 }
+
+/// What a SIGSEGV did before: written before any thread is started, read in the signal's handler.
+nonisolated(unsafe) private var segmentationActionBefore = sigaction()

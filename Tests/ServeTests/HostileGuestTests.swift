@@ -27,7 +27,9 @@ import XenBus
         }
         #expect(try honest.unplug() == .unplugged)
         // The script does get to the rings.
-        #expect(honest.log.contains("VM hostile has connected xvdb") && honest.log.contains(" of domain 66 at sector "))
+        #expect(honest.log.contains("VM hostile has connected xvdb"))
+        // What it says of requests may be among the lines that the log leaves out.
+        #expect(honest.log.contains(" of domain 66 at sector ") || hostileDisk.transfers > 0)
         // A log that one guest fills is no use to the others.
         #expect(honest.log.lines.count < 2000)
     }
