@@ -35,10 +35,6 @@ enum DigestIndex {
             prefix = high >> 16
             blob = BlobNumber(rawValue: (high & 0xffff) << 32 | UInt64(UInt32(bigEndian: bytes.load(at: offset + 8))))
         }
-        func store(into bytes: inout MutableRawSpan, at offset: Int) {
-            bytes.store((prefix << 16 | blob.rawValue >> 32).bigEndian, at: offset)
-            bytes.store(UInt32(truncatingIfNeeded: blob.rawValue).bigEndian, at: offset + 8)
-        }
         func append(to bytes: inout [UInt8]) {
             for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: prefix >> UInt64(shift))) }
             for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: blob.rawValue >> UInt64(shift))) }
