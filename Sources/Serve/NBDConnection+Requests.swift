@@ -222,7 +222,7 @@ extension NBDCommon {
 }
 
 /// Bytes of answers that are worth a call of their own, though more will come.
-private let enoughToSend = 128 << 10
+let enoughToSend = 256 << 10
 /// Most extents of one answer, and most looks for them.
 let mostExtents = 1024
 private let mostLooks = 4096

@@ -94,8 +94,7 @@ public struct NBDListener: ~Copyable {
 
     private mutating func listenTCP(_ host: String, _ port: UInt16) throws(Failure) {
         // A port whose last connections are not forgotten yet.
-        var on: Int32 = 1
-        _ = unsafe setsockopt(descriptor, SOL_SOCKET, SO_REUSEADDR, &on, socklen_t(MemoryLayout<Int32>.size))
+        Self.set(SOL_SOCKET, SO_REUSEADDR, 1, of: descriptor)
         var six = sockaddr_in6(), four = sockaddr_in()
         let isSix = host.contains(":")
         let code: Int32
@@ -149,12 +148,20 @@ public struct NBDListener: ~Copyable {
             }
         }
         _ = fcntl(connected, F_SETFD, FD_CLOEXEC)
-        if case .tcp = address {
+        switch address {
+        case .tcp:
             // Replies are collected here; the kernel is not to wait for more of them.
-            var on: Int32 = 1
-            _ = unsafe setsockopt(connected, Int32(IPPROTO_TCP), TCP_NODELAY, &on, socklen_t(MemoryLayout<Int32>.size))
+            Self.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1, of: connected)
+        case .unix:
+            // Room for replies while the client takes those before. TCP's grows by itself.
+            Self.set(SOL_SOCKET, SO_SNDBUF, Int32(2 * enoughToSend), of: connected)
         }
         return Socket(connected)
+    }
+
+    /// setsockopt(2). What can't be set only makes it slower.
+    private static func set(_ level: Int32, _ option: Int32, _ value: Int32, of descriptor: Int32) {
+        _ = unsafe withUnsafePointer(to: value) { unsafe setsockopt(descriptor, level, option, $0, socklen_t(MemoryLayout<Int32>.size)) }
     }
 }
 

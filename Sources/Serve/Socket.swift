@@ -32,16 +32,21 @@ final class Socket: Sendable {
 
     /// recv(2): waits for bytes, and takes as many as there are and fit. 0: there will be none.
     /// - Parameter deadline: when to give up and return 0; nil: never.
-    func receive(into buffer: inout MutableRawSpan, deadline: ContinuousClock.Instant? = nil) -> Int {
+    func receive(into buffer: inout MutableRawSpan, _ watch: inout Watch, deadline: ContinuousClock.Instant? = nil) -> Int {
         if let deadline, !waitForBytes(until: deadline) { return 0 }
         // The span is the buffer's only access for the length of the call.
         return unsafe buffer.withUnsafeMutableBytes { bytes in
-            while true {
-                let count = unsafe recv(descriptor, bytes.baseAddress, bytes.count, 0)
-                if count >= 0 { return count }
-                // Whatever broke the connection, the peer is gone.
-                if errno != EINTR { return 0 }
-            }
+            var count = 0
+            watch.wait(
+                look: {
+                    unsafe count = recv(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT))
+                    return count >= 0 || (errno != EAGAIN && errno != EINTR)
+                },
+                sleep: {
+                    repeat { unsafe count = recv(descriptor, bytes.baseAddress, bytes.count, 0) } while count < 0 && errno == EINTR
+                })
+            // Whatever broke the connection, the peer is gone.
+            return max(0, count)
         }
     }
 

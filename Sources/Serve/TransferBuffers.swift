@@ -7,6 +7,7 @@ import Glibc
     private let capacity: Int
     private var start = 0
     private var end = 0
+    private var watch = Watch()
 
     init(capacity: Int) {
         self.capacity = capacity
@@ -43,7 +44,7 @@ import Glibc
             let missing = needed - count
             let room = missing >= largePayload ? missing : capacity - end
             var free = unsafe MutableRawSpan(_unsafeStart: base + end, byteCount: room)
-            let received = socket.receive(into: &free, deadline: deadline)
+            let received = socket.receive(into: &free, &watch, deadline: deadline)
             guard received > 0 else { return false }
             end += received
         }
