@@ -46,7 +46,7 @@ final class Committer: Sendable {
     func runNaming() {
         var batches: [Batch] = []
         for _ in 0..<Staging.maximumFrozen {
-            guard let batch = try? Batch() else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
+            guard let batch = try? Batch(store) else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
             batches.append(batch)
         }
         var turn = 0
@@ -145,7 +145,7 @@ final class Committer: Sendable {
 
     /// Names and commits a generation on the calling thread.
     func commit(_ generation: Generation) throws(Failure) {
-        let batch = try Batch()
+        let batch = try Batch(store)
         try name(generation, in: batch)
         try store.commit(batch, to: diskName, journal: generation.end)
     }

@@ -13,14 +13,14 @@ public enum Image {
     /// Makes a disk of a raw image. The disk appears when all of it is in; before that, there is none.
     /// - Parameter sequential: a pipe: read to its end; otherwise a file, whose holes are not read.
     public static func load(
-        _ source: borrowing File, sequential: Bool, into store: Store, as name: String,
+        _ source: consuming File, sequential: Bool, into store: Store, as name: String,
         shouldStop: ShouldStop, progress: Progress
     ) throws(Failure) {
         let size = sequential ? nil : try source.size()
         // A pipe's length is known at its end; until then the disk is as large as any can be.
         let lock = try store.createIncomplete(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk)
         do throws(Failure) {
-            let end = try load(source, size: size, into: Loader(store, name), shouldStop, progress)
+            let end = try load(Loader(store, name, from: source), size: size, shouldStop, progress)
             guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
             try store.complete(name, byteCount: roundUp(end))
         } catch {
@@ -35,37 +35,28 @@ public enum Image {
         (byteCount + UInt64(sectorSize) - 1) / UInt64(sectorSize) * UInt64(sectorSize)
     }
 
-    /// Reads the image into the loader.
-    /// - Returns: its length.
-    private static func load(
-        _ source: borrowing File, size: UInt64?, into loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress
-    ) throws(Failure) -> UInt64 {
-        do throws(Failure) {
-            let end = if let size {
-                try loadFile(source, size: size, loader, shouldStop, progress)
-            } else {
-                try loadPipe(source, loader, shouldStop, progress)
-            }
-            try loader.finish()
-            return end
-        } catch {
-            try? loader.finish()
-            throw error
+    /// - Returns: the image's length.
+    private static func load(_ loader: Loader, size: UInt64?, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+        defer { loader.end() }
+        let end = if let size {
+            try loadFile(loader, size: size, shouldStop, progress)
+        } else {
+            try loadPipe(loader, shouldStop, progress)
         }
+        try loader.finish()
+        return end
     }
 
-    private static func loadFile(
-        _ source: borrowing File, size: UInt64, _ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress
-    ) throws(Failure) -> UInt64 {
+    private static func loadFile(_ loader: Loader, size: UInt64, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
         var offset: UInt64 = 0
-        while offset < size, let data = try source.nextData(at: offset) {
+        while offset < size, let data = try loader.source.nextData(at: offset) {
             offset = max(offset, data.lowerBound / UInt64(blockSize) * UInt64(blockSize))
-            while offset < min(data.upperBound, size) {
+            let end = min((data.upperBound + UInt64(blockSize) - 1) / UInt64(blockSize) * UInt64(blockSize), size)
+            while offset < end {
                 if shouldStop() { throw interrupted("import disk \(loader.name)") }
-                let wanted = Int(min(UInt64(chunkBytes), size - offset))
-                let got = try loader.add(at: offset, wanted) { (room) throws(Failure) in try source.read(at: offset, into: &room) }
-                guard got == wanted else { throw Failure(.system, "import \(source.path)", "it became shorter while it was read") }
-                offset += UInt64(got)
+                let step = min(UInt64(Loader.stepBytes), end - offset)
+                try loader.add(at: offset, Int(step))
+                offset += step
                 progress(offset, size)
             }
         }
@@ -73,11 +64,11 @@ public enum Image {
         return size
     }
 
-    private static func loadPipe(_ source: borrowing File, _ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+    private static func loadPipe(_ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
         var offset: UInt64 = 0
         while true {
             if shouldStop() { throw interrupted("import disk \(loader.name)") }
-            let got = try loader.add(at: offset, chunkBytes) { (room) throws(Failure) in try source.readNext(into: &room) }
+            let got = try loader.addNext(at: offset)
             guard got > 0 else { return offset }
             guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, "import disk \(loader.name)", "the image is larger than 128 TiB") }
             offset += UInt64(got)

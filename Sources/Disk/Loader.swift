@@ -6,6 +6,7 @@ internal import Store
 @safe
 final class Loader: @unchecked Sendable {
     let name: String
+    let source: File
     private let store: Store
     private let batches: [Batch]
     private let rooms: [UnsafeMutableRawBufferPointer]
@@ -22,45 +23,90 @@ final class Loader: @unchecked Sendable {
         var isOver = false
     }
 
-    /// Bytes of a batch.
-    private static let batchBytes = 16 << 20
+    /// Most bytes of the image that are read at a time.
+    static let stepBytes = 2 << 20
+    /// Bytes of a batch: so many are worth a commit, and so many there are at most when the commit before takes long. What is
+    /// read, hashed, copied and written out should not have left the processor's caches in between.
+    private static let worthwhile = 8 << 20
+    private static let most = 16 << 20
 
-    init(_ store: Store, _ name: String) throws(Failure) {
+    init(_ store: Store, _ name: String, from source: consuming File) throws(Failure) {
         self.store = store
         self.name = name
-        batches = [try Batch(), try Batch()]
-        unsafe rooms = batches.map { _ in .allocate(byteCount: Self.batchBytes, alignment: blockSize) }
+        self.source = source
+        batches = [try Batch(store), try Batch(store)]
+        unsafe rooms = batches.map { _ in .allocate(byteCount: Self.most, alignment: blockSize) }
         thread = try Thread("commit") { [work] in Self.commit(work, store, name) }
     }
 
     deinit { for unsafe room in unsafe rooms { unsafe room.deallocate() } }
 
-    /// Lets `fill` read up to `count` bytes, at most a batch, into the room for what is at `offset`, a multiple of 4096;
-    /// the last block is filled up with zeros.
-    /// - Returns: what `fill` does: the bytes read.
-    func add(at offset: UInt64, _ count: Int, fill: (inout MutableRawSpan) throws(Failure) -> Int) throws(Failure) -> Int {
-        let whole = (count + blockSize - 1) / blockSize * blockSize
-        if filled + whole > Self.batchBytes { try handOver() }
-        let batch = batches[current]
-        let room = unsafe rooms[current]
-        var span = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: room[filled..<filled + whole]))
-        var part = span._mutatingExtracting(0..<count)
-        let got = try fill(&part)
-        let blocks = (got + blockSize - 1) / blockSize
-        span.zero(at: got, count: blocks * blockSize - got)
-        for index in 0..<blocks {
-            guard let base = room.baseAddress else { break }
-            unsafe batch.append(offset / UInt64(blockSize) + UInt64(index), lending: base + filled + index * blockSize)
+    // MARK: Reading
+
+    /// Takes `byteCount` bytes of the file, a step at most, from `offset` on, a multiple of 4096. Several threads read, each
+    /// what it names. The last block is filled up with zeros.
+    func add(at offset: UInt64, _ byteCount: Int) throws(Failure) {
+        try makeRoom(byteCount)
+        let start = filled
+        append(byteCount, to: offset)
+        let current = self.current
+        try batches[current].name { (blocks) throws(Failure) in
+            // Each thread has a part of the room, and of the file.
+            let part = unsafe UnsafeMutableRawBufferPointer(rebasing: self.rooms[current][blocks.lowerBound * blockSize..<blocks.upperBound * blockSize])
+            var bytes = unsafe MutableRawSpan(_unsafeBytes: part)
+            let done = blocks.lowerBound * blockSize - start
+            let wanted = min(byteCount - done, bytes.byteCount)
+            var data = bytes._mutatingExtracting(first: wanted)
+            guard try self.source.read(at: offset + UInt64(done), into: &data) == wanted else {
+                throw Failure(.system, "import \(self.source.path)", "it became shorter while it was read")
+            }
+            bytes.zero(at: wanted, count: bytes.byteCount - wanted)
         }
-        filled += blocks * blockSize
+        try handOverIfWorthwhile()
+    }
+
+    /// Takes what comes next out of a pipe, up to a step, for `offset`, a multiple of 4096.
+    /// - Returns: its length; 0: the pipe's end.
+    func addNext(at offset: UInt64) throws(Failure) -> Int {
+        try makeRoom(Self.stepBytes)
+        let room = unsafe rooms[current]
+        var bytes = unsafe MutableRawSpan(_unsafeBytes: UnsafeMutableRawBufferPointer(rebasing: room[filled..<filled + Self.stepBytes]))
+        let got = try source.readNext(into: &bytes)
+        bytes.zero(at: got, count: Self.whole(got) - got)
+        append(got, to: offset)
+        try batches[current].name()
+        try handOverIfWorthwhile()
         return got
     }
 
-    /// Names the batch and has it committed; the other one is there to be filled then.
+    /// Bytes of the blocks that so many bytes take.
+    private static func whole(_ byteCount: Int) -> Int { (byteCount + blockSize - 1) / blockSize * blockSize }
+
+    private func makeRoom(_ byteCount: Int) throws(Failure) {
+        if filled + Self.whole(byteCount) > Self.most { try handOver() }
+    }
+
+    /// Appends the blocks whose data is next in the room.
+    private func append(_ byteCount: Int, to offset: UInt64) {
+        let batch = batches[current]
+        guard let base = unsafe rooms[current].baseAddress else { return }
+        for index in 0..<Self.whole(byteCount) / blockSize {
+            unsafe batch.append(offset / UInt64(blockSize) + UInt64(index), lending: base + filled + index * blockSize)
+        }
+        filled += Self.whole(byteCount)
+    }
+
+    // MARK: Committing
+
+    /// A commit that finds much to do costs less a block; one that is waited for has cost the time.
+    private func handOverIfWorthwhile() throws(Failure) {
+        if filled >= Self.worthwhile, work.with({ $0.batch == nil }) { try handOver() }
+    }
+
+    /// Has the batch committed; the other one is there to be filled then.
     private func handOver() throws(Failure) {
         guard filled > 0 else { return }
         let batch = batches[current]
-        try batch.name()
         try work.wait { (work) throws(Failure) -> Wait<Void> in
             if let failure = work.failure { throw failure }
             if work.batch != nil { return .notified }
@@ -72,20 +118,21 @@ final class Loader: @unchecked Sendable {
         filled = 0
     }
 
-    /// Commits what is left, and ends. To be called whatever happened; again, it does nothing more.
+    /// Commits what is left.
     func finish() throws(Failure) {
-        guard thread != nil else { return }
-        defer {
-            work.with { $0.isOver = true }
-            work.notify()
-            thread?.join()
-            thread = nil
-        }
         try handOver()
         try work.wait { (work) throws(Failure) -> Wait<Void> in
             if let failure = work.failure { throw failure }
             return work.batch == nil ? .done(()) : .notified
         }
+    }
+
+    /// Ends the thread. To be called last, whatever happened.
+    func end() {
+        work.with { $0.isOver = true }
+        work.notify()
+        thread?.join()
+        thread = nil
     }
 
     private static func commit(_ work: Monitor<Work>, _ store: Store, _ name: String) {

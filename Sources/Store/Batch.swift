@@ -21,6 +21,7 @@ public final class Batch: @unchecked Sendable {
 
     private var changes: UnsafeMutableBufferPointer<Change>
     public private(set) var count = 0
+    private let store: Store
     private let hasher: SHA256
     /// Changes from here on are not named yet.
     private var named = 0
@@ -30,7 +31,9 @@ public final class Batch: @unchecked Sendable {
     /// Blocks that one thread names in a row.
     private static let pieceLength = 32
 
-    public init() throws(Failure) {
+    /// For a disk of that store.
+    public init(_ store: Store) throws(Failure) {
+        self.store = store
         hasher = try SHA256()
         unsafe changes = .allocate(capacity: 4096)
     }
@@ -76,26 +79,40 @@ public final class Batch: @unchecked Sendable {
     }
 
     /// Names what was appended: zeros are unmapped, all else is hashed. Several threads share the work.
-    public func name() throws(Failure) {
+    /// - Parameter prepare: told which changes come next, counted since the batch was empty: their data may be brought now.
+    public func name(_ prepare: @escaping @Sendable (Range<Int>) throws(Failure) -> Void = { _ in }) throws(Failure) {
         let first = named
         let pieces = (count - first + Self.pieceLength - 1) / Self.pieceLength
         try HashPool.shared.forEach(pieces, hasher) { (piece, hasher) throws(Failure) in
             let start = first + piece * Self.pieceLength
             // Each thread has changes of its own.
-            for index in start..<min(self.count, start + Self.pieceLength) { try self.name(index, hasher) }
+            let changes = start..<min(self.count, start + Self.pieceLength)
+            try prepare(changes)
+            if try self.store.withRecognizer({ (recognizer, filter) throws(Failure) in
+                try recognizer.name(changes, of: self, hasher, self.store, filter)
+            }) { return }
+            for index in changes where !self.unmapIfZero(index) { _ = try self.hash(index, hasher) }
         }
         named = count
     }
 
-    private func name(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) {
-        guard let source = self[index].source else { return }
-        if isZero(source.bytes) {
-            self[index].source = nil
-        } else {
-            let digest = try hasher.digest(source.bytes)
-            self[index].digest = digest
-            self[index].check = PackFormat.check(source.bytes, digest)
-        }
+    /// Whether there is nothing to name: a block of zeros is unmapped.
+    func unmapIfZero(_ index: Int) -> Bool {
+        if let source = self[index].source, isZero(source.bytes) { self[index].source = nil }
+        return self[index].source == nil
+    }
+
+    /// Names a block by its bytes.
+    func hash(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) -> Digest {
+        guard let source = self[index].source else { return self[index].digest }
+        let digest = try hasher.digest(source.bytes)
+        name(index, digest, check: PackFormat.check(source.bytes, digest))
+        return digest
+    }
+
+    func name(_ index: Int, _ digest: Digest, check: UInt64) {
+        self[index].digest = digest
+        self[index].check = check
     }
 
     /// The first new block with that digest, else −1; `index` is entered then.

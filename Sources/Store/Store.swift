@@ -23,8 +23,10 @@ public final class Store: Sendable {
     let storeID: (UInt64, UInt64)
     /// Blobs that a reader of this process found damaged, for the next commit to write down.
     let suspects = Mutex<Set<BlobNumber>>([])
-    /// What writers know of the digests; for whoever holds `meta`'s write transaction.
+    /// What writers know of the digests; for whoever holds `meta`'s write transaction, and for hints.
     let filter = Mutex<DigestFilter?>(nil)
+    /// Those that nobody uses at the moment.
+    let recognizers = Mutex<[Recognizer]>([])
 
     struct Tables: Sendable {
         let store, disks, nodes, counts, index, damaged: Environment.Table

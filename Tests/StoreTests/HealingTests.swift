@@ -120,7 +120,7 @@ import Testing
         func commit(spoiling: Bool) throws {
             var data = Self.soft(1) + Self.soft(2)
             try unsafe data.withUnsafeMutableBytes { bytes in
-                let batch = try Batch()
+                let batch = try Batch(store)
                 let start = UnsafeRawPointer(bytes.baseAddress!)
                 for index in 0..<2 { unsafe batch.append(UInt64(10 + index), lending: start + index * blockSize) }
                 try batch.name()

@@ -23,7 +23,7 @@ import Testing
     }
 
     static func commit(_ blocks: [(place: UInt64, number: UInt64)], to disk: String, of store: Store) throws {
-        let batch = try Batch()
+        let batch = try Batch(store)
         let sorted = blocks.sorted { $0.place < $1.place }
         let data = sorted.flatMap { block($0.number) }
         try unsafe data.withUnsafeBytes { bytes in
