@@ -17,7 +17,7 @@ let package = Package(
         // What the benchmarks, a nested package, measure.
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
         // A guest to drive it, and processes to run beside it.
-        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport"]),
+        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
         .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "Serve", "FrontEnd", "DiskExercise"]),
     ],
@@ -74,11 +74,16 @@ let package = Package(
         .target(
             name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
+        .executableTarget(
+            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "BlockModel"], path: "Tests/Support/RingProcess",
+            swiftSettings: strict),
 
         .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
         .testTarget(
             name: "ServeTests",
-            dependencies: ["Serve", "DiskExercise", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport"],
+            dependencies: [
+                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport",
+            ],
             swiftSettings: strict),
         .testTarget(
             name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "BlockModel", "DiskExercise", "TestSupport"],

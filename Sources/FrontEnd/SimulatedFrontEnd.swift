@@ -171,16 +171,24 @@ public final class SimulatedFrontEnd {
 
     /// Waits until all that was begun has ended.
     public func finish() throws(Failure) -> [Completion] {
-        try wait("\(underWay.count) requests") { () throws(Failure) in
-            for connection in connections { try takeResponses(connection) }
-            return underWay.isEmpty && connections.allSatisfy(\.waiting.isEmpty)
-        }
+        try wait(untilUnanswered: 0)
         defer { completions = [] }
         return completions
     }
 
-    /// Number of requests that the back end has not answered.
+    /// Waits until no more than `count` requests of what was begun have no answer.
+    public func wait(untilUnanswered count: Int) throws(Failure) {
+        try wait("all but \(count) of \(unansweredCount) requests") { () throws(Failure) in
+            for connection in connections { try takeResponses(connection) }
+            return unansweredCount <= count
+        }
+    }
+
+    /// Number of requests on the rings that the back end has not answered.
     public var underWayCount: Int { underWay.count }
+
+    /// The same, with those that wait for room on a ring.
+    public var unansweredCount: Int { connections.reduce(underWay.count) { $0 + $1.waiting.count } }
 
     /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
     /// may be under way, and no operation may follow on this connection.

@@ -8,23 +8,31 @@ import Glibc
 /// third party. All else (xenstore, grants not seen before, binding) is asked of the process that has the machine.
 public struct SharedDescriptors: Sendable {
     /// The machine's memory.
-    public var memory: Int32
-    /// Readable when a watch event waits; readable when an event is pending.
-    public var store: Int32, events: Int32
+    public let memory: Int32
+    /// Readable when a watch event waits.
+    public let store: Int32
     /// Written to when an event is sent to the guest.
-    public var guestEvents: Int32
+    public let guestEvents: Int32
     /// Where calls are asked for, a packet each (SOCK_SEQPACKET).
-    public var calls: Int32
+    public let calls: Int32
+    /// An event channel each: readable when an event is pending.
+    public let events: [Int32]
 
-    public init(memory: Int32, store: Int32, events: Int32, guestEvents: Int32, calls: Int32) {
+    init(memory: Int32, store: Int32, guestEvents: Int32, calls: Int32, events: [Int32]) {
         self.memory = memory
         self.store = store
-        self.events = events
         self.guestEvents = guestEvents
         self.calls = calls
+        self.events = events
     }
 
-    public var all: [Int32] { [memory, store, events, guestEvents, calls] }
+    /// As a process has them that inherited `all`, from descriptor `first` on.
+    public init(inheritedFrom first: Int32, channels: Int = 1) {
+        self.init(
+            memory: first, store: first + 1, guestEvents: first + 2, calls: first + 3, events: (0..<Int32(channels)).map { first + 4 + $0 })
+    }
+
+    public var all: [Int32] { [memory, store, guestEvents, calls] + events }
 }
 
 /// What is asked of the process that has the machine.

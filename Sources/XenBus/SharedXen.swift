@@ -6,20 +6,21 @@ import Synchronization
 /// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and
 /// events cost what they cost without a hypervisor between.
 ///
-/// For benchmarks, and so for one guest with one event channel. A grant that was looked up is not looked up again: that
-/// the guest took it back goes unseen.
-@safe public final class SharedXen: XenHost, EventChannels, @unchecked Sendable {
-    private let descriptors: SharedDescriptors
+/// For benchmarks and for processes that are killed in tests, and so for one guest. A grant that was looked up is not
+/// looked up again: that the guest took it back goes unseen.
+@safe public final class SharedXen: XenHost, @unchecked Sendable {
+    fileprivate let descriptors: SharedDescriptors
     private let memory: UnsafeMutableRawPointer
     private let byteCount: Int
-    /// Page of each grant reference that was used, else −1.
-    private var pages: [Int] = []
-    private var port: EventPort?
+    /// One more than the page of each grant reference that was used, else 0. Rings look them up side by side, and find the
+    /// same.
+    private let pages: UnsafeMutablePointer<Atomic<UInt32>>
     /// Calls of several threads take turns: the answer to one comes before the next.
     private let turn = Mutex(())
+    /// Channels that nobody has.
+    private let free: Mutex<[Int]>
 
     public var storeDescriptor: Int32 { descriptors.store }
-    public var eventDescriptor: Int32 { descriptors.events }
 
     /// Joins the machine. The descriptors stay the caller's.
     public init(_ descriptors: SharedDescriptors) throws(Failure) {
@@ -31,12 +32,18 @@ import Synchronization
         }
         unsafe self.memory = memory
         byteCount = size
+        unsafe pages = .allocate(capacity: Self.referenceLimit)
+        for index in 0..<Self.referenceLimit { unsafe (pages + index).initialize(to: Atomic(0)) }
+        free = Mutex(Array(descriptors.events.indices))
     }
 
-    deinit { unsafe munmap(memory, byteCount) }
+    deinit {
+        unsafe munmap(memory, byteCount)
+        unsafe pages.deallocate()
+    }
 
     /// Asks the other process. Nil: there is none.
-    private func ask(_ call: SharedCall, _ fields: [[UInt8]] = []) throws(Failure) -> SharedMessage? {
+    fileprivate func ask(_ call: SharedCall, _ fields: [[UInt8]] = []) throws(Failure) -> SharedMessage? {
         let answer = try turn.withLock { _ throws(Failure) in
             try SharedMessage(call.rawValue, fields).send(to: descriptors.calls)
             return SharedMessage.receive(from: descriptors.calls)
@@ -85,42 +92,36 @@ import Synchronization
 
     // MARK: Event channels
 
-    /// There is one, so one thread may have them.
-    public func openChannels() throws(Failure) -> SharedXen { self }
+    /// One of those that were inherited. Throws `.noSpace` when all are taken.
+    public func openChannels() throws(Failure) -> SharedChannel {
+        guard let index = free.withLock({ $0.popLast() }) else {
+            throw Failure(.noSpace, "event channels of a process", "all \(descriptors.events.count) are taken")
+        }
+        return SharedChannel(self, index)
+    }
 
-    public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
-        let port = EventPort(truncatingIfNeeded: try ask(.bind, [field(domain), field(remotePort)])?.number(0) ?? 0)
-        self.port = port
-        return port
-    }
-    public func unbind(_ port: EventPort) {
-        _ = try? ask(.unbind, [field(port)])
-        self.port = nil
-    }
-    public func notify(_ port: EventPort) throws(Failure) { _ = eventfd_write(descriptors.guestEvents, 1) }
-    public func pendingEvent() throws(Failure) -> EventPort? {
-        var count: eventfd_t = 0
-        return unsafe eventfd_read(descriptors.events, &count) == 0 ? port : nil
-    }
-    public func unmask(_ port: EventPort) throws(Failure) {}
+    fileprivate func giveBack(_ index: Int) { free.withLock { $0.append(index) } }
 
     // MARK: Grants
 
     private func page(_ reference: GrantReference, of domain: DomainID) throws(Failure) -> Int? {
         let index = Int(reference)
         guard index < Self.referenceLimit else { return nil }
-        if index >= pages.count { pages += Array(repeating: -1, count: index + SharedXenServer.pagesPerCall - pages.count) }
-        if pages[index] < 0, let found = try ask(.findPages, [field(domain), field(reference)]) {
-            for offset in found.fields.indices where !found.fields[offset].isEmpty {
-                let page = found.number(offset)
-                if page >= 0, page < byteCount / xenPageSize, index + offset < pages.count { pages[index + offset] = page }
+        let known = unsafe pages[index].load(ordering: .relaxed)
+        if known > 0 { return Int(known) - 1 }
+        guard let found = try ask(.findPages, [field(domain), field(reference)]) else { return nil }
+        for offset in found.fields.indices where !found.fields[offset].isEmpty {
+            let page = found.number(offset)
+            if page >= 0, page < byteCount / xenPageSize, index + offset < Self.referenceLimit {
+                unsafe pages[index + offset].store(UInt32(page + 1), ordering: .relaxed)
             }
         }
-        return pages[index] >= 0 ? pages[index] : nil
+        let looked = unsafe pages[index].load(ordering: .relaxed)
+        return looked > 0 ? Int(looked) - 1 : nil
     }
 
     /// Bounds the table of them.
-    private static let referenceLimit = 1 << 20
+    private static let referenceLimit = 1 << 18
 
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
         let what = "map \(references.count) page(s) of domain \(domain)"
@@ -165,4 +166,39 @@ import Synchronization
         }
         return GNTST_okay
     }
+}
+
+/// An event channel of a `SharedXen`, for one thread: a bit in an eventfd of its own.
+public final class SharedChannel: EventChannels, Sendable {
+    private let xen: SharedXen
+    private let index: Int
+    /// 0: it is not bound.
+    private let port = Atomic<EventPort>(0)
+
+    public var eventDescriptor: Int32 { xen.descriptors.events[index] }
+
+    fileprivate init(_ xen: SharedXen, _ index: Int) {
+        self.xen = xen
+        self.index = index
+    }
+
+    deinit { xen.giveBack(index) }
+
+    public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
+        let answer = try xen.ask(.bind, [field(domain), field(remotePort), field(index)])
+        let port = EventPort(truncatingIfNeeded: answer?.number(0) ?? 0)
+        self.port.store(port, ordering: .relaxed)
+        return port
+    }
+    public func unbind(_ port: EventPort) {
+        _ = try? xen.ask(.unbind, [field(port), field(index)])
+        self.port.store(0, ordering: .relaxed)
+    }
+    public func notify(_ port: EventPort) throws(Failure) { _ = eventfd_write(xen.descriptors.guestEvents, 1) }
+    public func pendingEvent() throws(Failure) -> EventPort? {
+        var count: eventfd_t = 0
+        let port = port.load(ordering: .relaxed)
+        return unsafe eventfd_read(eventDescriptor, &count) == 0 && port > 0 ? port : nil
+    }
+    public func unmask(_ port: EventPort) throws(Failure) {}
 }

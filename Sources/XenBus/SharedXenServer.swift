@@ -6,23 +6,26 @@ import Glibc
 public final class SharedXenServer: Sendable {
     /// What the other process inherits; `calls` is its end of the socket, to be closed here once it has it.
     public let descriptors: SharedDescriptors
-    /// Written to when an event is sent to the other process.
-    public var events: Int32 { xen.eventDescriptor }
+    /// Written to when an event is sent to the other process's first channel.
+    public var events: Int32 { channels[0].eventDescriptor }
     private let xen: SimulatedXen
+    private let channels: [SimulatedXen]
     private let socket: Int32
 
-    /// Lends domain 0 of the guest's machine.
-    public init(_ guest: SimulatedGuest) throws(Failure) {
+    /// Lends domain 0 of the guest's machine. `channelCount`: 1 or more event channels, as many as the guest has rings.
+    public init(_ guest: SimulatedGuest, channelCount: Int = 1) throws(Failure) {
         var ends: [Int32] = [-1, -1]
         guard unsafe socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0 else {
             throw Failure(.system, "socketpair", systemError(errno))
         }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         socket = ends[0]
-        xen = try SimulatedXen(guest.machine)
+        let xen = try SimulatedXen(guest.machine)
+        self.xen = xen
+        channels = try (0..<max(1, channelCount)).map { _ throws(Failure) in try xen.openElsewhere() }
         descriptors = SharedDescriptors(
-            memory: guest.machine.memoryFile, store: xen.storeDescriptor, events: xen.eventDescriptor,
-            guestEvents: guest.xen.eventDescriptor, calls: ends[1])
+            memory: guest.machine.memoryFile, store: xen.storeDescriptor, guestEvents: guest.xen.eventDescriptor, calls: ends[1],
+            events: channels.map(\.eventDescriptor))
     }
 
     deinit { _ = close(socket) }
@@ -67,11 +70,18 @@ public final class SharedXenServer: Sendable {
         case .endTransaction:
             let ended = XenstoreTransaction(number: UInt32(truncatingIfNeeded: call.number(0)))
             return try xen.endTransaction(ended, commit: call.number(1) == 1) ? Self.done : Self.none
-        case .bind: return SharedMessage(0, [field(try xen.bindInterdomain(domain(call), remotePort: EventPort(truncatingIfNeeded: call.number(1))))])
-        case .unbind: xen.unbind(EventPort(truncatingIfNeeded: call.number(0)))
+        case .bind:
+            let port = try channel(call.number(2)).bindInterdomain(domain(call), remotePort: EventPort(truncatingIfNeeded: call.number(1)))
+            return SharedMessage(0, [field(port)])
+        case .unbind: try channel(call.number(1)).unbind(EventPort(truncatingIfNeeded: call.number(0)))
         case .findPages: return SharedMessage(0, xen.pages(of: domain(call), from: GrantReference(truncatingIfNeeded: call.number(1))))
         }
         return Self.done
+    }
+
+    private func channel(_ index: Int) throws(Failure) -> SimulatedXen {
+        guard channels.indices.contains(index) else { throw Failure(.invalidRequest, "event channel \(index)", "there is none") }
+        return channels[index]
     }
 
     private func domain(_ call: SharedMessage) -> DomainID { DomainID(truncatingIfNeeded: call.number(0)) }

@@ -117,6 +117,8 @@ extension SimulatedMachine {
             let domain: DomainID
             /// The process that this is a part of, with event channels of its own: it dies with it.
             var whole: Int?
+            /// Its event channels are another process's, which sees nothing of them but its eventfd.
+            var isElsewhere = false
             let storeSignal: Int32
             let eventSignal: Int32
             var isAlive = true
@@ -184,6 +186,7 @@ extension SimulatedMachine {
         /// Sets the pending bit of an end, and wakes who has it open.
         mutating func setPending(_ end: End) {
             guard let port = domains[end.domain]?.ports[end.port], !port.isPending else { return }
+            if let process = processes[port.owner], process.isElsewhere { return raise(process.eventSignal) }
             domains[end.domain]?.ports[end.port]?.isPending = true
             if !port.isMasked { deliver(end, to: port.owner) }
         }

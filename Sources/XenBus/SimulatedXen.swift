@@ -19,6 +19,13 @@ public final class SimulatedXen: XenHost, EventChannels {
     /// A part of this process, which dies with it.
     public func openChannels() throws(Failure) -> SimulatedXen { try SimulatedXen(machine, domain, partOf: id) }
 
+    /// The same, whose channels another process has.
+    func openElsewhere() throws(Failure) -> SimulatedXen {
+        let part = try openChannels()
+        machine.state.withLock { $0.processes[part.id]?.isElsewhere = true }
+        return part
+    }
+
     private init(_ machine: SimulatedMachine, _ domain: DomainID, partOf whole: Int?) throws(Failure) {
         let storeSignal = cxen_event_descriptor(), eventSignal = cxen_event_descriptor()
         guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }

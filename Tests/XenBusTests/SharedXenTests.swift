@@ -28,7 +28,7 @@ import XenBus
 
     init() throws {
         guest = try SimulatedGuest(SimulatedMachine(pageLimit: 64), id: 7, name: "web")
-        served = try Served(SharedXenServer(guest))
+        served = try Served(SharedXenServer(guest, channelCount: 2))
         xen = try SharedXen(served.server.descriptors)
     }
 
@@ -44,7 +44,7 @@ import XenBus
         #expect(xen.isIntroduced(7))
         #expect(!xen.isIntroduced(8))
         // A refusal comes across as what it was.
-        #expect(throws: Failure.self) { _ = try xen.bindInterdomain(8, remotePort: 1) }
+        #expect(throws: Failure.self) { _ = try xen.openChannels().bindInterdomain(8, remotePort: 1) }
     }
 
     @Test func pagesAreSharedAndCopied() throws {
@@ -69,10 +69,45 @@ import XenBus
 
     @Test func eventsGoBothWays() throws {
         let guestPort = try guest.xen.openPort(to: 0)
-        let channel = try EventChannel(xen, domain: 7, remotePort: guestPort)
-        #expect(try xen.pendingEvent() == channel.port)
-        #expect(try xen.pendingEvent() == nil)
+        let channels = try xen.openChannels()
+        let channel = try EventChannel(channels, domain: 7, remotePort: guestPort)
+        #expect(try channels.pendingEvent() == channel.port)
+        #expect(try channels.pendingEvent() == nil)
         try channel.notify()
         #expect(guest.wait(milliseconds: 1000))
+        // Not the first one alone.
+        for _ in 0..<3 {
+            try guest.xen.notify(guestPort)
+            #expect(try channels.pendingEvent() == channel.port)
+            #expect(try channels.pendingEvent() == nil)
+        }
+    }
+
+    @Test func eachChannelHasItsEvents() throws {
+        let guestPorts = try (0..<2).map { _ in try guest.xen.openPort(to: 0) }
+        var channels = try guestPorts.map { _ in try xen.openChannels() }
+        #expect(throws: Failure.self) { _ = try xen.openChannels() }
+        let first = try EventChannel(channels[0], domain: 7, remotePort: guestPorts[0])
+        let second = try EventChannel(channels[1], domain: 7, remotePort: guestPorts[1])
+        #expect(try channels[0].pendingEvent() == first.port)
+        #expect(try channels[1].pendingEvent() == second.port)
+        try guest.xen.notify(guestPorts[1])
+        #expect(try channels[0].pendingEvent() == nil)
+        #expect(try channels[1].pendingEvent() == second.port)
+        _ = consume first
+        _ = consume second
+        // What is let go of can be had again.
+        channels = []
+        _ = try EventChannel(try xen.openChannels(), domain: 7, remotePort: guestPorts[1])
+    }
+
+    /// What is left of a process that ends is let go.
+    @Test func theOtherProcessEnds() throws {
+        let guestPort = try guest.xen.openPort(to: 0)
+        _ = try xen.openChannels().bindInterdomain(7, remotePort: guestPort)
+        #expect(guest.machine.openPortCount(of: 0) == 1)
+        shutdown(served.server.descriptors.calls, Int32(SHUT_RDWR))
+        for _ in 0..<5000 where guest.machine.openPortCount(of: 0) > 0 { usleep(1000) }
+        #expect(guest.machine.openPortCount(of: 0) == 0)
     }
 }

@@ -1,5 +1,6 @@
 import Blkif
 import BlockModel
+import DiskExercise
 import FrontEnd
 import Glibc
 import Histogram
@@ -23,7 +24,7 @@ final class RingGuest {
 
     /// Starts a process that serves what `arguments` of the agent say, and connects to it.
     init(_ arguments: [String]) throws {
-        guest = try SimulatedGuest(SimulatedMachine(), id: RingAgent.guest, name: RingAgent.guestName)
+        guest = try SimulatedGuest(SimulatedMachine(), id: RemoteDisk.domain.id, name: RemoteDisk.domain.name)
         frontEnd = SimulatedFrontEnd(guest, number: 51728)
         server = try SharedXenServer(guest)
         backEnd = try Child("/proc/self/exe", ["agent", "ring"] + arguments, inherited: server.descriptors.all)
