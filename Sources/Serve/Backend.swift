@@ -44,6 +44,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// When to ask the disk for its size.
     private var nextRefresh: ContinuousClock.Instant
     private let log: LogLimiter
+    private let counts = RequestCounts()
 
     /// Which device the VM sees.
     public var device: VirtualDevice { nodes.device }
@@ -101,6 +102,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Serves the disk until it is unplugged or the guest is gone. A throw leaves the nodes as they are, so that a
     /// later process can continue the device.
     public mutating func run() throws(Failure) -> BackendOutcome {
+        // Said in any case: a guest that fills the limiter with its requests has this as its last line.
+        defer { if let summary = counts.summary { configuration.log("\(device) of VM \(configuration.domain.name): \(summary)") } }
         do {
             return try follow()
         } catch {
@@ -228,7 +231,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     }
 
     private mutating func connectQueues(to offer: FrontendOffer, resuming: Bool) throws(Failure) {
-        queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log)
+        queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log, counts)
     }
 
     /// A guest that was suspended and resumed in its place may offer other rings without a word before. A front end that

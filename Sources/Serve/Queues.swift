@@ -11,11 +11,12 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Connects to all rings of an offer. `resuming`: a predecessor was killed while it served them. `trouble` rings when
     /// one of them broke.
     init(
-        _ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool, trouble: Doorbell, _ log: LogLimiter
+        _ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool, trouble: Doorbell, _ log: LogLimiter,
+        _ counts: RequestCounts
     ) throws(Failure) {
         // None is served before all are connected: an offer is good as a whole.
         let queues = try offer.queues.map { queue throws(Failure) in
-            var server = try RingServer(host, device, domain: domain, queue, offer.abi, resuming: resuming)
+            var server = try RingServer(host, device, domain: domain, queue, offer.abi, resuming: resuming, counts)
             if resuming { try server.finishRecordedResponse() }
             return try QueueThread(server, trouble: trouble, log)
         }

@@ -19,6 +19,7 @@ import XenBus
     private let channels: Host.Channels
     private let channel: EventChannel<Host.Channels>
     private let host: Host
+    private let counts: RequestCounts
     private var ring: BackRing
     private let record: ResponseRecord
     /// Index of the next response on the ring.
@@ -40,7 +41,7 @@ import XenBus
 
     /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
     init(
-        _ host: Host, _ device: Device, domain: DomainID, _ queue: FrontendOffer.Queue, _ abi: ABI, resuming: Bool
+        _ host: Host, _ device: Device, domain: DomainID, _ queue: FrontendOffer.Queue, _ abi: ABI, resuming: Bool, _ counts: RequestCounts
     ) throws(Failure) {
         let mapping = try GrantMapping(host, domain: domain, references: queue.references)
         let channels = try host.openChannels()
@@ -62,6 +63,7 @@ import XenBus
         self.channel = channel
         self.ring = ring
         self.host = host
+        self.counts = counts
         self.device = device
         self.domain = domain
     }
@@ -117,6 +119,7 @@ import XenBus
             do throws(Rejection) {
                 try admit(request)
             } catch {
+                counts.countRefused()
                 log("request \(request.rawOperation) of domain \(domain) at sector \(request.sector) refused: \(error)")
                 jobs.append(Job(
                     id: request.id, rawOperation: request.responseOperation, sector: request.sector, sectorCount: 0,
@@ -261,6 +264,7 @@ import XenBus
             jobs[index].operation = nil
         }
         jobs[index].status = .error
+        counts.countFailed()
         log("request \(job.rawOperation) of domain \(domain) at sector \(job.sector) failed: \(why)")
     }
 

@@ -94,6 +94,8 @@ import XenBus
         // Nothing was written but what was right.
         #expect(disk.bytes.allSatisfy { $0 == 0 })
         try isStillServed()
+        // Those that failed name pages that are not granted.
+        #expect(served.log.lines.last == "xvdb of VM web: requests refused: 29, failed: 4")
     }
 
     @Test func badSegmentsOfIndirectRequestsFailThem() throws {

@@ -1,0 +1,18 @@
+import Synchronization
+
+/// Requests of a device that were not done, however many of them the log leaves out. Any ring's thread counts.
+final class RequestCounts: Sendable {
+    /// Those that ask for what can't be: outside the disk, malformed, unknown, a change of a read-only disk.
+    private let refused = Atomic(0)
+    /// Those that were right, and whose pages were not granted or that the disk could not do.
+    private let failed = Atomic(0)
+
+    func countRefused() { refused.add(1, ordering: .relaxed) }
+    func countFailed() { failed.add(1, ordering: .relaxed) }
+
+    /// For people; nil when all were done.
+    var summary: String? {
+        let refused = refused.load(ordering: .relaxed), failed = failed.load(ordering: .relaxed)
+        return refused + failed > 0 ? "requests refused: \(refused), failed: \(failed)" : nil
+    }
+}
