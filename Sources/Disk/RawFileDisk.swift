@@ -5,8 +5,8 @@ internal import Synchronization
 ///
 /// It is locked for as long as it is open, for one writer or for many readers; QEMU's image locks are respected.
 public final class RawFileDisk: BlockDevice {
-    public let sectorCount: UInt64
     public let isReadOnly: Bool
+    private let sectors: Atomic<UInt64>
     private let file: File
     /// Whether the filesystem can tell holes from data: a device's can't.
     private let hasHoles: Bool
@@ -14,6 +14,8 @@ public final class RawFileDisk: BlockDevice {
     /// not write: no later flush can be trusted.
     private let syncFailure = Mutex<Failure?>(nil)
     private let isClosed = Atomic(false)
+
+    public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
     /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
     /// `readOnly` is false; `.usage` when it is no file or block device, or its size no positive multiple of 512.
@@ -32,7 +34,7 @@ public final class RawFileDisk: BlockDevice {
             throw Failure(.usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
                 remedy: "enlarge it: truncate --size=%\(sectorSize) \(path)")
         }
-        sectorCount = byteCount / UInt64(sectorSize)
+        sectors = Atomic(byteCount / UInt64(sectorSize))
         isReadOnly = readOnly
         hasHoles = kind == .regular
         self.file = file
@@ -42,7 +44,7 @@ public final class RawFileDisk: BlockDevice {
         let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
         let wanted = buffer.byteCount
         guard try file.read(at: range.byteOffset, into: &buffer) == wanted else {
-            throw Failure(.system, "read \(file.path)", "it has become shorter than the disk was when it was opened")
+            throw Failure(.system, "read \(file.path)", "it has become shorter than the disk")
         }
     }
 
@@ -77,7 +79,8 @@ public final class RawFileDisk: BlockDevice {
     /// As the filesystem keeps it (lseek(2)); a device is all in use.
     public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
         let range = try checkedRange("look at", at: sector, byteCount: sectorSize)
-        let limit = max(1, min(limit, sectorCount - sector))
+        // The disk may become shorter meanwhile.
+        let limit = max(1, min(limit, max(sectorCount, range.end) - sector))
         guard hasHoles else { return Extent(isHole: false, count: limit) }
         guard let data = try file.nextData(at: range.byteOffset) else { return Extent(isHole: true, count: limit) }
         // Whole sectors: a hole ends where data begins, data where a sector has none of it.
@@ -85,6 +88,12 @@ public final class RawFileDisk: BlockDevice {
         guard start <= sector else { return Extent(isHole: true, count: min(limit, start - sector)) }
         let end = (data.upperBound + UInt64(sectorSize) - 1) / UInt64(sectorSize)
         return Extent(isHole: false, count: max(1, min(limit, end - sector)))
+    }
+
+    /// The file's size is the disk's, down to whole sectors.
+    public func refresh() throws(Failure) -> Bool {
+        let count = try file.size() / UInt64(sectorSize)
+        return sectors.exchange(count, ordering: .relaxed) != count
     }
 
     public func close() throws(Failure) {

@@ -155,6 +155,32 @@ import Testing
         #expect(try disk.sectors(at: 0, count: 8) == [UInt8](repeating: 0, count: 4096))
     }
 
+    @Test(arguments: [false, true]) func aFileOfAnotherSizeIsADiskOfIt(readOnly: Bool) throws {
+        var random = SeededGenerator(seed: 3)
+        let model = filledModel(sectors: 64, &random)
+        let path = try image(model), file = try File(path: path, options: .write)
+        let disk = try RawFileDisk(path: path, readOnly: readOnly)
+        #expect(try !disk.refresh())
+        // Nothing changes before somebody asks, and what is no whole sector never counts.
+        try file.truncate(to: 100 * UInt64(sectorSize) + 511)
+        expectRefusalOutside(disk)
+        #expect(disk.sectorCount == 64)
+        #expect(try disk.refresh())
+        #expect(try !disk.refresh())
+        #expect(disk.sectorCount == 100)
+        #expect(try disk.contents() == model.bytes + [UInt8](repeating: 0, count: 36 * sectorSize))
+        #expect(try disk.extent(at: 0, limit: .max).count <= 100)
+        if !readOnly { try disk.write(at: 92, block(7)) }
+        expectRefusalOutside(disk)
+        try file.truncate(to: 16 * UInt64(sectorSize))
+        #expect(try disk.refresh())
+        #expect(disk.sectorCount == 16)
+        expectRefusalOutside(disk)
+        #expect(try disk.contents() == model.read(at: 0, count: 16))
+        try disk.close()
+        #expect(try file.size() == 16 * UInt64(sectorSize))
+    }
+
     // MARK: Copy on write
 
     @Test(arguments: 0..<16 as Range<UInt64>) func ephemeralDiskLeavesItsBaseAlone(seed: UInt64) throws {

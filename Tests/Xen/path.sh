@@ -1,5 +1,5 @@
 #!/bin/bash
-# Promise: --path serves a raw file as it is: what the guest writes is in the file, at its place.
+# Promise: --path serves a raw file as it is: what the guest writes is in the file, at its place; and the guest sees it grow.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"
 
@@ -7,6 +7,11 @@ truncate -s 128M /store/raw
 connect guest1 xvdb --path /store/raw
 expect_equal 'the disk has the size of the file' "$(guest1 'blockdev --getsize64 /dev/xvdb')" $((128 << 20))
 make_filesystem guest1 xvdb
+guest_has() { # guest_has BYTES
+    [ "$(guest1 'blockdev --getsize64 /dev/xvdb')" = "$1" ]
+}
+truncate -s 160M /store/raw
+eventually 'the guest sees that the file has grown' guest_has $((160 << 20))
 fill guest1 /mnt/xvdb/tree
 written=$(sums guest1 /mnt/xvdb/tree)
 unmount_in guest1 xvdb
