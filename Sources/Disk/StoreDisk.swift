@@ -336,8 +336,15 @@ public final class StoreDisk: BlockDevice {
             try append(.discard, first, blocks: end - first, RawSpan(), &writer)
         } else {
             try drain { $0.isEmpty }
+            // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
+            guard try isMapped(first, to: end) else { return }
             try committer.store.unmap(committer.diskName, from: first, to: end)
         }
+    }
+
+    /// Whether the map has any of these blocks.
+    private func isMapped(_ first: UInt64, to end: UInt64) throws(Failure) -> Bool {
+        try readers.with { (reader) throws(Failure) in try !reader.mapped(from: first, to: end, limit: 1).blocks.isEmpty }
     }
 
     /// Zeros a part of a block.

@@ -195,8 +195,13 @@ extension Store {
             next = try transaction.unmap(&disk, from: next, to: end, leaves: Self.leavesPerCommit)
             try transaction.putDisk(disk)
             try transaction.commit()
+            // LMDB's lock goes to whoever asks first, and that would always be this thread.
+            if next < end { usleep(Self.pauseMicroseconds) }
         }
     }
+
+    /// Between two such commits, so that those who wait for their turn get it.
+    private static let pauseMicroseconds: UInt32 = 200
 
     /// 256 MiB of disk: what a commit of a discard or a deletion works through.
     private static let leavesPerCommit = 128
