@@ -236,6 +236,40 @@ import XenBus
         try isStillServed()
     }
 
+    /// Requests that are merged because they are neighbours on the disk have their data in any pages, in any order.
+    @Test func neighboursOnTheDiskMayLieAnywhere() throws {
+        try served.frontEnd.connect()
+        let pages = try served.guest.allocatePages(32), order = (0..<16).map { $0 * 7 % 16 * 2 }
+        for (index, page) in order.enumerated() {
+            var bytes = unsafe MutableRawSpan(_unsafeStart: pages[page].pointer, byteCount: xenPageSize)
+            bytes.copy(pattern(UInt8(index + 1), sectors: 8).rawBytes, to: 0)
+        }
+        let references = order.map { served.guest.grant(pages[$0]) }
+        func requests(_ operation: UInt8) -> [Request] {
+            (0..<8).map { index in
+                let segments = [references[2 * index], references[2 * index + 1]].map { (gref: $0, first: 0 as UInt8, last: 7 as UInt8) }
+                return request(operation, sector: UInt64(index * 16), id: UInt64(index), segments)
+            }
+        }
+        let all = (1...16).flatMap { pattern($0, sectors: 8) }
+        #expect(try served.frontEnd.exchange(requests(1)).allSatisfy { $0.rawStatus == 0 })
+        #expect(disk.largestTransfer == all.count)
+        #expect(Array(disk.bytes.prefix(all.count)) == all)
+        // And back, into the same pages, emptied, with those between them left alone.
+        for page in pages {
+            var bytes = unsafe MutableRawSpan(_unsafeStart: page.pointer, byteCount: xenPageSize)
+            bytes.zero(at: 0, count: xenPageSize)
+        }
+        #expect(try served.frontEnd.exchange(requests(0)).allSatisfy { $0.rawStatus == 0 })
+        for (page, memory) in pages.enumerated() {
+            let expected = order.firstIndex(of: page).map { pattern(UInt8($0 + 1), sectors: 8) } ?? pattern(0, sectors: 8)
+            let found = unsafe Array(UnsafeRawBufferPointer(start: memory.pointer, count: xenPageSize))
+            #expect(found == expected, "page \(page)")
+        }
+        #expect(disk.transfers == 2)
+        try isStillServed()
+    }
+
     /// Segments that change while they are read: each request is done as some moment had it, or fails, and nothing is
     /// written beyond its range.
     @Test func segmentsThatChangeWhileTheyAreRead() throws {

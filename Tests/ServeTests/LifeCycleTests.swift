@@ -279,7 +279,11 @@ import XenBus
             .read(sector: 0, count: 8), .flush,
         ])
         #expect(ends.map(\.status) == [.error, .error, .error, .okay, .okay])
-        #expect(disk.transfers == 1)
+        // Indirect ones, too.
+        served.frontEnd.maximumSegments = 12
+        let indirect = try served.frontEnd.perform([.write(sector: 0, pattern(1, sectors: 96)), .read(sector: 0, count: 96)])
+        #expect(indirect.map(\.status) == [.error, .okay])
+        #expect(disk.transfers == 2)
         #expect(try served.unplug() == .unplugged)
     }
 }
