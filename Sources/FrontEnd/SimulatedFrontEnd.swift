@@ -86,6 +86,16 @@ public final class SimulatedFrontEnd {
 
     /// Makes rings, says where they are, and goes to state 3.
     public func offer() throws(Failure) {
+        let values = try makeRings()
+        try guest.xen.transaction("offer rings") { transaction throws(Failure) in
+            for (key, value) in values + [("state", "3")] {
+                try guest.xen.write("\(directory)/\(key)", value, in: transaction)
+            }
+        }
+    }
+
+    /// Makes rings, and returns the nodes that say where they are, for those who write them in their own way.
+    public func makeRings() throws(Failure) -> [(key: String, value: String)] {
         underWay = [:]
         connections = []
         for _ in 0..<queueCount { connections.append(try RingConnection(guest, abi: abi, ringOrder: ringOrder)) }
@@ -101,11 +111,7 @@ public final class SimulatedFrontEnd {
         for (index, connection) in connections.enumerated() {
             values += nodes(of: connection, queueCount > 1 ? "queue-\(index)/" : "")
         }
-        try guest.xen.transaction("offer rings") { transaction throws(Failure) in
-            for (key, value) in values + [("state", "3")] {
-                try guest.xen.write("\(directory)/\(key)", value, in: transaction)
-            }
-        }
+        return values
     }
 
     private func nodes(of connection: RingConnection, _ prefix: String) -> [(String, String)] {

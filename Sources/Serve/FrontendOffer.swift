@@ -8,6 +8,7 @@ import XenBus
 ///     one queue                          several: multi-queue-num-queues
 ///     ring-ref, event-channel            queue-N/ring-ref, queue-N/event-channel
 ///     ring-ref0..., event-channel        queue-N/ring-ref0..., queue-N/event-channel
+///     ring-ref, ring-ref1..., event-channel
 ///
 /// The pages of a ring, in `ring-page-order` or the older `num-ring-pages`, are the same for all.
 struct FrontendOffer: Equatable {
@@ -58,8 +59,10 @@ struct FrontendOffer: Equatable {
         if order ?? 0 == 0, let reference = try values.number(prefix + "ring-ref", anyReference) {
             references.append(GrantReference(reference))
         } else if let order {
+            // FreeBSD's first driver with several pages named the first of them as if it were the only one.
+            let first = try values.bytes(prefix + "ring-ref0") == nil ? "ring-ref" : "ring-ref0"
             for index in 0..<(1 << order) {
-                references.append(GrantReference(try values.required(prefix + "ring-ref\(index)", anyReference)))
+                references.append(GrantReference(try values.required(prefix + (index == 0 ? first : "ring-ref\(index)"), anyReference)))
             }
         } else {
             throw values.failure(prefix + "ring-ref", "absent")
