@@ -31,6 +31,8 @@ import XenBus
     private var copiesIn: GrantCopyBatch
     private var copiesOut: GrantCopyBatch
     private var jobs: [Job] = []
+    /// The last `serve` found more than one request: the guest does not wait for each answer.
+    private(set) var isDeep = false
     /// The segments of the indirect request at hand, and the private copy of their page.
     private var segments = Array(
         repeating: Segment(gref: 0, firstSector: 0, lastSector: 0), count: maximumIndirectSegments)
@@ -88,14 +90,13 @@ import XenBus
         if try channels.pendingEvent() != nil { try channel.unmask() }
     }
 
-    /// Does what the guest has asked for, up to a bound. True: there is more to do. Throws when the ring is broken.
+    /// Does what the guest has asked for, up to a bound. True: there may be more to do. Throws when the ring is broken.
     mutating func serve(_ log: LogLimiter) throws(Failure) -> Bool {
-        for _ in 0..<batchesPerCall {
+        isDeep = false
+        for batch in 0..<batchesPerCall {
             try collect(log)
-            if jobs.isEmpty {
-                if try ring.finalCheckForRequests() { continue }
-                return false
-            }
+            if jobs.isEmpty { return false }
+            if batch > 0 || jobs.count > 1 { isDeep = true }
             try host.perform(&copiesIn)
             performJobs(log)
             try host.perform(&copiesOut)
@@ -103,6 +104,12 @@ import XenBus
         }
         return true
     }
+
+    /// Whether there are requests to `serve`.
+    func hasRequests() throws(Failure) -> Bool { try ring.unconsumedRequests() > 0 }
+
+    /// To be called before waiting for an event. True: there are requests. False: the next one comes with an event.
+    mutating func armEvent() throws(Failure) -> Bool { try ring.finalCheckForRequests() }
 
     // MARK: Taking requests
 
