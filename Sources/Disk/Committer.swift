@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import Hashing
 internal import Store
 
 /// Takes what is staged into the store, a generation at a time, on two threads of its own: one has the blocks of the next
@@ -49,21 +50,39 @@ final class Committer: Sendable {
             guard let batch = try? Batch(store) else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
             batches.append(batch)
         }
+        staging.with { $0.namingRate = Self.hashingRate() }
         var turn = 0
         while let generation = nextGeneration() {
             // The batch before last is committed: its generation is frozen no more.
             let batch = batches[turn]
             turn = (turn + 1) % batches.count
+            let began = monotonicSeconds()
             do throws(Failure) {
                 try name(generation, in: batch)
             } catch {
                 // What has no name yet gets one when it is committed.
             }
-            staging.with { $0.named.append((generation, batch)) }
+            let rate = Double(generation.recordBytes) / (monotonicSeconds() - began)
+            staging.with { state in
+                // Of few blocks, it would be chance.
+                if generation.recordBytes >= 1 << 20 { state.namingRate = rate }
+                state.named.append((generation, batch))
+            }
             staging.notify()
         }
         staging.with { $0.isNamingDone = true }
         staging.notify()
+    }
+
+    /// Bytes a second that one processor hashes, tried for some microseconds.
+    private static func hashingRate() -> Double {
+        let block = [UInt8](repeating: 1, count: blockSize)
+        guard let hasher = try? SHA256() else { return 0 }
+        // The first finds nothing in the processor's caches.
+        _ = try? hasher.digest(block.rawBytes)
+        let began = monotonicSeconds()
+        for _ in 0..<8 { _ = try? hasher.digest(block.rawBytes) }
+        return Double(8 * blockSize) / (monotonicSeconds() - began)
     }
 
     private func fail(_ failure: Failure) {

@@ -71,6 +71,8 @@ struct Staging {
     var committed: UInt64
     /// Bytes of all records that were ever staged.
     var stagedBytes: UInt64 = 0
+    /// Bytes a second at which the last large generation was named, or would be.
+    var namingRate = 0.0
     /// How many wait for room, for an empty staging or for a commit.
     var waiting = 0
     var isClosing = false

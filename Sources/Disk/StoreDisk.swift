@@ -17,6 +17,8 @@ public final class StoreDisk: BlockDevice {
     private let writer: Monitor<Writer>
     private let journalSync: Monitor<JournalSync>
     private let isClosed = Atomic(false)
+    /// A flush has synced the journal since its file was made longer.
+    private let wasFlushed = Atomic(true)
 
     /// What belongs to whoever writes.
     private struct Writer {
@@ -42,8 +44,10 @@ public final class StoreDisk: BlockDevice {
 
     /// Bytes of a journal that nothing else was said about.
     public static let defaultJournalBytes: UInt64 = 64 << 20
-    /// So much that no flush covers yet costs less to commit than to sync: it goes into the store anyhow.
+    /// So much that no flush covers yet costs less to commit than to sync: it goes into the store anyhow. Not where the
+    /// processor names fewer bytes a second than a disk takes.
     private static let commitRatherThanSync: UInt64 = 4 << 20
+    private static let leastNamingRate = 100e6
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
@@ -254,9 +258,13 @@ public final class StoreDisk: BlockDevice {
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
-        committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
+        // What was written without a flush is not likely to be flushed in small parts.
+        if offset + byteCount > writer.journalLength, wasFlushed.exchange(false, ordering: .relaxed) {
+            committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
+        }
         try committer.journal.write(record, at: offset, payload, &writer.header)
         writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
+        writer.journalLength = max(writer.journalLength, (offset + byteCount + 4095) & ~4095)
         let isWorthWaking = committer.staging.with { state in
             let wasEmpty = state.active.isEmpty
             let wasFull = committer.isFull(state.active)
@@ -361,11 +369,14 @@ public final class StoreDisk: BlockDevice {
         let (synchronized, synchronizedBytes, failure) = journalSync.with { ($0.sequence, $0.stagedBytes, $0.failure) }
         if let failure { throw failure }
         // What is acknowledged is staged; a writer that waits for room need not be waited for.
-        let (head, committed, staged, isFailing) = committer.staging.with {
-            ($0.active.end.sequence, $0.committed, min($0.recordBytes, $0.stagedBytes &- synchronizedBytes), $0.failure != nil)
+        let (head, committed, staged, isCommitting) = committer.staging.with {
+            (
+                $0.active.end.sequence, $0.committed, min($0.recordBytes, $0.stagedBytes &- synchronizedBytes),
+                $0.failure == nil && $0.namingRate >= Self.leastNamingRate
+            )
         }
         if head <= max(committed, synchronized) { return }
-        if staged >= Self.commitRatherThanSync, !isFailing, (try? drain(until: { $0.committed >= head })) != nil { return }
+        if staged >= Self.commitRatherThanSync, isCommitting, (try? drain(until: { $0.committed >= head })) != nil { return }
         try synchronizeJournal(to: head)
     }
 
@@ -379,6 +390,7 @@ public final class StoreDisk: BlockDevice {
             return .done(true)
         }
         guard isMine else { return }
+        wasFlushed.store(true, ordering: .relaxed)
         let (head, stagedBytes) = committer.staging.with { ($0.active.end.sequence, $0.stagedBytes) }
         var failure: Failure?
         do throws(Failure) { try committer.journal.file.synchronizeData() } catch { failure = error }

@@ -16,6 +16,8 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     /// The thread's alone, from its start to its end.
     private var server: RingServer<Host, Device>?
     private var watch = Watch()
+    /// An event came that was not accepted: what it is for is done first, while its guest waits.
+    private var hasEvent = false
     private let order = Atomic(Order.serve)
     private let orders: Doorbell
     private let ending = Mutex<Failure?>(nil)
@@ -89,6 +91,10 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     /// Waits for requests or an order. False: neither came.
     @discardableResult
     private func waitForEvent(_ requests: inout [pollfd], milliseconds: Int32) throws(Failure) -> Bool {
+        if hasEvent {
+            hasEvent = false
+            try server?.acceptEvent()
+        }
         if try server?.armEvent() == true { return true }
         return try wait(&requests, milliseconds: milliseconds)
     }
@@ -102,7 +108,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
             throw Failure(.system, "serving a ring", "the connection to the event channels broke")
         }
         if requests[1].isReadable { orders.take() }
-        if requests[0].isReadable { try server?.acceptEvent() }
+        if requests[0].isReadable { hasEvent = true }
         return true
     }
 }
