@@ -91,7 +91,7 @@ extension SimulatedXen {
     /// The numbers of the pages that are granted to this domain under this reference and those that follow it; empty
     /// where there is none.
     fileprivate func pages(of domain: DomainID, from first: GrantReference) -> [[UInt8]] {
-        machine.state.withLock { state in
+        machine.state.with { state in
             (0..<GrantReference(SharedXenServer.pagesPerCall)).map { offset in
                 state.grant(first &+ offset, of: domain, to: self.domain).map { field($0.page) } ?? []
             }

@@ -18,7 +18,7 @@ import Glibc
 
     /// Takes pages of zeros, one after the other in memory. They are never given back: machines are short-lived.
     public func allocatePages(_ count: Int) throws(Failure) -> [SimulatedPage] {
-        let first: Int? = machine.state.withLock { state in
+        let first: Int? = machine.state.with { state in
             guard state.nextPage + count <= machine.pageLimit else { return nil }
             state.nextPage += count
             return state.nextPage - count
@@ -29,7 +29,7 @@ import Glibc
 
     /// Lets `domain` read and write a page.
     public func grant(_ page: SimulatedPage, to domain: DomainID = 0) -> GrantReference {
-        machine.state.withLock { state in
+        machine.state.with { state in
             let reference = state.domains[id]?.nextReference ?? 0
             state.domains[id]?.nextReference += 1
             state.domains[id]?.grants[reference] = .init(page: page.number, grantee: domain)
@@ -39,7 +39,7 @@ import Glibc
 
     /// Takes a grant back. Who has mapped the page keeps it.
     public func revoke(_ reference: GrantReference) {
-        machine.state.withLock { _ = $0.domains[id]?.grants.removeValue(forKey: reference) }
+        machine.state.with { _ = $0.domains[id]?.grants.removeValue(forKey: reference) }
     }
 
     /// Waits until a watch event or an event channel is pending. False after `milliseconds`.

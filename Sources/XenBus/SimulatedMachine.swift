@@ -1,7 +1,6 @@
 public import BlockModel
 import CXen
 import Glibc
-import Synchronization
 
 /// A Xen machine within this process: domains with pages, grants and event channels, and a xenstore. `SimulatedXen`
 /// is how a process sees it, `SimulatedGuest` how a guest does.
@@ -9,10 +8,12 @@ import Synchronization
 /// Pages are those of one memory file, so that mapping grants gives what gntdev gives: the same memory at another
 /// address, any pages one after the other.
 @safe public final class SimulatedMachine: Sendable {
-    let state: Mutex<State>
+    let state: Monitor<State>
     /// Where all the pages are mapped; a guest's own view of them.
     nonisolated(unsafe) let memory: UnsafeMutableRawPointer
     let memoryFile: Int32
+    /// Readable when a process that was nudged has taken an event.
+    private let takenSignal: Int32
     let pageLimit: Int
 
     /// A machine with a domain 0 and room for `pageLimit` pages, which take memory once they are used.
@@ -25,21 +26,25 @@ import Synchronization
         guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
             throw Failure(.system, "memory of a simulated machine", systemError(errno))
         }
+        let signal = cxen_event_descriptor()
+        guard signal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
         unsafe self.memory = memory
         memoryFile = file
+        takenSignal = signal
         self.pageLimit = pageLimit
-        state = Mutex(State())
+        state = Monitor(State(takenSignal: signal))
         addDomain(0, name: "Domain-0", uuid: "00000000-0000-0000-0000-000000000000")
     }
 
     deinit {
         unsafe munmap(memory, pageLimit * xenPageSize)
         _ = close(memoryFile)
+        _ = close(takenSignal)
     }
 
     /// What the toolstack does when a domain starts.
     func addDomain(_ id: DomainID, name: String, uuid: String) {
-        state.withLock { state in
+        state.with { state in
             state.domains[id] = State.Domain()
             let home = "/local/domain/\(id)"
             state.write(home, nil)
@@ -54,7 +59,7 @@ import Synchronization
     /// What the hypervisor and the toolstack do on `xl destroy`: the domain's part of the xenstore vanishes, its grants
     /// and event channels die. Pages that somebody still maps stay until then.
     public func destroy(_ id: DomainID) {
-        state.withLock { state in
+        state.with { state in
             guard let domain = state.domains[id], domain.isAlive else { return }
             for port in domain.ports.keys { state.close(State.End(domain: id, port: port)) }
             state.domains[id]?.isAlive = false
@@ -64,9 +69,24 @@ import Synchronization
         }
     }
 
+    /// Gives a process an event that means nothing, and one to each of its event channels if `channels` is true; waits
+    /// until all are taken. Who takes a second one is done with what it did after the first. False: `isAlive` is false.
+    public func nudge(_ process: SimulatedXen, channels: Bool, while isAlive: () -> Bool) -> Bool {
+        state.with { $0.nudge(process.id, channels: channels) }
+        while state.with({ $0.hasEvents(process.id, channels: channels) }) {
+            guard isAlive() else { return false }
+            var entry = pollfd(fd: takenSignal, events: Int16(POLLIN), revents: 0)
+            // Its end is no event.
+            _ = unsafe poll(&entry, 1, 10)
+            var count: eventfd_t = 0
+            _ = unsafe eventfd_read(takenSignal, &count)
+        }
+        return isAlive()
+    }
+
     /// Number of pages of a domain that others map: while there are any, a destroyed domain stays as a zombie.
     public func mappedPageCount(of id: DomainID) -> Int {
-        state.withLock { state in
+        state.with { state in
             state.processes.values.reduce(0) { sum, process in
                 sum + process.mappings.values.reduce(0) { $0 + ($1.domain == id ? $1.references.count : 0) }
             }
@@ -75,7 +95,7 @@ import Synchronization
 
     /// Number of event channel ports that a domain has open.
     public func openPortCount(of id: DomainID) -> Int {
-        state.withLock { $0.domains[id]?.ports.count ?? 0 }
+        state.with { $0.domains[id]?.ports.count ?? 0 }
     }
 }
 
@@ -122,6 +142,8 @@ extension SimulatedMachine {
             let storeSignal: Int32
             let eventSignal: Int32
             var isAlive = true
+            /// Somebody waits, or has waited, until it has taken its events.
+            var isAwaited = false
             /// Calls that it may still make before it is killed; nil when there is no limit.
             var remainingCalls: Int?
             var watches: [(path: String, token: String)] = []
@@ -131,6 +153,7 @@ extension SimulatedMachine {
             var mappings: [Int: Mapping] = [:]
         }
 
+        let takenSignal: Int32
         var tree = StoreTree()
         var domains: [DomainID: Domain] = [:]
         var processes: [Int: Process] = [:]
@@ -161,10 +184,16 @@ extension SimulatedMachine {
             for id in processes.keys {
                 guard let process = processes[id], process.isAlive, process.domain == 0 || tree.isReadable(path, by: process.domain)
                 else { continue }
-                for watch in process.watches where path == watch.path || path.hasPrefix(watch.path + "/") {
+                for watch in process.watches where isAt(path, orBelow: watch.path) {
                     queue(WatchEvent(path: path, token: watch.token), for: id)
                 }
             }
+        }
+
+        private func isAt(_ path: String, orBelow watched: String) -> Bool {
+            guard path.hasPrefix(watched) else { return false }
+            let rest = path.utf8.dropFirst(watched.utf8.count)
+            return rest.isEmpty || rest.first == UInt8(ascii: "/")
         }
 
         mutating func queue(_ event: WatchEvent, for id: Int) {
@@ -205,6 +234,31 @@ extension SimulatedMachine {
         }
 
         // MARK: Processes
+
+        /// Whether a process is `whole` or a part of it.
+        private func isPart(_ id: Int, of whole: Int) -> Bool { id == whole || processes[id]?.whole == whole }
+
+        mutating func nudge(_ id: Int, channels: Bool) {
+            guard let process = processes[id], process.isAlive else { return }
+            processes[id]?.isAwaited = true
+            queue(WatchEvent(path: "@introduceDomain", token: ""), for: id)
+            guard channels else { return }
+            for (number, port) in domains[process.domain]?.ports ?? [:] where isPart(port.owner, of: id) {
+                setPending(End(domain: process.domain, port: number))
+            }
+        }
+
+        /// Whether there is an event that was not taken.
+        func hasEvents(_ id: Int, channels: Bool) -> Bool {
+            guard let process = processes[id], process.isAlive else { return false }
+            return !process.watchEvents.isEmpty
+                || channels && domains[process.domain]?.ports.values.contains { $0.isPending && isPart($0.owner, of: id) } == true
+        }
+
+        /// To be called when a process has taken an event.
+        func tellTaken(by id: Int) {
+            if processes[processes[id]?.whole ?? id]?.isAwaited == true { raise(takenSignal) }
+        }
 
         /// What the kernel does when a process dies. What it had mapped stays readable until it is unmapped: the thread
         /// that plays the process may still run.

@@ -28,7 +28,7 @@ extension SimulatedXen {
     }
 
     public func unbind(_ port: EventPort) {
-        machine.state.withLock { state in
+        machine.state.with { state in
             guard state.domains[domain]?.ports[port]?.owner == id else { return }
             state.close(.init(domain: domain, port: port))
         }
@@ -52,6 +52,7 @@ extension SimulatedXen {
             state.processes[id]?.pendingPorts.removeFirst()
             state.domains[domain]?.ports[port]?.isMasked = true
             state.domains[domain]?.ports[port]?.isPending = false
+            state.tellTaken(by: id)
             return port
         }
     }

@@ -31,7 +31,7 @@ extension SimulatedXen {
     }
 
     @unsafe public func unmapPages(_ pages: UnsafeMutableRawPointer, count: Int) {
-        machine.state.withLock { state in
+        machine.state.with { state in
             _ = state.processes[id]?.mappings.removeValue(forKey: Int(bitPattern: pages))
         }
         _ = unsafe munmap(pages, count * xenPageSize)

@@ -62,12 +62,13 @@ extension SimulatedXen {
                 return nil
             }
             state.processes[id]?.watchEvents.removeFirst()
+            state.tellTaken(by: id)
             return first
         }
     }
 
     public func isIntroduced(_ domain: DomainID) -> Bool {
-        machine.state.withLock { $0.domains[domain]?.isAlive ?? false }
+        machine.state.with { $0.domains[domain]?.isAlive ?? false }
     }
 
     public func beginTransaction() throws(Failure) -> XenstoreTransaction {
@@ -106,11 +107,12 @@ extension SimulatedXen {
                     state.fireChanges(state.tree.changed)
                     return result
                 }
-                guard var tree = state.processes[id]?.transactions[transaction.number]?.tree else {
+                // Taken out meanwhile: a tree that two hold is copied by each change.
+                guard var trees = state.processes[id]?.transactions.removeValue(forKey: transaction.number) else {
                     throw StoreRefusal(code: EINVAL)
                 }
-                defer { state.processes[id]?.transactions[transaction.number]?.tree = tree }
-                return try body(&tree, absolute(path))
+                defer { state.processes[id]?.transactions[transaction.number] = trees }
+                return try body(&trees.tree, absolute(path))
             } catch {
                 if error.code == ENOENT { return nil }
                 throw error

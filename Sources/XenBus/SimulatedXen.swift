@@ -22,7 +22,7 @@ public final class SimulatedXen: XenHost, EventChannels {
     /// The same, whose channels another process has.
     func openElsewhere() throws(Failure) -> SimulatedXen {
         let part = try openChannels()
-        machine.state.withLock { $0.processes[part.id]?.isElsewhere = true }
+        machine.state.with { $0.processes[part.id]?.isElsewhere = true }
         return part
     }
 
@@ -33,7 +33,7 @@ public final class SimulatedXen: XenHost, EventChannels {
         self.domain = domain
         storeDescriptor = storeSignal
         eventDescriptor = eventSignal
-        id = machine.state.withLock { state in
+        id = machine.state.with { state in
             state.nextProcess += 1
             state.processes[state.nextProcess] = SimulatedMachine.State.Process(
                 domain: domain, whole: whole, storeSignal: storeSignal, eventSignal: eventSignal)
@@ -44,7 +44,7 @@ public final class SimulatedXen: XenHost, EventChannels {
     }
 
     deinit {
-        machine.state.withLock { state in
+        machine.state.with { state in
             state.kill(id)
             state.processes[id] = nil
         }
@@ -54,19 +54,19 @@ public final class SimulatedXen: XenHost, EventChannels {
 
     /// Plays `kill -9` of the process: all it had open is gone, and each of its calls fails.
     public func kill() {
-        machine.state.withLock { $0.kill(id) }
+        machine.state.with { $0.kill(id) }
     }
 
     /// Kills the process in the place of the call after the next `count`.
     public func kill(afterCalls count: Int) {
-        machine.state.withLock { $0.processes[id]?.remainingCalls = count }
+        machine.state.with { $0.processes[id]?.remainingCalls = count }
     }
 
     /// Runs `body` on the machine, as a call of this process.
     func call<Result>(
         _ body: (inout SimulatedMachine.State) throws(StoreRefusal) -> Result
     ) throws(StoreRefusal) -> Result {
-        let result: Swift.Result<Result, StoreRefusal> = machine.state.withLock { state in
+        let result: Swift.Result<Result, StoreRefusal> = machine.state.with { state in
             let whole = state.processes[id]?.whole ?? id
             if let remaining = state.processes[whole]?.remainingCalls {
                 state.processes[whole]?.remainingCalls = max(0, remaining - 1)

@@ -1,21 +1,18 @@
+import BlockModel
 import Glibc
-import Synchronization
 
 /// A thread that runs one function, and whose result can be waited for. (A task would take one of a few pool threads,
 /// and what runs here waits in `poll`.)
 public final class BackgroundThread<Value: Sendable>: Sendable {
-    private let result: Result
-
-    private final class Result: Sendable {
-        let value = Mutex<Value?>(nil)
-    }
+    private let result: Monitor<Value?>
 
     public init(_ body: @escaping @Sendable () -> Value) {
-        let result = Result()
+        let result = Monitor<Value?>(nil)
         self.result = result
         let work = Work {
             let value = body()
-            result.value.withLock { $0 = value }
+            result.with { $0 = value }
+            result.notify()
         }
         var thread = pthread_t()
         let context = unsafe Unmanaged.passRetained(work).toOpaque()
@@ -27,14 +24,16 @@ public final class BackgroundThread<Value: Sendable>: Sendable {
         pthread_detach(thread)
     }
 
+    public var hasEnded: Bool { result.with { $0 != nil } }
+
     /// The result; nil when there is none within `milliseconds`.
     public func join(milliseconds: Int = 20_000) -> Value? {
-        let deadline = ContinuousClock.now + .milliseconds(milliseconds)
-        while ContinuousClock.now < deadline {
-            if let value = result.value.withLock({ $0 }) { return value }
-            usleep(500)
+        let deadline = monotonicSeconds() + Double(milliseconds) / 1000
+        return try? result.wait { value in
+            if let value { return .done(value) }
+            let left = deadline - monotonicSeconds()
+            return left > 0 ? .atMost(left) : .done(nil)
         }
-        return nil
     }
 }
 

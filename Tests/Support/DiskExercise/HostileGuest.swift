@@ -15,6 +15,8 @@ public final class HostileGuest {
     /// Grant references: of `pages`, in part revoked.
     private var references: [GrantReference]
     private var rings: [Ring] = []
+    /// The back end at work.
+    private var backend: (process: SimulatedXen, thread: BackgroundThread<Result<BackendOutcome, Failure>>)?
     private static let ringPageCount = 5 * 16
     private static let dataPageCount = 16
 
@@ -52,13 +54,15 @@ public final class HostileGuest {
                 return .failure(error)
             }
         }
-        wait(milliseconds: 200, for: ["2"])
+        backend = (process, thread)
+        wait(for: ["2"])
         try? offer(&script)
         while !script.isAtEnd { try? act(&script) }
         // Whatever the guest did, the disk can be taken from it.
         stop.send()
         stop.send()
         let outcome = thread.join()
+        backend = nil
         letGo()
         guard let outcome else { throw Failure(.system, "back end of a hostile guest", "does not end") }
         if case .failure(let failure) = outcome { throw failure }
@@ -86,7 +90,7 @@ public final class HostileGuest {
 
     private func act(_ script: inout Script) throws(Failure) {
         switch script.byte() % 24 {
-        case 0, 1: try offer(&script)
+        case 0: try offer(&script)
         case 2: try guest.xen.write(directory + "/state", script.byte() < 240 ? "\(script.number(below: 8))" : "\(script.word())")
         case 3: try guest.xen.write("\(directory)/\(key(&script))", value(&script), in: .none)
         case 4: try guest.xen.remove("\(directory)/\(key(&script))")
@@ -95,19 +99,22 @@ public final class HostileGuest {
         case 10: scribble(&script)
         case 11: changeGrants(&script)
         case 12: fillSegments(&script)
-        case 13: for _ in 0..<Int(script.byte()) * 4 { try ring(&script).map { (ring) throws(Failure) in try guest.xen.notify(ring.port) } }
-        case 14: for _ in 0..<Int(script.byte()) { try guest.xen.write(directory + "/state", "4") }
-        case 15: usleep(UInt32(script.byte()) * 4)
+        case 13: for _ in 0..<storm(&script) { try ring(&script).map { (ring) throws(Failure) in try guest.xen.notify(ring.port) } }
+        case 14: for _ in 0..<storm(&script) { try guest.xen.write(directory + "/state", "4") }
+        case 15: for _ in 0..<script.byte() % 8 { sched_yield() }
         case 16:
             try guest.xen.write(directory + "/state", "5")
-            wait(milliseconds: 20, for: ["5", "6"])
+            wait(for: ["5", "6"])
             try guest.xen.write(directory + "/state", "6")
-            wait(milliseconds: 20, for: ["6"])
+            wait(for: ["6"])
         case 17: try guest.xen.write(directory + "/state", "1")
-        case 18...21: try post(&script)
-        default: wait(milliseconds: 5, for: ["\(script.number(below: 7))"])
+        case 1, 18...21: try post(&script)
+        default: if nudge(channels: true) { _ = nudge(channels: true) }
         }
     }
+
+    /// How often something is done: seldom more often than the back end looks at at once.
+    private func storm(_ script: inout Script) -> Int { script.byte() < 250 ? script.number(below: 16) : 300 }
 
     // MARK: The xenstore
 
@@ -132,7 +139,9 @@ public final class HostileGuest {
     /// Offers rings as an honest guest does, so that there is something to abuse.
     private func offer(_ script: inout Script) throws(Failure) {
         try startAnew()
-        let abi = ABI.allCases[script.number(below: 3)], order = script.number(below: 5), queues = 1 + script.number(below: 5)
+        let abi = ABI.allCases[script.number(below: 3)], order = script.number(below: 5)
+        // One for the most part: each takes the back end a thread.
+        let queues = [1, 1, 1, 1, 2, 2, 3, 5][script.number(below: 8)]
         var values = [("protocol", abi.protocolName), ("ring-page-order", "\(order)"), ("multi-queue-num-queues", "\(queues)")]
         for queue in 0..<queues {
             let used = pages[queue << 4..<queue << 4 + 1 << order]
@@ -146,7 +155,7 @@ public final class HostileGuest {
             rings.append(ring)
         }
         for (key, value) in values + [("state", "3")] { try guest.xen.write("\(directory)/\(key)", value) }
-        wait(milliseconds: 50, for: ["4", "5"])
+        wait(for: ["4", "5"])
     }
 
     /// Back to the beginning, with nothing left in our nodes.
@@ -154,17 +163,27 @@ public final class HostileGuest {
         closeRings()
         for key in ["ring-ref", "num-ring-pages", "queue-0", "queue-1"] { try guest.xen.remove("\(directory)/\(key)") }
         try guest.xen.write(directory + "/state", "6")
-        wait(milliseconds: 50, for: ["6"])
+        wait(for: ["6"])
         try guest.xen.write(directory + "/state", "1")
-        wait(milliseconds: 50, for: ["2"])
+        wait(for: ["2"])
     }
 
-    private func wait(milliseconds: Int, for states: [String]) {
-        for _ in 0..<milliseconds * 5 {
-            guard let backend = try? guest.xen.text(directory + "/backend"), let state = try? guest.xen.text(backend + "/state") else { break }
-            if states.contains(state) { return }
-            usleep(200)
+    /// Waits for one of these states, but no longer than the back end has anything to do.
+    private func wait(for states: [String]) {
+        // What it does for an event, it may have to look at in turn.
+        for _ in 0..<3 {
+            if let node = try? guest.xen.text(directory + "/backend"), let state = try? guest.xen.text(node + "/state"), states.contains(state) {
+                return
+            }
+            guard nudge(channels: false) else { return }
         }
+    }
+
+    /// Lets the back end's threads do what they have to. False: it has ended.
+    private func nudge(channels: Bool) -> Bool {
+        guard let backend else { return false }
+        let deadline = ContinuousClock.now + .seconds(20)
+        return machine.nudge(backend.process, channels: channels) { !backend.thread.hasEnded && .now < deadline }
     }
 
     // MARK: Rings
@@ -194,13 +213,16 @@ public final class HostileGuest {
         request.id = script.word()
         request.sector = script.byte() < 220 ? UInt64(script.byte()) * 4 : script.word()
         request.segmentCount = script.byte() < 230 ? script.byte() % 12 : script.byte()
-        for index in request.segments.indices { request.segments[index] = segment(&script) }
-        request.discardFlag = script.byte() % 2
-        request.discardSectorCount = script.byte() < 200 ? UInt64(script.byte()) : script.word()
+        for index in 0..<min(maximumDirectSegments, Int(request.segmentCount)) { request.segments[index] = segment(&script) }
+        if request.operation == .discard {
+            request.discardFlag = script.byte() % 2
+            request.discardSectorCount = script.byte() < 200 ? UInt64(script.byte()) : script.word()
+        }
+        guard request.operation == .indirect else { return request }
         request.rawInnerOperation = script.byte() < 230 ? script.byte() % 2 : script.byte()
         let edges: [UInt16] = [0, 255, 256, 257, 512, 513, 4096, 65535]
         request.indirectSegmentCount = script.byte() < 200 ? UInt16(script.byte()) : edges[script.number(below: edges.count)]
-        for index in request.indirectGrefs.indices { request.indirectGrefs[index] = reference(&script) }
+        request.indirectGrefs[0] = reference(&script)
         return request
     }
 
