@@ -1,12 +1,15 @@
 import BlockModel
+import Disk
 import DiskExercise
 import FrontEnd
 import FuzzDriver
 import Serve
+import Store
+import TestSupport
 import XenBus
 
 /// The bytes are the deeds of a whole hostile guest, from the plug of its disk to the unplug. An honest guest on the same
-/// machine must find what it wrote.
+/// machine, whose disk is in a store, must find what it wrote.
 @main struct FrontEndTarget {
     static func main() throws {
         let world = try World()
@@ -17,27 +20,48 @@ import XenBus
 }
 
 private final class World {
+    private let scratch: ScratchDirectory
     private let honest: ServedDisk
     private let hostile: HostileGuest
     private let hostileDisk = MemoryDisk(sectorCount: 1000)
     private var round: UInt8 = 0
+    /// What the honest guest has written.
+    private var model = ModelDisk(sectors: blockCount * sectorsPerBlock)
 
     init() throws(Failure) {
+        scratch = try ScratchDirectory()
+        let store = try Store(path: scratch.path + "/store", creating: true)
+        try store.create("honest", byteCount: UInt64(model.bytes.count))
         honest = try ServedDisk(queueCount: 2)
         hostile = try HostileGuest(honest.machine, id: 66)
-        let disk = MemoryDisk(sectorCount: 1000)
-        try honest.start { () throws(Failure) in disk }
+        try honest.start { () throws(Failure) in try StoreDisk(store, "honest", journalBytes: 4 << 20) }
         try honest.frontEnd.connect()
     }
 
     func run(_ script: Script) throws(Failure) {
         round &+= 1
-        let blocks = (0..<16).map { block in [UInt8](repeating: round &+ UInt8(block), count: 4096) }
-        try honest.frontEnd.begin(blocks.enumerated().map { .write(sector: UInt64($0.offset) * 8, $0.element) })
-        try hostile.follow(script, hostileDisk, honest.configuration(disk: "hostile"))
-        guard try honest.frontEnd.finish().allSatisfy({ $0.status == .okay }) else { throw Failure(.damage, "honest guest", "a write failed") }
-        for (block, bytes) in blocks.enumerated() where try honest.frontEnd.read(UInt64(block) * 8, 8) != bytes {
-            throw Failure(.damage, "honest guest", "block \(block) is not what was written")
+        // Half of the blocks: the others were written a round ago, and may be in the store by now.
+        let writes = stride(from: Int(round % 2), to: blockCount, by: 2).map { block in
+            DiskOperation.write(sector: UInt64(block * sectorsPerBlock), [UInt8](repeating: round &+ UInt8(block), count: blockSize))
+        }
+        for case .write(let sector, let bytes) in writes { model.write(at: Int(sector), bytes) }
+        try honest.frontEnd.begin(writes + (round % 8 == 0 ? [.flush] : []))
+        try hostile.follow(script, hostileDisk, configuration)
+        guard try honest.frontEnd.finish().allSatisfy({ $0.status == .okay }) else {
+            throw Failure(.damage, "honest guest", "a write failed")
+        }
+        let found = try honest.frontEnd.perform([.read(sector: 0, count: blockCount * sectorsPerBlock)])
+        guard found.first?.status == .okay, let data = found.first?.data, isSame(data, model.bytes) else {
+            throw Failure(.damage, "honest guest", "its disk is not what it wrote")
         }
     }
+
+    /// Without a log: there would be a line for all that a hostile guest does.
+    private var configuration: BackendConfiguration {
+        var configuration = honest.configuration(disk: "hostile")
+        configuration.log = { _ in }
+        return configuration
+    }
 }
+
+private let blockCount = 16

@@ -27,13 +27,13 @@ private func read(_ script: Script, _ world: World) {
     }
     _ = try? world.nodes.frontendState()
     if let disk = try? ToolstackDevice(className: "qdisk", domain: 7, device: world.nodes.device).disk(world.nodes) {
-        precondition(disk.name.utf8.count <= 3 * 4096, "a name out of nothing")
+        require(disk.name.utf8.count <= 3 * 4096, "a name out of nothing")
     }
     guard let offer = try? FrontendOffer(world.nodes, limits) else { return }
-    precondition((1...limits.queues).contains(offer.queues.count), "more queues than were offered")
+    require((1...limits.queues).contains(offer.queues.count), "more queues than were offered")
     for queue in offer.queues {
-        precondition(queue.references.count.nonzeroBitCount == 1 && queue.references.count <= 1 << limits.ringOrder, "a ring of a wrong size")
-        precondition(queue.eventChannel <= UInt32(Int32.max), "no port")
+        require(queue.references.count.nonzeroBitCount == 1 && queue.references.count <= 1 << limits.ringOrder, "a ring of a wrong size")
+        require(queue.eventChannel <= UInt32(Int32.max), "no port")
     }
 }
 

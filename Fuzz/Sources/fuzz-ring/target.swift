@@ -34,7 +34,7 @@ private func live(_ script: Script) {
             var taken = 0
             while let request = try? ring.nextRequest() {
                 taken += 1
-                precondition(taken <= ring.entries && ring.unanswered <= ring.entries, "more requests than slots")
+                require(taken <= ring.entries && ring.unanswered <= ring.entries, "more requests than slots")
                 check(request)
             }
         default:
@@ -70,15 +70,15 @@ private func request(_ script: inout Script) -> Request {
 private func check(_ request: Request) {
     for (diskSectors, readOnly, maxIndirect) in [(1000, false, 256), (UInt64.max, true, 0), (1, false, 4096)] as [(UInt64, Bool, Int)] {
         guard let range = try? request.validate(diskSectors: diskSectors, readOnly: readOnly, maxIndirect: maxIndirect) else { continue }
-        precondition(range.end <= diskSectors && range.end >= range.start, "outside the disk")
-        precondition(!readOnly || request.effectiveOperation == .read || request.effectiveOperation == .flush, "a change to a read-only disk")
+        require(range.end <= diskSectors && range.end >= range.start, "outside the disk")
+        require(!readOnly || request.effectiveOperation == .read || request.effectiveOperation == .flush, "a change to a read-only disk")
         guard request.operation != .discard else { continue }
         var sectors: UInt64 = 0
         for index in 0..<Int(request.segmentCount) {
             let segment = request.segments[index]
-            precondition(segment.firstSector <= segment.lastSector && segment.lastSector <= 7, "outside the page")
+            require(segment.firstSector <= segment.lastSector && segment.lastSector <= 7, "outside the page")
             sectors += UInt64(segment.sectorCount)
         }
-        precondition(sectors == range.count && sectors <= 88, "of another size than its segments")
+        require(sectors == range.count && sectors <= 88, "of another size than its segments")
     }
 }
