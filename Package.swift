@@ -19,7 +19,7 @@ let package = Package(
         // A guest to drive it, and processes to run beside it.
         .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
-        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "Serve", "FrontEnd", "DiskExercise"]),
+        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),

@@ -14,8 +14,10 @@ let package = Package(
         .target(
             name: "FuzzDriver", dependencies: ["CLibFuzzer", .product(name: "DedupDiskXen", package: "dedupdisk")],
             swiftSettings: settings),
-    ] + ["fuzz-ring", "fuzz-handshake", "fuzz-frontend"].map { name in
+    ] + ["fuzz-ring", "fuzz-handshake", "fuzz-frontend", "fuzz-nbd"].map { name in
         .executableTarget(
-            name: name, dependencies: ["FuzzDriver", .product(name: "DedupDiskXen", package: "dedupdisk")], swiftSettings: settings)
+            name: name,
+            dependencies: ["FuzzDriver"] + ["DedupDiskEngine", "DedupDiskXen"].map { .product(name: $0, package: "dedupdisk") },
+            swiftSettings: settings)
     }
 )

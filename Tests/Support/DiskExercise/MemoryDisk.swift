@@ -86,6 +86,18 @@ public final class MemoryDisk: BlockDevice {
         }
     }
 
+    /// A sector of zeros is a hole.
+    public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
+        let range = try checkedRange("look at", at: sector, byteCount: sectorSize)
+        return try state.withLock { (state) throws(Failure) in
+            _ = try state.begin("look at", range)
+            func isHole(_ sector: Int) -> Bool { state.bytes[sector * sectorSize..<(sector + 1) * sectorSize].allSatisfy { $0 == 0 } }
+            let first = Int(sector), last = min(state.bytes.count / sectorSize, first + Int(clamping: limit))
+            let end = (first + 1..<max(first + 1, last)).first { isHole($0) != isHole(first) } ?? max(first + 1, last)
+            return Extent(isHole: isHole(first), count: UInt64(end - first))
+        }
+    }
+
     public func flush() throws(Failure) {
         let fails = state.withLock { state in
             state.flushes += 1
