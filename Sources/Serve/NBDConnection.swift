@@ -37,7 +37,10 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
             guard try shakeHands() else { return }
             try serveRequests()
         } catch {
-            if case .violation(let what) = error { common.log("a client was cut off: it sent \(what)") }
+            guard case .violation(let what) = error else { return }
+            common.log("a client was cut off: it sent \(what)")
+            // What came before it is answered.
+            try? settle()
         }
     }
 

@@ -38,6 +38,14 @@ import Testing
         try expectService()
     }
 
+    @Test func whatComesBeforeItIsAnswered() throws {
+        let client = try served.connected()
+        client.send(request(1, length: 4096, data: block(3)) + request(3) + [UInt8](repeating: 0, count: 28))
+        for _ in 0..<2 { #expect(try client.answer().error == 0) }
+        #expect(client.isEnded)
+        try expectService()
+    }
+
     @Test func requestsThatAreRefused() throws {
         let end: UInt64 = 4096 * 512
         for isStructured in [true, false] {
