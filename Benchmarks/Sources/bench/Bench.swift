@@ -81,7 +81,7 @@ struct Measure: ParsableCommand {
             var engine = Engine(plan, limits)
             return try engine.section()
         case .growth:
-            var growth = Growth(plan, limits)
+            var growth = Growth(plan)
             return try growth.section()
         case .durable:
             var durable = Durable(plan, limits)

@@ -4,9 +4,10 @@ import TestSupport
 /// Contents of blocks by number, for a few nanoseconds a block: a mebibyte of noise that stays as it is, but for four
 /// words in each block that depend on the number. Belongs to one thread.
 ///
-/// Blocks of different numbers differ; the same number at the same place is the same block. None is zero.
+/// Blocks of different numbers differ; the same number at the same place is the same block, and so it is at any place
+/// where `spread` has noise. None is zero.
 struct BlockSource {
-    enum Kind: Sendable {
+    enum Kind: Sendable, Equatable {
         /// As good as random: no codec makes it smaller.
         case noise
         /// Zeros, but for the four words: a codec makes it some fifty bytes.
@@ -15,6 +16,8 @@ struct BlockSource {
         case code
         /// Zeros, whatever the number.
         case zeros
+        /// The same noise at each place that is a multiple of `every`, and compressible blocks between them.
+        case spread(every: Int)
     }
 
     /// Blocks in the buffer, the most that `prepare` gives at once.
@@ -29,6 +32,12 @@ struct BlockSource {
         bytes = [UInt8](count: Self.span * blockSize) { bytes in
             guard kind == .noise else { return }
             for offset in stride(from: 0, to: Self.span * blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
+        }
+        if case .spread(let every) = kind {
+            let noise = [UInt8](count: blockSize) { bytes in
+                for offset in stride(from: 0, to: blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
+            }
+            for place in stride(from: 0, to: Self.span, by: every) { bytes.replaceSubrange(place * blockSize..<(place + 1) * blockSize, with: noise) }
         }
         guard kind == .code, let program = try? File(path: "/proc/self/exe") else { return }
         // Well behind its headers and tables.

@@ -4,99 +4,121 @@ import Store
 /// Whether a store stays as fast as it fills: the same work on a small store and on a large one, in turns.
 struct Growth {
     let plan: Plan
-    let limits: Limits
     private var comparison = Comparison()
 
-    init(_ plan: Plan, _ limits: Limits) {
-        self.plan = plan
-        self.limits = limits
-    }
+    init(_ plan: Plan) { self.plan = plan }
 
-    /// A store with `blobs` blocks in it, each distinct.
+    /// A store whose disk `all` is full of distinct blocks. Each `every`-th of them is noise, and is what gets measured.
     private struct Filled {
         let bench: BenchStore
         let blobs: Int
+        let every: Int
+        let packs: ColdMemory
         /// Ends what was measured on it.
         var label: String { "\(countText(blobs)) blobs" }
     }
 
-    /// Of each kind of work in the round: its share of the limit.
-    private typealias Shares = [String: Double]
-
-    private let kind = BlockSource.Kind.compressible
+    /// Blocks of noise in each store: a gibibyte, which no processor's cache holds.
+    private var sample: Int { plan.isShort ? 1 << 11 : 1 << 18 }
     /// Blocks of one measurement.
-    private var blocks: Int { plan.size(128 << 20, short: 2 << 20) / blockSize }
+    private var blocks: Int { plan.size(256 << 20, short: 2 << 20) / blockSize }
+
+    /// What is done to both stores. A write's disk is removed after it.
+    private enum Work: String, CaseIterable {
+        case unique, inOrder = "duplicate, in the order of the first time", anywhere = "duplicate, anywhere in the store"
+        case sequentialReads = "read, sequential 1 MiB", randomReads = "read, random 4 KiB"
+        case memory = "the memory itself: memcpy of cold 4 KiB anywhere in the packs"
+    }
 
     mutating func section() throws -> Section {
         var section = Section(
             name: "growth", title: "Growth",
             caveat: """
-                Both stores are in memory: what a device would add to look-ups in an index larger than memory is not seen. \
-                Blocks are compressed with LZ4, so that many fit: reads include decompression, and all of the small store lies in \
-                the processor's cache, which is part of what single blocks anywhere in the store take longer in the large one.
+                Both stores have the same gibibyte of blocks that do not compress, and these are what is written again and read. \
+                The larger store has them spread evenly among as many more, which LZ4 makes so small that all fit in memory. So \
+                a measurement moves the same bytes of content in both, through the same memory; what differs is what grows: \
+                index, filter, counts, map, and the directories and the addresses among which the content lies. \
+                In: cache and TLB misses of all of these, and the pages that commits copy. Not in: a device, when the index is larger than \
+                memory; the kernel's page fault at a process's first look at each page, as both are gone over once before. What the \
+                processor takes longer for the content alone, in a mapped file of that size, is the last row: it has no goal.
                 """)
-        let small = plan.isShort ? 1 << 11 : 1 << 18
-        let large = fitting(plan.blobs, beside: small, &section)
-        guard large > small else {
-            section.missing.append("growth: there is memory for \(large) blobs only")
+        let large = fitting(plan.blobs, &section)
+        guard large > sample else {
+            section.missing.append("growth: there is memory for \(countText(large)) blobs only")
             return section
         }
-        let stores = [try fill(small, "small"), try fill(large, "large")]
-        for round in 0..<plan.rounds {
-            say("growth: round \(round + 1)")
-            let shares = try stores.map { try measure($0, round) }
-            for (name, share) in shares[1].sorted(by: { $0.key < $1.key }) {
+        let stores = [try fill(sample, "small"), try fill(large, "large")]
+        for round in 0...plan.rounds {
+            say(round == 0 ? "growth: a first look at all" : "growth: round \(round)")
+            for (turn, work) in Work.allCases.enumerated() {
+                // Who comes first takes turns as well.
+                let order = (round + turn) % 2 == 0 ? [0, 1] : [1, 0]
+                var rates = [0.0, 0.0]
+                for index in order { rates[index] = try measure(work, stores[index], round) }
+                guard round > 0 else { continue }
                 comparison.add(
-                    "\(name): \(stores[1].label)", share, .ratio, of: ("share of the limit with \(stores[0].label)", shares[0][name] ?? .nan),
-                    goal: .growth)
+                    "\(work.rawValue): \(stores[1].label)", rates[1], .bytesPerSecond, of: ("the same with \(stores[0].label)", rates[0]),
+                    goal: work == .memory ? nil : .growth)
             }
         }
         section.rows = comparison.rows
         return section
     }
 
-    /// How many blobs fit in the memory that is left, and said so when they are fewer than wanted.
-    private func fitting(_ wanted: Int, beside small: Int, _ section: inout Section) -> Int {
-        // Content, what a block takes beyond it, and what the measurements add.
-        let each = 256
-        let added = 2 * 2 * plan.rounds * blocks
-        let room = min(availableBytes(plan.memory), availableMemory() * 3 / 4)
-        let fits = room / each - small - added
-        guard fits < wanted else { return wanted }
-        section.missing.append("growth to \(countText(wanted)) blobs: there is memory for \(countText(max(0, fits)))")
-        return max(0, fits) / BlockSource.span * BlockSource.span
+    /// The blobs of the larger store, `sample` times a power of two: as many as are wanted, or as fit in the memory that is
+    /// left, which is said then.
+    private func fitting(_ wanted: Int, _ section: inout Section) -> Int {
+        // A compressed block and what it takes beyond it; the noise of both stores, and what the measurements add.
+        let each = 192
+        let room = min(availableBytes(plan.memory), availableMemory() * 3 / 4) - 2 * (2 * sample + 3 * blocks) * blockSize
+        var fits = sample
+        while fits < sample * BlockSource.span, 2 * fits <= wanted, 2 * fits * each <= room { fits *= 2 }
+        if 2 * fits <= wanted, 2 * fits * each > room {
+            section.missing.append("growth to \(countText(wanted)) blobs: there is memory for \(countText(fits))")
+        }
+        return fits
     }
 
     private func fill(_ blobs: Int, _ name: String) throws -> Filled {
         say("growth: a store of \(countText(blobs)) blobs")
         let bench = try BenchStore(plan.memory + "/" + name, compression: .lz4)
-        let shape = Shape(blocks: blobs, requestBlocks: BlockSource.span, threads: Plan.cores)
-        _ = try run(.write(generation: 1), on: bench.create("all", blocks: blobs), shape, kind: kind)
-        return Filled(bench: bench, blobs: blobs)
+        let every = blobs / sample
+        _ = try run(.write(generation: 0), on: bench.create("old", blocks: blocks), shape, kind: .spread(every: 1))
+        let all = Shape(blocks: blobs, requestBlocks: BlockSource.span, threads: Plan.cores)
+        _ = try run(.write(generation: 1), on: bench.create("all", blocks: blobs), all, kind: .spread(every: every))
+        return Filled(bench: bench, blobs: blobs, every: every, packs: try ColdMemory(mapping: bench.path + "/packs/data.mdb"))
     }
 
-    private func measure(_ filled: Filled, _ round: Int) throws -> Shares {
-        var shares = Shares()
+    private var shape: Shape { Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep) }
+
+    /// Bytes a second.
+    private func measure(_ work: Work, _ filled: Filled, _ round: Int) throws -> Double {
+        switch work {
+        case .unique: return try write(.write(generation: UInt64(round + 2)), filled, adding: blocks)
+        case .inOrder: return try write(.write(generation: 0), filled, adding: 0)
+        case .anywhere: return try write(.writeAgain(generation: 1, among: filled.blobs, every: filled.every), filled, adding: 0)
+        case .sequentialReads: return try run(.read(generation: 0), on: filled.bench.open("old", readOnly: true), shape, kind: .spread(every: 1)).rate
+        case .randomReads:
+            let shape = Shape(blocks: filled.blobs, requestBlocks: 1, spacing: filled.every, order: .random, threads: Plan.deep)
+            return try run(.read(generation: 1), on: filled.bench.open("all", readOnly: true), shape).rate
+        case .memory:
+            var target = [UInt8](repeating: 1, count: blockSize)
+            return filled.packs.copy(.random, requestBlocks: 1, limit: sample, into: &target)
+        }
+    }
+
+    /// Writes to a new disk, which is deleted then.
+    /// - Parameter blobs: how many the store has more then, which is checked.
+    private func write(_ action: Action, _ filled: Filled, adding blobs: Int) throws -> Double {
         let bench = filled.bench
-        let shape = Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep)
-        func write(_ name: String, _ action: Action) throws {
-            let disk = try bench.create("\(name)-\(round)", blocks: blocks)
-            try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 8 + (8 << 20))
-            let limit = try limits.hash()
-            shares[name] = try run(action, on: disk, shape, kind: kind).rate / limit.value
-        }
-        try write("unique", .write(generation: UInt64(round + 2)))
-        try write("duplicate-in-order", .write(generation: UInt64(round + 2)))
-        try write("duplicate-anywhere", .writeAgain(generation: 1, among: filled.blobs))
-        let all = try bench.open("all", readOnly: true)
-        for requestBlocks in [1, BlockSource.span] {
-            let order = requestBlocks == 1 ? Shape.Order.random : .sequential
-            var shape = Shape(blocks: filled.blobs, requestBlocks: requestBlocks, order: order, threads: Plan.deep)
-            shape.limit = blocks / requestBlocks
-            let limit = limits.coldCopy(order, requestBlocks: requestBlocks)
-            shares["read, \(order.rawValue) \(sizeText(requestBlocks))"] = try run(.read(generation: 1), on: all, shape, kind: kind).rate / limit.value
-        }
-        return shares
+        let disk = try bench.create("new", blocks: blocks)
+        try bench.touch(packs: blobs * blockSize * 9 / 8 + (8 << 20), meta: shape.byteCount / 8 + (8 << 20))
+        let before = try bench.store.statistics(of: "new").uniqueBytes
+        let rate = try run(action, on: disk, shape, kind: .spread(every: 1)).rate
+        let added = try bench.store.statistics(of: "new").uniqueBytes - before
+        guard added == UInt64(blobs * blockSize) else { throw Failure(.system, "measure growth", "\(added) bytes were new, not \(blobs) blocks") }
+        try bench.store.delete(bench.store.lock("new"))
+        return rate
     }
 }
 

@@ -142,7 +142,7 @@ private final class OverwrittenFile: Sendable {
 }
 
 /// More memory than the CPU caches, all of it touched before.
-private final class ColdMemory {
+final class ColdMemory {
     let byteCount: Int
     /// The file that is mapped; nil: anonymous memory.
     private let path: String?
@@ -156,8 +156,7 @@ private final class ColdMemory {
         self.path = path
         self.byteCount = byteCount
         memory = try Self.map(path, byteCount)
-        // No fault is left.
-        for offset in stride(from: 0, to: byteCount, by: blockSize) { _ = memory.load(fromByteOffset: offset, as: UInt64.self) }
+        touch()
     }
 
     init(byteCount: Int) throws {
@@ -173,9 +172,22 @@ private final class ColdMemory {
         memory = try Self.map(path, byteCount)
     }
 
+    /// A file that is there, all of which is looked at.
+    init(mapping path: String) throws {
+        self.path = nil
+        byteCount = Int(try File(path: path).size()) / blockSize * blockSize
+        memory = try Self.map(path, byteCount)
+        touch()
+    }
+
     deinit {
         munmap(memory, byteCount)
         if let path { unlink(path) }
+    }
+
+    /// No fault is left.
+    private func touch() {
+        for offset in stride(from: 0, to: byteCount, by: blockSize) { _ = memory.load(fromByteOffset: offset, as: UInt64.self) }
     }
 
     /// The same file at another address, not looked at yet.
@@ -195,9 +207,9 @@ private final class ColdMemory {
         return memory
     }
 
-    /// Bytes a second.
-    func copy(_ order: Shape.Order, requestBlocks: Int, into target: inout [UInt8]) -> Double {
-        let shape = Shape(blocks: byteCount / blockSize, requestBlocks: requestBlocks, order: order)
+    /// Bytes a second, of `limit` requests at most.
+    func copy(_ order: Shape.Order, requestBlocks: Int, limit: Int = .max, into target: inout [UInt8]) -> Double {
+        let shape = Shape(blocks: byteCount / blockSize, requestBlocks: requestBlocks, order: order, limit: limit)
         let starts = shape.starts()
         let spent = target.withUnsafeMutableBytes { target in
             guard let target = target.baseAddress else { return 0.0 }

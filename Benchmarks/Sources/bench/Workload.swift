@@ -10,6 +10,8 @@ struct Shape: Sendable {
     var blocks: Int
     /// Blocks in a request: a divisor of `BlockSource.span`.
     var requestBlocks: Int
+    /// Requests lie so many of their lengths apart.
+    var spacing = 1
     var order = Order.sequential
     /// Requests under way at a time. A `BlockDevice` answers when it is done, so each takes a thread.
     var threads = 1
@@ -17,12 +19,13 @@ struct Shape: Sendable {
     /// Requests at most: the first of their order.
     var limit = Int.max
 
-    var requests: Int { min(blocks / requestBlocks, limit) }
+    var requests: Int { min(blocks / (requestBlocks * spacing), limit) }
     var byteCount: Int { requests * requestBlocks * blockSize }
 
     /// First block of each request.
     func starts() -> [UInt64] {
-        var starts = (0..<blocks / requestBlocks).map { UInt64($0 * requestBlocks) }
+        let step = requestBlocks * spacing
+        var starts = (0..<blocks / step).map { UInt64($0 * step) }
         if order == .random {
             var generator = SeededGenerator(seed: 7)
             starts.shuffle(using: &generator)
@@ -35,8 +38,9 @@ struct Shape: Sendable {
 enum Action: Sendable {
     /// The blocks of a generation: block n of it is never the same as block m, nor as block n of another.
     case write(generation: UInt64)
-    /// Writes of blocks that were written before: those of `generation`, in the order of a die.
-    case writeAgain(generation: UInt64, among: Int)
+    /// Writes of blocks that were written before: of `generation`, those at multiples of `every`, in the order of a die.
+    /// They are of the kind `spread`.
+    case writeAgain(generation: UInt64, among: Int, every: Int)
     case zero
     /// Reads, which are compared with what was written.
     case read(generation: UInt64)
@@ -120,7 +124,7 @@ private struct Worker<Device: BlockDevice> {
     mutating func perform(_ index: Int, at block: UInt64) throws {
         switch action {
         case .write(let generation): try write(block, as: number(block, generation))
-        case .writeAgain(let generation, let count): try writeAgain(block, generation, count)
+        case .writeAgain(let generation, let count, let every): try writeAgain(block, generation, count, every)
         case .zero: try write(block, as: block)
         case .read(let generation): try read(block, generation, or: generation)
         case .mixed(let old, let new):
@@ -135,13 +139,11 @@ private struct Worker<Device: BlockDevice> {
         try device.write(at: block * UInt64(sectorsPerBlock), source.bytes.rawBytes.extracting(range))
     }
 
-    private mutating func writeAgain(_ block: UInt64, _ generation: UInt64, _ count: Int) throws {
-        let span = BlockSource.span
-        let first = Int(block) % span
+    private mutating func writeAgain(_ block: UInt64, _ generation: UInt64, _ count: Int, _ every: Int) throws {
+        let first = Int(block) % BlockSource.span
         for index in 0..<requestBlocks {
-            // A block is the same again at the same place of the buffer only.
-            let row = Int.random(in: 0..<max(1, count / span), using: &generator)
-            source.mark(first + index, as: number(UInt64(row * span + first + index), generation))
+            let chosen = Int.random(in: 0..<count / every, using: &generator) * every
+            source.mark(first + index, as: number(UInt64(chosen), generation))
         }
         let range = first * blockSize..<(first + requestBlocks) * blockSize
         try device.write(at: block * UInt64(sectorsPerBlock), source.bytes.rawBytes.extracting(range))
