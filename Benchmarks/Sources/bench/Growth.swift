@@ -39,7 +39,8 @@ struct Growth {
                 a measurement moves the same bytes of content in both, through the same memory; what differs is what grows: \
                 index, filter, counts, map, and the directories and the addresses among which the content lies. \
                 In: cache and TLB misses of all of these, and the pages that commits copy. Not in: a device, when the index is larger than \
-                memory; the kernel's page fault at a process's first look at each page, as both are gone over once before. What the \
+                memory; the kernel's page fault at a process's first look at each page, as both are gone over once before. \
+                Unique blocks take new memory, which a virtual machine may have to get from its host: theirs varies by half. What the \
                 processor takes longer for the content alone, in a mapped file of that size, is the last row: it has no goal.
                 """)
         let large = fitting(plan.blobs, &section)
