@@ -115,8 +115,8 @@ extension StoreTransaction {
     private mutating func apply(
         _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
     ) throws(Failure) {
-        guard let directory = try PackView.find(pack, in: packs, store.packTables.packs) else { throw Self.missing("pack \(pack)") }
-        if newSlots[pack] == nil, try applyInPlace(changes, to: pack, directory) { return }
+        if newSlots[pack] == nil, try applyInPlace(changes, to: pack, packs) { return }
+        let directory = try directory(of: pack, packs)
         var counts = try counts(ofPack: pack) ?? []
         if let slots = newSlots[pack], slots > counts.count {
             counts += [UInt32](repeating: 0, count: slots - counts.count)
@@ -134,29 +134,41 @@ extension StoreTransaction {
     /// block comes up again that was not written together with its neighbours.
     /// - Returns: false when that can't be, and nothing was changed.
     private mutating func applyInPlace(
-        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ directory: PackView
+        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
     ) throws(Failure) -> Bool {
         guard var record = try byteRecord(pack) else { return false }
         var next = changes.startIndex
+        var turns = false
         while next < changes.endIndex {
             let (blob, change) = Self.take(&next, of: changes)
             let offset = ReferenceCounts.headerSize + blob.slot
             guard offset < record.count else { throw Self.missing("blob \(blob)") }
             let new = Int64(record[offset]) + change
             guard (0...255).contains(new) else { return false }
+            if (record[offset] == 0) != (new == 0) { turns = true }
             record[offset] = UInt8(new)
         }
-        next = changes.startIndex
-        while next < changes.endIndex {
-            let (blob, change) = Self.take(&next, of: changes)
-            let new = Int64(record[ReferenceCounts.headerSize + blob.slot])
-            count(from: UInt32(new - change), to: UInt32(new), directory.storedLength(blob.slot))
+        // The pack is looked at only for blobs that came to life or died.
+        if turns {
+            let directory = try directory(of: pack, packs)
+            next = changes.startIndex
+            while next < changes.endIndex {
+                let (blob, change) = Self.take(&next, of: changes)
+                let new = Int64(record[ReferenceCounts.headerSize + blob.slot])
+                count(from: UInt32(new - change), to: UInt32(new), directory.storedLength(blob.slot))
+            }
         }
         try lmdb.put(store.tables.counts, pack, count: record.count) { value in
             value.copy(record.rawBytes, to: 0)
             value.store(checksum(value.bytes.extracting(8..<value.byteCount), seed: pack), at: 0)
         }
         return true
+    }
+
+    @_lifetime(copy packs)
+    private func directory(of pack: UInt64, _ packs: View) throws(Failure) -> PackView {
+        guard let directory = try PackView.find(pack, in: packs, store.packTables.packs) else { throw Self.missing("pack \(pack)") }
+        return directory
     }
 
     /// A copy of a record whose counts are bytes.
