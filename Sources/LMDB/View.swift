@@ -113,14 +113,11 @@ public struct Cursor: ~Copyable, ~Escapable {
     /// To the next record. False: there is none.
     public mutating func next() throws(Failure) -> Bool { try move(MDB_NEXT) }
 
+    /// To the record before. False: there is none.
+    public mutating func previous() throws(Failure) -> Bool { try move(MDB_PREV) }
+
     /// To the first record whose key is `key` or greater. False: there is none.
     public mutating func seek(atOrAfter key: UInt64) throws(Failure) -> Bool { try move(MDB_SET_RANGE, from: key) }
-
-    /// To the last record whose key is `key` or less. False: there is none.
-    public mutating func seek(atOrBefore key: UInt64) throws(Failure) -> Bool {
-        guard try seek(atOrAfter: key) else { return try move(MDB_LAST) }
-        return integerKey == key ? true : try move(MDB_PREV)
-    }
 
     /// The key here; valid after a move that returned true.
     public var key: RawSpan {

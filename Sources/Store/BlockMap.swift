@@ -70,9 +70,10 @@ struct MapReader: ~Escapable {
         try leaf(over: block, nil, 0)
     }
 
-    /// The same, without the checksums of nodes that `checked` has seen in `state`, which is the one of this view.
+    /// The same, without looking for nodes that `known` has seen in `state`, which is the one of this view, and without
+    /// their checksums.
     @_lifetime(copy self)
-    func leaf(over block: UInt64, _ checked: CheckedNodes?, _ state: Int) throws(Failure) -> Leaf {
+    func leaf(over block: UInt64, _ known: KnownValues?, _ state: Int) throws(Failure) -> Leaf {
         var node = disk.root
         var level = disk.height
         var base: UInt64 = 0
@@ -81,11 +82,11 @@ struct MapReader: ~Escapable {
             let whole = span &* UInt64(BlockMap.fanout)
             guard node != 0 else { return Leaf(first: base, end: base &+ whole, bytes: nil) }
             let bytes: RawSpan
-            if let checked, checked.contains(node, in: state), let known = try view.value(tables.nodes, node), known.byteCount == BlockMap.nodeBytes {
-                bytes = known
+            if let found = known?.value(node, in: state, view) {
+                bytes = found.bytes
             } else {
                 bytes = try BlockMap.node(node, level: level, view, tables)
-                checked?.insert(node, in: state)
+                known?.insert(node, in: state, bytes)
             }
             if level == 0 { return Leaf(first: base, end: base &+ whole, bytes: bytes) }
             let index = min(Int((block &- base) / span), BlockMap.fanout - 1)

@@ -13,14 +13,20 @@ public struct BlockReader: ~Copyable {
     /// The disk's record as of the transaction `seen`.
     private var disk: DiskRecord?
     private var seen = 0
-    private let checkedNodes = CheckedNodes()
+    /// Enough for the leaves of 64 GiB of disk, and for packs of 23 GiB of data. A mebibyte each, of which a thread takes what it
+    /// uses.
+    private let knownNodes, knownPacks: KnownValues
 
     /// For the disk of that name.
     public init(_ store: Store, disk name: String) throws(Failure) {
+        let knownNodes = try KnownValues(capacity: 1 << 15)
+        let knownPacks = try KnownValues(capacity: 1 << 15)
         var meta = try ReadTransaction(store.meta)
         var packs = try ReadTransaction(store.packs)
         meta.reset()
         packs.reset()
+        self.knownNodes = knownNodes
+        self.knownPacks = knownPacks
         self.store = store
         diskName = name
         self.meta = meta
@@ -72,12 +78,13 @@ public struct BlockReader: ~Copyable {
         let disk = try renew()
         defer { reset() }
         let map = MapReader(disk, meta.view, store.tables)
-        var finder = PackFinder(packs.view, store.packTables.packs)
+        let state = packs.id
+        var finder = PackFinder(packs.view, store.packTables.packs, knownPacks, state)
         var leaf = Leaf(first: 0, end: 0, bytes: nil)
         for index in 0..<buffer.byteCount / blockSize {
             guard wanted.contains(index) else { continue }
             let block = first &+ UInt64(index)
-            if !leaf.covers(block) { leaf = try map.leaf(over: block, checkedNodes, seen) }
+            if !leaf.covers(block) { leaf = try map.leaf(over: block, knownNodes, seen) }
             let blob = leaf.blob(block)
             guard blob != .none else {
                 buffer.zero(at: index * blockSize, count: blockSize)
@@ -100,11 +107,11 @@ public struct BlockReader: ~Copyable {
         defer { reset() }
         let map = MapReader(disk, meta.view, store.tables)
         let end = first &+ max(1, min(limit, map.blockCount &- min(first, map.blockCount)))
-        var leaf = try map.leaf(over: first, checkedNodes, seen)
+        var leaf = try map.leaf(over: first, knownNodes, seen)
         let isMapped = leaf.blob(first) != .none
         var block = first
         while block < end {
-            if !leaf.covers(block) { leaf = try map.leaf(over: block, checkedNodes, seen) }
+            if !leaf.covers(block) { leaf = try map.leaf(over: block, knownNodes, seen) }
             if leaf.isEmpty {
                 guard !isMapped else { break }
                 block = leaf.end
@@ -133,7 +140,7 @@ public struct BlockReader: ~Copyable {
         var found: [MappedBlock] = []
         var block = first
         while block < end, found.count < limit {
-            let leaf = try map.leaf(over: block, checkedNodes, seen)
+            let leaf = try map.leaf(over: block, knownNodes, seen)
             guard !leaf.isEmpty else {
                 block = leaf.end
                 continue
@@ -186,24 +193,5 @@ public struct BlockMask: Sendable {
             default: 0 as UInt64
             }
         return word >> UInt64(index & 63) & 1 != 0
-    }
-}
-
-/// Map nodes whose checksums were found right in one state of the store: they need not be computed again while it lasts.
-/// Enough for the leaves of 32 GiB of disk; others take their places.
-final class CheckedNodes {
-    private static let slots = 1 << 14
-    private var marks: [UInt64] = []
-
-    /// What stands for a node in a state, the number of a commit; never 0. Node numbers are far below 2^40.
-    private func mark(_ node: UInt64, _ state: Int) -> UInt64 { UInt64(truncatingIfNeeded: state) << 40 ^ node }
-
-    func contains(_ node: UInt64, in state: Int) -> Bool {
-        !marks.isEmpty && marks[Int(truncatingIfNeeded: node) & (Self.slots - 1)] == mark(node, state)
-    }
-
-    func insert(_ node: UInt64, in state: Int) {
-        if marks.isEmpty { marks = [UInt64](repeating: 0, count: Self.slots) }
-        marks[Int(truncatingIfNeeded: node) & (Self.slots - 1)] = mark(node, state)
     }
 }

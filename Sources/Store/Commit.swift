@@ -50,23 +50,38 @@ extension StoreTransaction {
     }
 
     /// Looks for every block, in the order of the disk: what was written together once is often written together again,
-    /// so that behind a find the next blob of the pack is tried first, which needs no look at the index.
+    /// so that behind a find the next blob of the pack is tried first, which needs no look at the index. The longer that
+    /// does not help, the more look-ups are made ready at once.
     private func lookUp(_ batch: Batch, _ filter: DigestFilter, _ misses: inout [Int], _ hits: inout [Int]) throws(Failure) {
         let reading = try ReadTransaction(store.packs)
-        var packs = PackFinder(reading.view, store.packTables.packs)
+        let state = reading.id
+        // Some times as many as are made ready at once.
+        let known = try KnownValues(capacity: 1 << 10)
+        var packs = PackFinder(reading.view, store.packTables.packs, known, state)
         var buckets = try lmdb.view.cursor(store.tables.index)
         var expected = BlobNumber.none
+        var ready = 0
+        var ahead = 1
         batch.clearPending()
         for index in 0..<batch.count {
             batch[index].twin = -1
+            let guess = index < ready ? batch[index].blob : .none
             batch[index].blob = .none
             guard batch[index].source != nil else { continue }
             let digest = batch[index].digest
             var found = BlobNumber.none
             if expected != .none, try packs.holds(digest, expected) {
                 found = expected
+                ahead = 1
+            } else if guess != .none, try packs.holds(digest, guess) {
+                found = guess
             } else {
                 found = try Self.find(digest, filter, &buckets, &packs)
+                if index >= ready {
+                    ready = min(batch.count, index + 1 + ahead)
+                    ahead = min(2 * ahead, Self.mostAhead)
+                    try prepare(index + 1..<ready, of: batch, filter, &buckets, &packs)
+                }
             }
             if found == .none {
                 expected = .none
@@ -78,6 +93,38 @@ extension StoreTransaction {
                 expected = try packs.next(after: found)
             }
         }
+    }
+
+    /// Look-ups that are made ready at once: enough that the processor never waits for the last of them.
+    private static var mostAhead: Int { 64 }
+
+    /// Notes for each of the changes which blob it most likely is, and has the processor fetch what shows whether it is.
+    private func prepare(
+        _ changes: Range<Int>, of batch: Batch, _ filter: DigestFilter, _ buckets: inout Cursor, _ packs: inout PackFinder
+    ) throws(Failure) {
+        let data = changes.filter { batch[$0].source != nil }
+        let guesses = try Self.guess(data.map { batch[$0].digest.word0 }, filter, &buckets)
+        for (index, guess) in zip(data, guesses) {
+            batch[index].blob = guess
+            if guess != .none { try packs.prefetch(guess) }
+        }
+    }
+
+    /// For each first word of a digest a blob whose digest begins like that, or `.none`: the one that `find` would try first.
+    static func guess(_ words: [UInt64], _ filter: DigestFilter, _ buckets: inout Cursor) throws(Failure) -> [BlobNumber] {
+        for word in words { filter.prefetch(word) }
+        var guesses = [BlobNumber](repeating: .none, count: words.count)
+        var rest: [Int] = []
+        for (index, word) in words.enumerated() where filter.mayContain(word) {
+            let isRecent = try filter.findRecent(word) { blob in
+                guesses[index] = blob
+                return true
+            }
+            if !isRecent { rest.append(index) }
+        }
+        let blobs = try DigestIndex.firstBlobs(of: rest.map { words[$0] }, &buckets)
+        for (index, blob) in zip(rest, blobs) { guesses[index] = blob }
+        return guesses
     }
 
     /// The blob of that digest, or `.none`: what the filter does not know is new, and nobody has to be asked.

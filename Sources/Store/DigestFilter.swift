@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import CLinux
 internal import Glibc
 internal import Hashing
 internal import Synchronization
@@ -220,6 +221,13 @@ final class DigestFilter: @unchecked Sendable {
             bits = bits << 9 | bits >> 55
         }
         return true
+    }
+
+    /// Has the processor fetch what is looked at for a digest with that first word.
+    @inline(__always)
+    func prefetch(_ word: UInt64) {
+        unsafe clinux_prefetch(line(word).0)
+        unsafe clinux_prefetch(table + home(word))
     }
 
     /// Enters the first 48 bits of a digest, or more of them.

@@ -17,6 +17,8 @@ internal import LMDB
 /// bucket, which outgrows its page before it separates them.
 enum DigestIndex {
     static let headerSize = 16
+    /// As many as 48 bits tell apart.
+    static let prefixes: UInt64 = 1 << 48
     static let entrySize = 12
     static let pageBytes = 4080
     static let entriesPerPage = (pageBytes - headerSize) / entrySize
@@ -60,6 +62,43 @@ enum DigestIndex {
         throw Failure(.damage, "digest index, bucket \(key)", "damaged", remedy: "run: dedupdisk check --repair")
     }
 
+    /// Goes to the bucket that `prefix` belongs to.
+    /// - Returns: its key and the next bucket's, or `prefixes`. Nil: the index is empty.
+    static func seek(_ prefix: UInt64, _ buckets: inout Cursor) throws(Failure) -> (key: UInt64, end: UInt64)? {
+        var end = prefixes
+        if try buckets.seek(atOrAfter: prefix + 1) {
+            end = buckets.integerKey ?? end
+            guard try buckets.previous() else { return nil }
+        } else {
+            guard try buckets.last() else { return nil }
+        }
+        return buckets.integerKey.map { ($0, end) }
+    }
+
+    /// About where an entry of that prefix is among the `count` of a bucket from `key` to `end`: digests are spread evenly.
+    fileprivate static func guess(_ prefix: UInt64, key: UInt64, end: UInt64, count: Int) -> Int {
+        guard prefix > key, end > prefix else { return 0 }
+        return Int(truncatingIfNeeded: (prefix - key) &* UInt64(count) / (end - key))
+    }
+
+    /// `lowerBound`, which looks around `guess` first: a line or two of the cache, where halving takes five.
+    fileprivate static func lowerBound(_ entry: Entry, _ bytes: RawSpan, start: Int, near guess: Int, _ entries: Int) -> Int {
+        var low = 0, high = entries
+        var step = 4
+        var probe = min(guess, entries - 1)
+        while probe >= low, probe < high {
+            if Entry(bytes, at: start + probe * entrySize) < entry {
+                low = probe + 1
+                probe = low + step
+            } else {
+                high = probe
+                probe = high - step
+            }
+            step *= 2
+        }
+        return lowerBound(entry, bytes, start: start, low, high)
+    }
+
     /// The first of `entries` sorted entries at `start` of `bytes`, from `low` on, that is not less than `entry`.
     fileprivate static func lowerBound(_ entry: Entry, _ bytes: RawSpan, start: Int, _ low: Int, _ entries: Int) -> Int {
         var low = low
@@ -76,10 +115,10 @@ enum DigestIndex {
     ///   digest in the pack proves it.
     static func lookup(_ digest: Digest, _ buckets: inout Cursor, _ packs: inout PackFinder) throws(Failure) -> BlobNumber? {
         let wanted = Entry(digest, .none)
-        guard try buckets.seek(atOrBefore: wanted.prefix), let key = buckets.integerKey else { return nil }
+        guard let (key, end) = try seek(wanted.prefix, &buckets) else { return nil }
         let bucket = buckets.value
         let count = boundedCount(bucket) ?? 0
-        var slot = lowerBound(wanted, bucket, start: headerSize, 0, count)
+        var slot = lowerBound(wanted, bucket, start: headerSize, near: guess(wanted.prefix, key: key, end: end, count: count), count)
         while slot < count {
             let entry = Entry(bucket, at: headerSize + slot * entrySize)
             guard entry.prefix == wanted.prefix else { break }
@@ -88,6 +127,42 @@ enum DigestIndex {
         }
         _ = try entryCount(bucket, key: key)
         return nil
+    }
+
+    /// The first blob whose digest begins like each of `words`, or `.none`: most likely, but not surely, what is looked for.
+    ///
+    /// In a large index a look-up is waiting for memory, a line after the other. These are made together, step by step,
+    /// and the processor waits for the lines of all of them at once.
+    static func firstBlobs(of words: [UInt64], _ buckets: inout Cursor) throws(Failure) -> [BlobNumber] {
+        @safe struct LookUp {
+            let bucket: UnsafeRawBufferPointer
+            let key, end: UInt64
+            var guess = 0
+        }
+        var lookUps: [LookUp] = []
+        lookUps.reserveCapacity(words.count)
+        for word in words {
+            guard let (key, end) = try seek(word >> 16, &buckets) else { return [BlobNumber](repeating: .none, count: words.count) }
+            let bucket = buckets.value
+            bucket.prefetch(at: 0, count: headerSize)
+            // The index does not change meanwhile.
+            unsafe lookUps.append(LookUp(bucket: bucket.withUnsafeBytes { unsafe $0 }, key: key, end: end))
+        }
+        for (index, word) in words.enumerated() {
+            let bucket = unsafe RawSpan(_unsafeBytes: lookUps[index].bucket)
+            let guess = guess(word >> 16, key: lookUps[index].key, end: lookUps[index].end, count: boundedCount(bucket) ?? 0)
+            bucket.prefetch(at: headerSize + (guess - 5) * entrySize, count: 10 * entrySize)
+            lookUps[index].guess = guess
+        }
+        return words.enumerated().map { index, word in
+            let bucket = unsafe RawSpan(_unsafeBytes: lookUps[index].bucket)
+            let wanted = Entry(word: word, .none)
+            let count = boundedCount(bucket) ?? 0
+            let slot = lowerBound(wanted, bucket, start: headerSize, near: lookUps[index].guess, count)
+            guard slot < count else { return .none }
+            let entry = Entry(bucket, at: headerSize + slot * entrySize)
+            return entry.prefix == wanted.prefix ? entry.blob : .none
+        }
     }
 }
 
@@ -102,7 +177,7 @@ extension StoreTransaction {
             merged.removeAll(keepingCapacity: true)
             let entries = old.count / DigestIndex.entrySize
             var place = 0
-            while next < added.count, upper.map({ added[next].prefix < $0 }) ?? true {
+            while next < added.count, added[next].prefix < upper {
                 let entry = added[next]
                 let bound = DigestIndex.lowerBound(entry, old.rawBytes, start: 0, place, entries)
                 merged.append(contentsOf: old[place * DigestIndex.entrySize..<bound * DigestIndex.entrySize])
@@ -125,7 +200,7 @@ extension StoreTransaction {
         while next < gone.count {
             let (key, upper) = try copyBucket(for: gone[next].prefix, to: &old)
             var blobs: Set<BlobNumber> = []
-            while next < gone.count, upper.map({ gone[next].prefix < $0 }) ?? true {
+            while next < gone.count, gone[next].prefix < upper {
                 blobs.insert(gone[next].blob)
                 next += 1
             }
@@ -142,14 +217,14 @@ extension StoreTransaction {
     /// Copies the entries of the bucket that `prefix` belongs to: one that this transaction has written may be written
     /// over where it lies.
     /// - Returns: its key and the next bucket's.
-    private func copyBucket(for prefix: UInt64, to entries: inout [UInt8]) throws(Failure) -> (key: UInt64, next: UInt64?) {
+    private func copyBucket(for prefix: UInt64, to entries: inout [UInt8]) throws(Failure) -> (key: UInt64, next: UInt64) {
         entries.removeAll(keepingCapacity: true)
         var cursor = try lmdb.view.cursor(store.tables.index)
-        guard try cursor.seek(atOrBefore: prefix), let key = cursor.integerKey else { return (0, nil) }
+        guard let (key, next) = try DigestIndex.seek(prefix, &cursor) else { return (0, DigestIndex.prefixes) }
         let bucket = cursor.value
         let end = DigestIndex.headerSize + (try DigestIndex.entryCount(bucket, key: key)) * DigestIndex.entrySize
         unsafe bucket.extracting(DigestIndex.headerSize..<end).withUnsafeBytes { unsafe entries.append(contentsOf: $0) }
-        return (key, try cursor.next() ? cursor.integerKey : nil)
+        return (key, next)
     }
 
     /// Stores the entries of one bucket, split evenly when they outgrow a page.

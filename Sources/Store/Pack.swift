@@ -87,6 +87,13 @@ struct PackView: ~Escapable {
         slotCount = slots
     }
 
+    /// A pack that was looked at before.
+    @_lifetime(copy known)
+    init(_ known: KnownValue) {
+        bytes = known.bytes
+        slotCount = known.note
+    }
+
     /// The pack of that number as `packs` sees it, or nil.
     @_lifetime(copy packs)
     static func find(_ number: UInt64, in packs: View, _ table: Environment.Table) throws(Failure) -> PackView? {
@@ -105,17 +112,17 @@ struct PackView: ~Escapable {
             seed: checksum(bytes.extracting(0..<32)))
     }
 
-    private func entry(_ slot: Int) -> Int { PackFormat.headerSize + slot * PackFormat.entrySize }
-    private func place(_ slot: Int) -> UInt32 { bytes.load(at: entry(slot) + 40) }
+    fileprivate static func entry(_ slot: Int) -> Int { PackFormat.headerSize + slot * PackFormat.entrySize }
+    private func place(_ slot: Int) -> UInt32 { bytes.load(at: Self.entry(slot) + 40) }
 
     /// Nil: there is no such slot.
     func digest(_ slot: Int) -> Digest? {
-        slot >= 0 && slot < slotCount ? Digest(bytes, at: entry(slot)) : nil
+        slot >= 0 && slot < slotCount ? Digest(bytes, at: Self.entry(slot)) : nil
     }
 
     /// Whether `slot` holds the block of that digest.
     func holds(_ digest: Digest, _ slot: Int) -> Bool {
-        slot >= 0 && slot < slotCount && Digest(bytes, at: entry(slot)) == digest && !isCollected(slot)
+        slot >= 0 && slot < slotCount && Digest(bytes, at: Self.entry(slot)) == digest && !isCollected(slot)
     }
 
     /// Stored length in bytes; 0 when there is no such slot.
@@ -124,7 +131,7 @@ struct PackView: ~Escapable {
     }
 
     /// The check word of the stored bytes; `slot` is one of the pack's, as below.
-    func check(_ slot: Int) -> UInt64 { bytes.load(at: entry(slot) + 32) }
+    func check(_ slot: Int) -> UInt64 { bytes.load(at: Self.entry(slot) + 32) }
 
     /// The codec and the stored bytes. Nil: no such slot, or it lies outside the pack.
     @_lifetime(copy self)
@@ -157,26 +164,58 @@ struct PackView: ~Escapable {
 struct PackFinder: ~Escapable {
     private let packs: View
     private let table: Environment.Table
+    private let known: KnownValues?
+    private let state: Int
     private var number: UInt64 = 0
+    private var slotCount = 0
     private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
+    /// - Parameter known: packs that were found before, some of them in `state`, which is the one of `packs`.
     @_lifetime(copy packs)
-    init(_ packs: View, _ table: Environment.Table) {
+    init(_ packs: View, _ table: Environment.Table, _ known: KnownValues? = nil, _ state: Int = 0) {
         self.packs = packs
         self.table = table
+        self.known = known
+        self.state = state
     }
 
     /// The pack of that number, or nil.
     @_lifetime(copy self)
     mutating func find(_ number: UInt64) throws(Failure) -> PackView? {
-        if number != self.number {
-            guard let value = try packs.value(table, number) else { return nil }
-            unsafe bytes = value.withUnsafeBytes { unsafe $0 }
-            self.number = number
+        if number == self.number {
+            // The value lives as long as the state does.
+            let span = unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: packs)
+            return PackView(KnownValue(bytes: span, note: slotCount))
         }
-        // The value lives as long as the state does.
-        let span = unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: packs)
-        return PackView(span, number: number)
+        let noted = known?.value(number, in: state, packs)
+        if let noted, noted.note > 0 { return keep(PackView(noted), number) }
+        guard let value = try value(number), let pack = PackView(value, number: number) else { return nil }
+        known?.insert(number, in: state, value, note: pack.slotCount)
+        return keep(pack, number)
+    }
+
+    @_lifetime(copy pack)
+    private mutating func keep(_ pack: PackView, _ number: UInt64) -> PackView {
+        unsafe bytes = pack.bytes.withUnsafeBytes { unsafe $0 }
+        slotCount = pack.slotCount
+        self.number = number
+        return pack
+    }
+
+    /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
+    /// look at it.
+    func prefetch(_ blob: BlobNumber) throws(Failure) {
+        guard let value = try value(blob.pack) else { return }
+        value.prefetch(at: 0, count: PackFormat.headerSize)
+        value.prefetch(at: PackView.entry(blob.slot), count: PackFormat.entrySize)
+    }
+
+    @_lifetime(copy self)
+    private func value(_ number: UInt64) throws(Failure) -> RawSpan? {
+        if let noted = known?.value(number, in: state, packs) { return noted.bytes }
+        guard let value = try packs.value(table, number) else { return nil }
+        known?.insert(number, in: state, value)
+        return value
     }
 
     /// Whether that blob is the block of that digest.

@@ -95,6 +95,44 @@ import Testing
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
+    /// What is known of one state, and of one key, is not taken for another's.
+    @Test func knownValuesBelongToAStateAndAKey() throws {
+        let digests = (0..<40).map { Digest(UInt64($0) << 20, 1, 2, 3) }
+        try store(digests, pack: 1)
+        try store(digests, pack: 17)
+        let packs = try ReadTransaction(store.packs)
+        let view = packs.view
+        let table = store.packTables.packs
+        let known = try KnownValues(capacity: 16)
+        func insert(_ pack: UInt64) throws {
+            guard let value = try view.value(table, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
+            known.insert(pack, in: 5, value, note: Int(pack) + 40)
+        }
+        /// The number in the pack that is known, and what was noted of it.
+        func found(_ pack: UInt64, in state: Int) -> [UInt64] {
+            guard let value = known.value(pack, in: state, view) else { return [] }
+            return [value.bytes.load(at: 8), UInt64(value.note)]
+        }
+        #expect(found(1, in: 5) == [])
+        try insert(1)
+        #expect(found(1, in: 5) == [1, 41])
+        #expect(found(1, in: 6) == [])
+        #expect(found(17, in: 5) == [])
+        try insert(17)
+        #expect(found(17, in: 5) == [17, 57])
+        #expect(found(1, in: 5) == [])
+        // A finder that takes what was noted, seen or not.
+        for blob in [BlobNumber(pack: 1, slot: 3), BlobNumber(pack: 17, slot: 3), BlobNumber(pack: 1, slot: 39)] {
+            var finder = PackFinder(view, table, known, 7)
+            try finder.prefetch(blob)
+            #expect(try finder.digest(blob) == digests[blob.slot])
+            #expect(try finder.digest(BlobNumber(pack: blob.pack, slot: 40)) == nil)
+        }
+        var finder = PackFinder(view, table, known, 7)
+        try finder.prefetch(BlobNumber(pack: 2, slot: 0))
+        #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
+    }
+
     // MARK: Counts
 
     func counts(_ pack: UInt64) throws -> [UInt32]? {

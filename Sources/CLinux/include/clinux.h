@@ -30,6 +30,9 @@ void clinux_tune_allocator(int mmap_threshold, int trim_threshold);
 // pthread_mutexattr_settype(3): PTHREAD_MUTEX_ADAPTIVE_NP.
 extern const int clinux_adaptive_mutex;
 
+// Has the processor fetch the line of that address into its caches; nobody waits for it.
+static inline void clinux_prefetch(const void *address) { __builtin_prefetch(address); }
+
 // pthread_setname_np(3); a name of more than 15 bytes changes nothing.
 void clinux_name_thread(pthread_t thread, const char *name);
 #endif
