@@ -92,7 +92,7 @@ struct Journal: ~Copyable, Sendable {
     /// - Parameter length: how long the file is, of what was written since it was opened; a multiple of 4096.
     func extend(_ length: inout UInt64, beyond end: UInt64) {
         guard end > length else { return }
-        let target = min(capacity, max(1 << 20, end &+ min(end, 8 << 20)) & ~4095)
+        let target = min(capacity, end &+ (1 << 20)) & ~4095
         let zeros = [UInt8](repeating: 0, count: 4096)
         while length < target {
             guard (try? file.write(at: length, zeros.rawBytes)) != nil else { return }

@@ -258,8 +258,10 @@ public final class StoreDisk: BlockDevice {
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
-        // What was written without a flush is not likely to be flushed in small parts.
-        if offset + byteCount > writer.journalLength, wasFlushed.exchange(false, ordering: .relaxed) {
+        // Behind the part that small loads stay in (`makeRoom`), what comes without a flush is not likely to be flushed in parts.
+        if offset + byteCount > writer.journalLength,
+            offset < committer.journal.capacity / 8 || wasFlushed.exchange(false, ordering: .relaxed)
+        {
             committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
         }
         try committer.journal.write(record, at: offset, payload, &writer.header)

@@ -13,14 +13,14 @@ public struct BlockReader: ~Copyable {
     /// The disk's record as of the transaction `seen`.
     private var disk: DiskRecord?
     private var seen = 0
-    /// Enough for the leaves of 64 GiB of disk, and for packs of 23 GiB of data. A mebibyte each, of which a thread takes what it
+    /// Enough for the leaves of 16 GiB of disk, and for packs of 6 GiB of data. 320 KiB each, of which a thread takes what it
     /// uses.
     private let knownNodes, knownPacks: KnownValues
 
     /// For the disk of that name.
     public init(_ store: Store, disk name: String) throws(Failure) {
-        let knownNodes = try KnownValues(capacity: 1 << 15)
-        let knownPacks = try KnownValues(capacity: 1 << 15)
+        let knownNodes = try KnownValues(capacity: 1 << 13)
+        let knownPacks = try KnownValues(capacity: 1 << 13)
         var meta = try ReadTransaction(store.meta)
         var packs = try ReadTransaction(store.packs)
         meta.reset()

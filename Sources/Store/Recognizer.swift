@@ -11,7 +11,7 @@ internal import Synchronization
 /// 2. The block behind it is compared with the blob behind the one found. If all bytes are the same, and the blob's check
 ///    word says that they are what was stored under its name, that is its name. So on, until one differs: back to 1.
 ///
-/// A comparison takes a fifth of the time of SHA-256, if the blob is in memory: where its pages are not, the block is hashed,
+/// That takes half of the time of SHA-256, if the blob is in memory: where its pages are not, the block is hashed,
 /// so that a duplicate costs the disk nothing. It is exact: no weaker hash decides. The state that is looked at may be old,
 /// and the filter is read while others change it: both give hints only, a name is a name whatever becomes of the blob.
 /// Belongs to one thread at a time.
