@@ -40,6 +40,8 @@ struct Journal: ~Copyable, Sendable {
     let file: File
     /// Bytes of the ring.
     let capacity: UInt64
+    /// Bytes at its beginning that small loads stay in, as the ring begins anew behind them when nothing is staged.
+    var frontBytes: UInt64 { capacity / 8 }
     private let id: UInt64
     /// The ring as memory: what was written is read from there, and never what was not.
     private let mapping: FileMapping

@@ -258,9 +258,9 @@ public final class StoreDisk: BlockDevice {
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
-        // Behind the part that small loads stay in (`makeRoom`), what comes without a flush is not likely to be flushed in parts.
+        // Behind the front, what comes without a flush is not likely to be flushed in small parts.
         if offset + byteCount > writer.journalLength,
-            offset < committer.journal.capacity / 8 || wasFlushed.exchange(false, ordering: .relaxed)
+            offset < committer.journal.frontBytes || wasFlushed.exchange(false, ordering: .relaxed)
         {
             committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
         }
@@ -283,7 +283,7 @@ public final class StoreDisk: BlockDevice {
         let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
         // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
         // filesystem and of its bandwidth than pages all over the ring. The record must not reach the one that says so.
-        if isEmpty, writer.head.offset >= max(capacity / 8, byteCount) { try skip(&writer) }
+        if isEmpty, writer.head.offset >= max(committer.journal.frontBytes, byteCount) { try skip(&writer) }
         let left = capacity - writer.head.offset
         let needed = byteCount <= left ? byteCount : left + byteCount
         if staged + Int(blocks) > Generation.maximumBlocks || used + needed > capacity {

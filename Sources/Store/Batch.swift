@@ -78,7 +78,7 @@ public final class Batch: @unchecked Sendable {
         }
     }
 
-    /// Names what was appended: zeros are unmapped, all else is hashed. Several threads share the work.
+    /// Names what was appended: zeros are unmapped, all else is recognized or hashed. Several threads share the work.
     /// - Parameter prepare: told which changes come next, counted since the batch was empty: their data may be brought now.
     public func name(_ prepare: @escaping @Sendable (Range<Int>) throws(Failure) -> Void = { _ in }) throws(Failure) {
         let first = named

@@ -44,14 +44,23 @@ build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzs
 # shellcheck disable=SC2034
 client_packages=(libnbd-bin qemu-utils fio)
 
+# build_package ROOT WHAT OPTION...: builds the package in ROOT; prints nothing, unless WHAT can't be built.
+build_package() {
+    local root=$1 what=$2 log
+    shift 2
+    log=$(mktemp)
+    # SwiftPM sees a file that was added to a package beside when the manifest is newer.
+    touch "$root/Package.swift"
+    swift build --package-path "$root" -c release "$@" >"$log" 2>&1 ||
+        { cat "$log" >&2; rm -f "$log"; fail "the build of $what failed"; }
+    rm -f "$log"
+}
+
 # build_release ROOT: the program as it is released, with the Swift libraries inside, so that dom0 needs no toolchain.
 # Prints its path.
 build_release() {
-    local root=$1 log
-    log=$(mktemp)
-    swift build --package-path "$root" -c release --static-swift-stdlib --product dedupdisk >"$log" 2>&1 ||
-        { cat "$log" >&2; rm -f "$log"; fail 'the release build failed'; }
-    rm -f "$log"
+    local root=$1
+    build_package "$root" 'the release' --static-swift-stdlib --product dedupdisk
     printf '%s\n' "$root/.build/release/dedupdisk"
 }
 

@@ -27,7 +27,8 @@ struct Memory {
                 to the files' size, shared by all processes, and the kernel takes it back when it is short. "A TiB" is own \
                 memory, which is bounded, of a process that has just read all and written \(countText(work)) more, and the growth of \
                 tables from \(countText(small)) to \(countText(large)) blobs times the blobs in one: an extrapolation. The process \
-                measured is of this benchmark, and has Swift's Foundation mapped, which dedupdisk has not. Blocks are compressible, so that many fit.
+                measured is of this benchmark, and has Swift's Foundation mapped, which dedupdisk has not. Blocks are compressible, \
+                so that many fit.
                 """)
         for round in 0..<plan.rounds {
             say("memory: round \(round + 1)")
