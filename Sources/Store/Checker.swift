@@ -115,13 +115,12 @@ extension Store {
             counts = checker.counts
         }
         try transaction.lmdb.clear(tables.counts)
+        try transaction.lmdb.clear(tables.changes)
         try transaction.lmdb.clear(tables.index)
         transaction.superblock.counted = .start
         transaction.superblock.indexed = .start
         transaction.superblock.merging = .start
-        transaction.superblock.liveBlobs = 0
-        transaction.superblock.deadBlobs = 0
-        transaction.superblock.deadBytes = 0
+        transaction.superblock.totals = BlobTotals()
         for disk in mapped { try transaction.putDisk(disk) }
         try transaction.adoptUnknownBlobs()
         invalidateFilter(transaction.superblock.storeID)
@@ -257,6 +256,7 @@ private struct Checker: ~Escapable {
         var live: UInt64 = 0
         var dead: UInt64 = 0
         var deadBytes: UInt64 = 0
+        var reader = CountReader(meta, store.tables)
         for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
             // Slots that a writer left just before it died are not counted yet.
             let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? Int(superblock.counted.slots) : 0
@@ -269,15 +269,21 @@ private struct Checker: ~Escapable {
             }
             guard known > 0 else { continue }
             do throws(Failure) {
-                let recorded = try ReferenceCounts.of(number, meta, store.tables)
+                let recorded = try reader.counts(ofPack: number)
                 let isWhollyCollected = found.indices.allSatisfy { collected.contains(BlobNumber(pack: number, slot: $0)) }
                 if recorded != Array(found[..<min(known, found.count)]), !(recorded == nil && isWhollyCollected) { report.add("pack \(number): its reference counts are wrong", repairable: true) }
             } catch {
                 report.add("\(error)", repairable: true)
             }
         }
+        let totals: BlobTotals
+        do throws(Failure) {
+            totals = superblock.totals + (try reader.totals(packs, store.packTables))
+        } catch {
+            return report.add("\(error)", repairable: true)
+        }
         for (name, recorded, found) in [
-            ("live blobs", superblock.liveBlobs, live), ("dead blobs", superblock.deadBlobs, dead), ("dead bytes", superblock.deadBytes, deadBytes),
+            ("live blobs", totals.live, live), ("dead blobs", totals.dead, dead), ("dead bytes", totals.deadBytes, deadBytes),
         ] where recorded != found {
             report.add("\(name): \(found) found, \(recorded) recorded", repairable: true)
         }

@@ -20,6 +20,7 @@ extension Store {
     public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
         try removeLeftovers()
         try completeIndex()
+        try settleCounts()
         var freed: UInt64 = 0
         var next: UInt64 = 1
         var done = 0
@@ -71,11 +72,11 @@ extension Store {
         note.superblock.collecting = (work[0], work[work.count - 1])
         try note.commit()
         var transaction = try StoreTransaction.begin(self, rebuilding: true)
-        let before = transaction.superblock.deadBytes
+        let before = transaction.superblock.totals.deadBytes
         try transaction.rewrite(work)
         try transaction.finishCollecting()
         try transaction.adoptUnknownBlobs()
-        let after = transaction.superblock.deadBytes
+        let after = transaction.superblock.totals.deadBytes
         try transaction.commit()
         return before - min(before, after)
     }
@@ -113,12 +114,14 @@ extension StoreTransaction {
         var packs = try WriteTransaction(store.packs)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(store.packs)
+        var reader = CountReader(lmdb.view, store.tables)
         for number in work {
-            guard let counts = try counts(ofPack: number) else { continue }
+            // Dead is what `counts` and the changes that were put off meanwhile agree on, so that the totals do.
+            guard let settled = try ReferenceCounts.of(number, lmdb.view, store.tables), let counts = try reader.counts(ofPack: number) else { continue }
             // What came after the index was complete is not in it, and stays.
             let indexed = number < superblock.indexed.pack ? Int.max : number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
             guard let pack = try PackView.find(number, in: before.view, store.packTables.packs), pack.isIntact(storeID: id),
-                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 < min(counts.count, indexed) && counts[$0] == 0 })
+                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 < min(counts.count, indexed) && counts[$0] == 0 && settled[$0] == 0 })
             else { continue }
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
@@ -148,8 +151,7 @@ extension StoreTransaction {
             }
         }
         for blob in try removeFromIndex(entries.sorted()) {
-            superblock.deadBlobs -= 1
-            superblock.deadBytes -= UInt64(gone[blob] ?? 0)
+            superblock.totals.remove(bytes: gone[blob] ?? 0)
             try lmdb.remove(store.tables.damaged, blob.rawValue)
         }
         superblock.collecting = (0, 0)

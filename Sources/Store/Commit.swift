@@ -55,8 +55,9 @@ extension StoreTransaction {
     private func lookUp(_ batch: Batch, _ filter: DigestFilter, _ misses: inout [Int], _ hits: inout [Int]) throws(Failure) {
         let reading = try ReadTransaction(store.packs)
         let state = reading.id
-        // Some times as many as are made ready at once.
-        let known = try KnownValues(capacity: 1 << 10)
+        let kept = store.knownPacks.withLock { $0.take() }
+        let known = if let kept { kept } else { try KnownValues(capacity: 1 << 13) }
+        defer { store.knownPacks.withLock { $0 = known } }
         var packs = PackFinder(reading.view, store.packTables.packs, known, state)
         var buckets = try lmdb.view.cursor(store.tables.index)
         var expected = BlobNumber.none
@@ -246,7 +247,7 @@ extension StoreTransaction {
             guard let pack = try PackView.find(number, in: before, store.packTables.packs), pack.isIntact(storeID: superblock.storeID.0),
                 var builder = unsafe PackBuilder(copying: pack, number: number, isDead: { _ in false })
             else { continue }
-            let counts = try counts(ofPack: number) ?? []
+            let counts = try ReferenceCounts.of(number, lmdb.view, store.tables) ?? []
             // Each takes the form that it had, so that the pack keeps its size. They are lent until it is written.
             var rooms: [CompressedBlocks] = []
             for (codec, heals) in Dictionary(grouping: group, by: { pack.codec(batch[$0].blob.slot) }) {
@@ -263,7 +264,7 @@ extension StoreTransaction {
                         let old = builder.storedLength(slot)
                         guard builder.replace(slot, check: check, codec, stored) else { continue }
                         done.append(heal)
-                        if slot >= counts.count || counts[slot] == 0 { superblock.deadBytes &+= UInt64(stored.count) &- UInt64(old) }
+                        if slot >= counts.count || counts[slot] == 0 { superblock.totals.deadBytes &+= UInt64(stored.count) &- UInt64(old) }
                     }
                 }
             }

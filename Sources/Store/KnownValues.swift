@@ -6,13 +6,14 @@ internal import LMDB
 /// Where values of one table lie that were found in one state of an environment, by their keys: while it lasts, they need
 /// not be searched and checked again. Each has one place, by its key; others take it. Belongs to one thread at a time.
 @safe
-final class KnownValues {
+final class KnownValues: @unchecked Sendable {
     @safe private struct Entry {
         /// 0: the place is free. Nodes and packs count from 1.
         var key: UInt64
         /// Number of the commit.
         var state: Int
         var start: UnsafeRawPointer?
+        /// Bytes.
         var count: UInt32
         var note: UInt32
     }

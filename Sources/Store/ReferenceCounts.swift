@@ -2,7 +2,7 @@ internal import BlockModel
 internal import Hashing
 internal import LMDB
 
-/// How many map entries refer to each blob: table `counts`, one record a pack.
+/// How many map entries refer to each blob, but for what is put off (`CountChanges`): table `counts`, one record a pack.
 ///
 ///      0  checksum  u64   XXH3-64 of the rest, seeded with the pack's number
 ///      8  slots     u32   n
@@ -49,24 +49,65 @@ enum ReferenceCounts {
         return true
     }
 
-    /// The counts of one pack, or nil when it has none.
+    /// What table `counts` says of one pack, or nil when it has none.
     static func of(_ pack: UInt64, _ view: View, _ tables: Store.Tables) throws(Failure) -> [UInt32]? {
         guard let record = try view.value(tables.counts, pack) else { return nil }
         return try decode(record, pack: pack)
     }
+
+    /// A count after a change.
+    /// - Throws: `.damage` when it is below zero, `.noSpace` when it is more than a count can say.
+    static func sum(_ count: UInt32, _ change: CountChange) throws(Failure) -> UInt32 {
+        let new = Int64(count) + change.change
+        guard new >= 0 else { throw belowZero(change.blob) }
+        guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(change.blob)", "2^32 references, the most there can be") }
+        return UInt32(new)
+    }
+
+    static func belowZero(_ blob: BlobNumber) -> Failure {
+        Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair")
+    }
+
+    static func missing(_ what: String) -> Failure {
+        Failure(.damage, what, "a map refers to it and it is missing", remedy: "restore the store from a copy")
+    }
 }
 
 extension StoreTransaction {
-    func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? { try ReferenceCounts.of(pack, lmdb.view, store.tables) }
-
     /// The blob is referred to `change` times more.
     mutating func refer(to blob: BlobNumber, _ change: Int64) {
         // Neighbours on a disk are neighbours in a pack or the same blob, more often than not.
         if let last = countChanges.last, last.blob == blob {
             countChanges[countChanges.count - 1].change += change
         } else {
-            countChanges.append((blob, change))
+            countChanges.append(CountChange(blob: blob, change: change))
         }
+    }
+
+    /// Enters the changes that the map's changes collected, or puts them off, and gives new slots their counts; keeps the totals.
+    mutating func applyCountChanges() throws(Failure) {
+        // What one leaf lost and another gained cancels out before any record is touched.
+        countChanges.consolidate()
+        let changes = countChanges
+        countChanges.removeAll(keepingCapacity: true)
+        let packs = try ReadTransaction(store.packs)
+        var later: [CountChange] = []
+        try changes.forEachPack { (pack, changes) throws(Failure) in
+            if newSlots[pack] == nil, changes.count < CountChanges.dense {
+                later += changes
+            } else {
+                try apply(changes, to: pack, packs.view, &later)
+            }
+        }
+        // Packs whose new slots nobody refers to.
+        for (pack, slots) in newSlots {
+            var counts = try ReferenceCounts.of(pack, lmdb.view, store.tables) ?? []
+            guard counts.count < slots else { continue }
+            counts += [UInt32](repeating: 0, count: slots - counts.count)
+            try putCounts(counts, ofPack: pack)
+        }
+        newSlots.removeAll()
+        try putOff(later)
     }
 
     private mutating func putCounts(_ counts: [UInt32], ofPack pack: UInt64) throws(Failure) {
@@ -86,64 +127,42 @@ extension StoreTransaction {
         }
     }
 
-    /// Applies the changes that the map's changes collected, and gives new slots their counts, pack by pack; keeps the
-    /// totals.
-    mutating func applyCountChanges() throws(Failure) {
-        // What one leaf lost and another gained cancels out before any record is touched.
-        countChanges.sort { $0.blob < $1.blob }
-        let changes = countChanges
-        countChanges.removeAll(keepingCapacity: true)
-        let packs = try ReadTransaction(store.packs)
-        var next = 0
-        while next < changes.count {
-            let pack = changes[next].blob.pack
-            var end = next
-            while end < changes.count, changes[end].blob.pack == pack { end += 1 }
-            try apply(changes[next..<end], to: pack, packs.view)
-            next = end
-        }
-        // Packs whose new slots nobody refers to.
-        for (pack, slots) in newSlots {
-            var counts = try counts(ofPack: pack) ?? []
-            guard counts.count < slots else { continue }
-            counts += [UInt32](repeating: 0, count: slots - counts.count)
-            try putCounts(counts, ofPack: pack)
-        }
-        newSlots.removeAll()
-    }
-
-    private mutating func apply(
-        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
+    /// Changes the record of a pack's counts, and the totals.
+    /// - Parameters:
+    ///   - changes: consolidated.
+    ///   - below: gets those that would bring a count below zero: others that are put off make up for them.
+    mutating func apply(
+        _ changes: ArraySlice<CountChange>, to pack: UInt64, _ packs: View, _ below: inout [CountChange]
     ) throws(Failure) {
         if newSlots[pack] == nil, try applyInPlace(changes, to: pack, packs) { return }
         let directory = try directory(of: pack, packs)
-        var counts = try counts(ofPack: pack) ?? []
+        var counts = try ReferenceCounts.of(pack, lmdb.view, store.tables) ?? []
         if let slots = newSlots[pack], slots > counts.count {
             counts += [UInt32](repeating: 0, count: slots - counts.count)
         }
-        var next = changes.startIndex
-        while next < changes.endIndex {
-            let (blob, change) = Self.take(&next, of: changes)
-            guard blob.slot < counts.count else { throw Self.missing("blob \(blob)") }
-            counts[blob.slot] = try changed(counts[blob.slot], by: change, blob, directory)
+        for change in changes {
+            let slot = change.blob.slot
+            guard slot < counts.count else { throw ReferenceCounts.missing("blob \(change.blob)") }
+            let old = counts[slot]
+            guard Int64(old) + change.change >= 0 else {
+                below.append(change)
+                continue
+            }
+            counts[slot] = try ReferenceCounts.sum(old, change)
+            superblock.totals.count(from: old, to: counts[slot], bytes: directory.storedLength(slot))
         }
         try putCounts(counts, ofPack: pack)
     }
 
-    /// Changes a record whose counts are single bytes, and stay so, as most do: one of a pack's two hundred changes when a
-    /// block comes up again that was not written together with its neighbours.
+    /// Changes a record whose counts are single bytes, and stay so, as most do.
     /// - Returns: false when that can't be, and nothing was changed.
-    private mutating func applyInPlace(
-        _ changes: ArraySlice<(blob: BlobNumber, change: Int64)>, to pack: UInt64, _ packs: View
-    ) throws(Failure) -> Bool {
+    private mutating func applyInPlace(_ changes: ArraySlice<CountChange>, to pack: UInt64, _ packs: View) throws(Failure) -> Bool {
         guard var record = try byteRecord(pack) else { return false }
-        var next = changes.startIndex
         var turns = false
-        while next < changes.endIndex {
-            let (blob, change) = Self.take(&next, of: changes)
-            let offset = ReferenceCounts.headerSize + blob.slot
-            guard offset < record.count else { throw Self.missing("blob \(blob)") }
-            let new = Int64(record[offset]) + change
+        for change in changes {
+            let offset = ReferenceCounts.headerSize + change.blob.slot
+            guard offset < record.count else { throw ReferenceCounts.missing("blob \(change.blob)") }
+            let new = Int64(record[offset]) + change.change
             guard (0...255).contains(new) else { return false }
             if (record[offset] == 0) != (new == 0) { turns = true }
             record[offset] = UInt8(new)
@@ -151,11 +170,9 @@ extension StoreTransaction {
         // The pack is looked at only for blobs that came to life or died.
         if turns {
             let directory = try directory(of: pack, packs)
-            next = changes.startIndex
-            while next < changes.endIndex {
-                let (blob, change) = Self.take(&next, of: changes)
-                let new = Int64(record[ReferenceCounts.headerSize + blob.slot])
-                count(from: UInt32(new - change), to: UInt32(new), directory.storedLength(blob.slot))
+            for change in changes {
+                let new = Int64(record[ReferenceCounts.headerSize + change.blob.slot])
+                superblock.totals.count(from: UInt32(new - change.change), to: UInt32(new), bytes: directory.storedLength(change.blob.slot))
             }
         }
         try lmdb.put(store.tables.counts, pack, count: record.count) { value in
@@ -167,7 +184,7 @@ extension StoreTransaction {
 
     @_lifetime(copy packs)
     private func directory(of pack: UInt64, _ packs: View) throws(Failure) -> PackView {
-        guard let directory = try PackView.find(pack, in: packs, store.packTables.packs) else { throw Self.missing("pack \(pack)") }
+        guard let directory = try PackView.find(pack, in: packs, store.packTables.packs) else { throw ReferenceCounts.missing("pack \(pack)") }
         return directory
     }
 
@@ -175,43 +192,5 @@ extension StoreTransaction {
     private func byteRecord(_ pack: UInt64) throws(Failure) -> [UInt8]? {
         guard let record = try lmdb.view.value(store.tables.counts, pack), try ReferenceCounts.hasBytes(record, pack: pack) else { return nil }
         return unsafe record.withUnsafeBytes { unsafe [UInt8]($0) }
-    }
-
-    /// The blob at `next` and all that it won and lost; goes on to the next blob.
-    private static func take(
-        _ next: inout Int, of changes: ArraySlice<(blob: BlobNumber, change: Int64)>
-    ) -> (blob: BlobNumber, change: Int64) {
-        let blob = changes[next].blob
-        var change: Int64 = 0
-        while next < changes.endIndex, changes[next].blob == blob {
-            change += changes[next].change
-            next += 1
-        }
-        return (blob, change)
-    }
-
-    private mutating func changed(_ old: UInt32, by change: Int64, _ blob: BlobNumber, _ directory: PackView) throws(Failure) -> UInt32 {
-        let new = Int64(old) + change
-        guard new >= 0 else { throw Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair") }
-        guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(blob)", "2^32 references, the most there can be") }
-        count(from: old, to: UInt32(new), directory.storedLength(blob.slot))
-        return UInt32(new)
-    }
-
-    /// Keeps the totals when a blob of `bytes` stored bytes has another count.
-    private mutating func count(from old: UInt32, to new: UInt32, _ bytes: Int) {
-        if old == 0, new > 0 { moveBlob(live: 1, bytes: bytes) }
-        if old > 0, new == 0 { moveBlob(live: -1, bytes: bytes) }
-    }
-
-    private static func missing(_ what: String) -> Failure {
-        Failure(.damage, what, "a map refers to it and it is missing", remedy: "restore the store from a copy")
-    }
-
-    /// A blob of `bytes` stored bytes came to life (1) or died (-1).
-    private mutating func moveBlob(live: Int64, bytes: Int) {
-        superblock.liveBlobs &+= UInt64(bitPattern: live)
-        superblock.deadBlobs &-= UInt64(bitPattern: live)
-        superblock.deadBytes &-= UInt64(bitPattern: live &* Int64(bytes))
     }
 }

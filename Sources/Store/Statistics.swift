@@ -40,21 +40,24 @@ extension Store {
         let reading = try ReadTransaction(meta)
         let view = reading.view
         let superblock = try Self.superblock(view, tables.store, metaPath)
+        let packReading = try ReadTransaction(packs)
+        var counts = CountReader(view, tables)
+        let totals = superblock.totals + (try counts.totals(packReading.view, packTables))
         var disks: [Statistics.Disk] = []
         for disk in try view.disks(tables) where !disk.isIncomplete && (name == nil || name == disk.name) {
             disks.append(Statistics.Disk(
                 name: disk.name, size: disk.byteCount, mappedBytes: disk.mappedBlocks * UInt64(blockSize),
-                exclusiveBytes: try exclusiveBlobs(disk, view) * UInt64(blockSize), isAttached: isLocked(disk)))
+                exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))
         }
         if let name, disks.isEmpty { throw noSuchDisk(name) }
         return Statistics(
-            store: path, disks: disks, uniqueBytes: superblock.liveBlobs * UInt64(blockSize), storedBytes: try storedBytes(),
-            reclaimableBytes: superblock.deadBytes, damagedBlobs: try view.count(tables.damaged),
+            store: path, disks: disks, uniqueBytes: totals.live * UInt64(blockSize), storedBytes: try storedBytes(),
+            reclaimableBytes: totals.deadBytes, damagedBlobs: try view.count(tables.damaged),
             compression: superblock.compression)
     }
 
     /// Blobs all of whose references come from this disk.
-    private func exclusiveBlobs(_ disk: DiskRecord, _ view: View) throws(Failure) -> UInt64 {
+    private func exclusiveBlobs(_ disk: DiskRecord, _ view: View, _ reader: inout CountReader) throws(Failure) -> UInt64 {
         let map = MapReader(disk, view, tables)
         var blobs: [BlobNumber] = []
         blobs.reserveCapacity(Int(disk.mappedBlocks))
@@ -77,7 +80,7 @@ extension Store {
             while end < blobs.count, blobs[end] == blob { end += 1 }
             if blob.pack != pack {
                 pack = blob.pack
-                counts = try ReferenceCounts.of(pack, view, tables) ?? []
+                counts = try reader.counts(ofPack: pack) ?? []
             }
             if blob.slot < counts.count, Int(counts[blob.slot]) == end - start { exclusive += 1 }
             start = end

@@ -27,9 +27,11 @@ public final class Store: Sendable {
     let filter = Mutex<DigestFilter?>(nil)
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
+    /// Where packs lie that commits looked at: while these store nothing, the next finds them again.
+    let knownPacks = Mutex<KnownValues?>(nil)
 
     struct Tables: Sendable {
-        let store, disks, nodes, counts, index, damaged: Environment.Table
+        let store, disks, nodes, counts, changes, index, damaged: Environment.Table
     }
     struct PackTables: Sendable {
         let store, packs: Environment.Table
@@ -63,7 +65,8 @@ public final class Store: Sendable {
         tables = Tables(
             store: try meta.table("store", creating: fresh), disks: try meta.table("disks", creating: fresh),
             nodes: try meta.table("nodes", creating: fresh), counts: try meta.table("counts", creating: fresh),
-            index: try meta.table("index", creating: fresh), damaged: try meta.table("damaged", creating: fresh))
+            changes: try meta.table("changes", creating: fresh), index: try meta.table("index", creating: fresh),
+            damaged: try meta.table("damaged", creating: fresh))
         packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
         storeID = try Self.identity(fresh ? compression : nil, meta, tables.store, packs, packTables)
         if fresh {
@@ -89,11 +92,14 @@ public final class Store: Sendable {
     }
 
     /// Whether the environment still lacks its tables or its superblock: its creation did not come to its end.
+    /// - Throws: `.damage` when it is of another format, whose tables may be others.
     private static func isFresh(_ environment: Environment) throws(Failure) -> Bool {
         guard try environment.hasTable("store") else { return true }
         let table = try environment.table("store", creating: false)
         let reading = try ReadTransaction(environment)
-        return try reading.view.value(table, Superblock.key) == nil
+        guard let bytes = try reading.view.value(table, Superblock.key) else { return true }
+        _ = try Superblock(bytes, of: environment.path)
+        return false
     }
 
     /// The store's id, the same in both environments; written when the store is fresh.

@@ -10,7 +10,7 @@ struct StoreTransaction: ~Copyable {
     var lmdb: WriteTransaction
     var superblock: Superblock
     /// References won and lost.
-    var countChanges: [(blob: BlobNumber, change: Int64)] = []
+    var countChanges: [CountChange] = []
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
 
@@ -77,8 +77,7 @@ struct StoreTransaction: ~Copyable {
         newSlots[pack] = slots
         for slot in first..<slots {
             guard let bytes = length(slot) else { continue }
-            superblock.deadBlobs += 1
-            superblock.deadBytes += UInt64(bytes)
+            superblock.totals.add(bytes: bytes)
         }
         superblock.counted = PackPlace(pack: pack, slots: UInt64(slots))
     }

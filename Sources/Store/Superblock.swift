@@ -4,7 +4,7 @@ internal import Hashing
 /// The store's own record, one in each environment; the one in `meta` carries the totals.
 ///
 ///      0  magic            u64   "DEDUPDSK"
-///      8  version          u32   2
+///      8  version          u32   3
 ///     12  block size       u32   4096
 ///     16  features a reader must know to open the store      u64
 ///     24  features a reader may ignore                       u64
@@ -12,8 +12,8 @@ internal import Hashing
 ///     48  next node        u64   number of the next map node
 ///     56  next disk        u64   number of the next disk
 ///     64  counted          2 × u64  pack and slots: every slot before this place has a reference count
-///     80  live blobs       u64   blobs with a reference count above 0
-///     88  dead blobs       u64   blobs with a reference count of 0
+///     80  live blobs       u64   blobs with a count above 0 in table `counts`
+///     88  dead blobs       u64   blobs with a count of 0 there
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
 ///    104  collecting       2 × u64  first and last pack that a collection is at work on; 0: none
 ///    120  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
@@ -27,7 +27,7 @@ internal import Hashing
 struct Superblock: Equatable {
     static let byteCount = 176
     static let magic: UInt64 = 0x4b53_4450_5544_4544  // "DEDUPDSK", read as a little-endian number
-    static let version: UInt32 = 2
+    static let version: UInt32 = 3
     /// The one key of table `store`.
     static let key = "superblock"
 
@@ -37,9 +37,7 @@ struct Superblock: Equatable {
     var nextNode: UInt64 = 1
     var nextDisk: UInt64 = 1
     var counted = PackPlace.start
-    var liveBlobs: UInt64 = 0
-    var deadBlobs: UInt64 = 0
-    var deadBytes: UInt64 = 0
+    var totals = BlobTotals()
     var collecting: (UInt64, UInt64) = (0, 0)
     var indexed = PackPlace.start
     var merging = PackPlace.start
@@ -74,9 +72,7 @@ struct Superblock: Equatable {
         nextNode = bytes.load(at: 48)
         nextDisk = bytes.load(at: 56)
         counted = PackPlace(pack: bytes.load(at: 64), slots: bytes.load(at: 72))
-        liveBlobs = bytes.load(at: 80)
-        deadBlobs = bytes.load(at: 88)
-        deadBytes = bytes.load(at: 96)
+        totals = BlobTotals(live: bytes.load(at: 80), dead: bytes.load(at: 88), deadBytes: bytes.load(at: 96))
         collecting = (bytes.load(at: 104), bytes.load(at: 112))
         indexed = PackPlace(pack: bytes.load(at: 120), slots: bytes.load(at: 128))
         merging = PackPlace(pack: bytes.load(at: 136), slots: bytes.load(at: 144))
@@ -99,9 +95,9 @@ struct Superblock: Equatable {
             bytes.store(nextDisk, at: 56)
             bytes.store(counted.pack, at: 64)
             bytes.store(counted.slots, at: 72)
-            bytes.store(liveBlobs, at: 80)
-            bytes.store(deadBlobs, at: 88)
-            bytes.store(deadBytes, at: 96)
+            bytes.store(totals.live, at: 80)
+            bytes.store(totals.dead, at: 88)
+            bytes.store(totals.deadBytes, at: 96)
             bytes.store(collecting.0, at: 104)
             bytes.store(collecting.1, at: 112)
             bytes.store(indexed.pack, at: 120)
@@ -116,6 +112,41 @@ struct Superblock: Equatable {
     }
 
     static func == (a: Superblock, b: Superblock) -> Bool { a.encoded == b.encoded }
+}
+
+/// How many blobs there are, and what the dead ones take. Sums that wrap: what one adds another may have taken before.
+struct BlobTotals: Equatable {
+    var live: UInt64 = 0
+    var dead: UInt64 = 0
+    /// As stored.
+    var deadBytes: UInt64 = 0
+
+    /// A blob of `bytes` stored bytes is there now, and nothing refers to it.
+    mutating func add(bytes: Int) {
+        dead &+= 1
+        deadBytes &+= UInt64(bytes)
+    }
+
+    /// A dead blob of `bytes` stored bytes is gone.
+    mutating func remove(bytes: Int) {
+        dead &-= 1
+        deadBytes &-= UInt64(bytes)
+    }
+
+    /// A blob of `bytes` stored bytes has another count.
+    mutating func count(from old: UInt32, to new: UInt32, bytes: Int) {
+        if old == 0, new > 0 {
+            live &+= 1
+            remove(bytes: bytes)
+        } else if old > 0, new == 0 {
+            live &-= 1
+            add(bytes: bytes)
+        }
+    }
+
+    static func + (a: BlobTotals, b: BlobTotals) -> BlobTotals {
+        BlobTotals(live: a.live &+ b.live, dead: a.dead &+ b.dead, deadBytes: a.deadBytes &+ b.deadBytes)
+    }
 }
 
 /// A place in the order in which blobs are stored: before the slot that `pack` and `slots` name.

@@ -102,7 +102,7 @@ import Testing
         try store.delete(try store.lock("a"))
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         var transaction = try StoreTransaction.begin(store)
-        transaction.superblock.liveBlobs += 1
+        transaction.superblock.totals.live += 1
         try transaction.lmdb.clear(store.tables.index)
         try transaction.commit()
         let report = try store.check(readData: false, repair: true) { _, _ in }

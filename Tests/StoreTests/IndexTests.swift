@@ -6,7 +6,7 @@ import Testing
 @testable import LMDB
 @testable import Store
 
-/// Index, counts and maps against the dictionaries that they stand for.
+/// Index and maps against the dictionaries that they stand for.
 @Suite struct IndexTests {
     let scratch: ScratchDirectory
     let store: Store
@@ -32,19 +32,7 @@ import Testing
         return all
     }
 
-    /// Digests into packs of tiny blobs, and those into the index, as a commit does it.
-    func store(_ digests: [Digest], pack number: UInt64) throws {
-        var transaction = try StoreTransaction.begin(store)
-        var packs = try WriteTransaction(store.packs)
-        var builder = PackBuilder(number: number)
-        let tiny = [UInt8](repeating: 1, count: 16)
-        for digest in digests { _ = builder.append(digest, check: checksum(tiny.rawBytes), .raw, lend(tiny)) }
-        try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-        try packs.commit()
-        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
-        while try !transaction.indexDirectories(limit: 1 << 20) {}
-        try transaction.commit()
-    }
+    func store(_ digests: [Digest], pack number: UInt64) throws { try store.addPack(number, of: digests) }
 
     func lookup(_ digest: Digest) throws -> BlobNumber? {
         let reading = try ReadTransaction(store.meta)
@@ -131,57 +119,6 @@ import Testing
         var finder = PackFinder(view, table, known, 7)
         try finder.prefetch(BlobNumber(pack: 2, slot: 0))
         #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
-    }
-
-    // MARK: Counts
-
-    func counts(_ pack: UInt64) throws -> [UInt32]? {
-        let reading = try ReadTransaction(store.meta)
-        return try ReferenceCounts.of(pack, reading.view, store.tables)
-    }
-
-    func change(_ changes: [BlobNumber: Int64]) throws {
-        var transaction = try StoreTransaction.begin(store)
-        for (blob, change) in changes { transaction.refer(to: blob, change) }
-        try transaction.commit()
-    }
-
-    @Test func countsGrowAndShrinkInWidth() throws {
-        try store([Digest(1 << 60, 0, 0, 0), Digest(2 << 60, 0, 0, 0), Digest(3 << 60, 0, 0, 0)], pack: 1)
-        let blob = BlobNumber(pack: 1, slot: 1)
-        var expected: Int64 = 0
-        for step in [255, 1, 65279, 1, 4_294_901_758, 1] as [Int64] {
-            try change([blob: step])
-            expected += step
-            #expect(try counts(1) == [0, UInt32(clamping: expected), 0] || expected > Int64(UInt32.max))
-            if expected == Int64(UInt32.max) { break }
-        }
-        #expect(expected == Int64(UInt32.max))
-        // One more does not fit, and changes nothing.
-        #expect(throws: Failure.self) { try change([blob: 1]) }
-        #expect(try counts(1) == [0, .max, 0])
-        for step in [-4_294_901_760, -65280, -254] as [Int64] {
-            try change([blob: step])
-            expected += step
-            #expect(try counts(1) == [0, UInt32(expected), 0])
-        }
-        #expect(expected == 1)
-        #expect(try store.statistics().uniqueBytes == 4096)
-        try change([blob: -1, BlobNumber(pack: 1, slot: 0): 2])
-        #expect(try counts(1) == [2, 0, 0])
-        #expect(try store.statistics().uniqueBytes == 4096)
-        #expect(try store.statistics().reclaimableBytes == 32)
-    }
-
-    @Test func aCountBelowZeroIsDamage() throws {
-        try store([Digest(1 << 60, 0, 0, 0)], pack: 1)
-        for bad in [[BlobNumber(pack: 1, slot: 0): -1], [BlobNumber(pack: 1, slot: 1): 1], [BlobNumber(pack: 2, slot: 0): 1]] as [[BlobNumber: Int64]] {
-            do {
-                try change(bad)
-                Issue.record("\(bad) went through")
-            } catch let failure as Failure { #expect(failure.kind == .damage) }
-        }
-        #expect(try counts(1) == [0])
     }
 
     // MARK: Maps

@@ -165,9 +165,7 @@ extension [UInt8] {
         superblock.merged = 17
         superblock.compression = .zstd
         superblock.pastTable = 18
-        superblock.liveBlobs = 9
-        superblock.deadBlobs = 10
-        superblock.deadBytes = 11
+        superblock.totals = BlobTotals(live: 9, dead: 10, deadBytes: 11)
         superblock.compatibleFeatures = 12
         let bytes = superblock.encoded
         let decoded = try Superblock(bytes.rawBytes, of: "s")
@@ -181,10 +179,10 @@ extension [UInt8] {
 
     @Test func otherVersionsAndUnknownFeaturesAreRefused() throws {
         var superblock = Superblock(storeID: (3, 4))
-        let newer = superblock.encoded.withChange { $0.store(UInt32(3), at: 8) }
-        #expect(Self.refusal(newer)?.why.contains("format 3") == true)
+        let newer = superblock.encoded.withChange { $0.store(Superblock.version + 1, at: 8) }
+        #expect(Self.refusal(newer)?.why.contains("format \(Superblock.version + 1)") == true)
         #expect(Self.refusal(newer)?.remedy == "use a newer dedupdisk")
-        let older = superblock.encoded.withChange { $0.store(UInt32(1), at: 8) }
+        let older = superblock.encoded.withChange { $0.store(Superblock.version - 1, at: 8) }
         #expect(Self.refusal(older)?.remedy == "export its disks with the program that made it")
         superblock.incompatibleFeatures = 8
         #expect(Self.refusal(superblock.encoded)?.why.contains("features 8") == true)

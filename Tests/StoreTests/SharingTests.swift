@@ -211,7 +211,7 @@ import Testing
         #expect(disks == 0)
         for number in 1...3 { #expect(unsafe access(store.journalPath(UInt64(number)), F_OK) != 0) }
         let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
-        #expect(superblock.liveBlobs == 0)
+        #expect(superblock.totals.live == 0)
     }
 
     @Test func whatAnInterruptedImportLeftIsRemoved() throws {

@@ -1,0 +1,219 @@
+import BlockModel
+import Hashing
+import TestSupport
+import Testing
+
+@testable import LMDB
+@testable import Store
+
+/// Reference counts against the dictionary that they stand for: those in table `counts`, and those that are put off.
+@Suite struct CountTests {
+    let scratch: ScratchDirectory
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true)
+    }
+
+    /// A pack of so many blobs.
+    func addPack(_ number: UInt64, slots: Int) throws {
+        try store.addPack(number, of: (0..<slots).map { Digest(UInt64($0 + 1) << 48 | number, 0, 0, 0) })
+    }
+
+    /// Those of some packs, by one reader.
+    func counts(_ packs: [UInt64]) throws -> [[UInt32]?] {
+        let reading = try ReadTransaction(store.meta)
+        var reader = CountReader(reading.view, store.tables)
+        var counts: [[UInt32]?] = []
+        for pack in packs { counts.append(try reader.counts(ofPack: pack)) }
+        return counts
+    }
+
+    func counts(_ pack: UInt64) throws -> [UInt32]? { try counts([pack])[0] }
+
+    /// What is put off.
+    func putOff() throws -> Int {
+        let reading = try ReadTransaction(store.meta)
+        return try reading.view.count(store.tables.changes)
+    }
+
+    func change(_ changes: [BlobNumber: Int64]) throws {
+        var transaction = try StoreTransaction.begin(store)
+        for (blob, change) in changes { transaction.refer(to: blob, change) }
+        try transaction.commit()
+    }
+
+    @Test(arguments: [false, true]) func countsGrowAndShrinkInWidth(settling: Bool) throws {
+        try addPack(1, slots: 3)
+        let blob = BlobNumber(pack: 1, slot: 1)
+        var expected: Int64 = 0
+        for step in [255, 1, 65279, 1, 4_294_901_758, 1] as [Int64] {
+            if expected == Int64(UInt32.max) { break }
+            // What is put off takes 16 bits a time.
+            for part in stride(from: 0, to: step, by: 1 << 24) { try change([blob: min(1 << 24, step - part)]) }
+            expected += step
+            if settling { try store.settleCounts() }
+            #expect(try counts(1) == [0, UInt32(expected), 0])
+        }
+        #expect(expected == Int64(UInt32.max))
+        try store.settleCounts()
+        for step in [-4_294_901_760, -65280, -254] as [Int64] {
+            for part in stride(from: 0, to: step, by: -(1 << 24)) { try change([blob: max(-(1 << 24), step - part)]) }
+            expected += step
+            if settling { try store.settleCounts() }
+            #expect(try counts(1) == [0, UInt32(expected), 0])
+        }
+        #expect(expected == 1)
+        #expect(try store.statistics().uniqueBytes == 4096)
+        try change([blob: -1, BlobNumber(pack: 1, slot: 0): 2])
+        if settling { try store.settleCounts() }
+        #expect(try counts(1) == [2, 0, 0])
+        #expect(try store.statistics().uniqueBytes == 4096)
+        #expect(try store.statistics().reclaimableBytes == 32)
+    }
+
+    @Test func moreThanACountCanSayIsRefused() throws {
+        try addPack(1, slots: 40)
+        let blob = BlobNumber(pack: 1, slot: 1)
+        // Many changes of one pack are not put off.
+        let others = (2..<40).map { (BlobNumber(pack: 1, slot: $0), Int64(1)) }
+        try change([blob: Int64(UInt32.max)].merging(others) { $1 })
+        #expect(try putOff() == 0)
+        let before = try counts(1)
+        #expect(before?[1] == .max)
+        #expect(throws: Failure.self) { try change([blob: 1].merging(others) { $1 }) }
+        #expect(try counts(1) == before)
+    }
+
+    /// A count below zero, a slot that is not there, a pack that is not there: when they are entered, and to whoever asks.
+    @Test(arguments: [[0x1_0000: -1], [0x1_0001: 1], [0x2_0000: 1]] as [[UInt64: Int64]])
+    func whatCannotBeIsDamage(bad: [UInt64: Int64]) throws {
+        try addPack(1, slots: 1)
+        let changes = Dictionary(uniqueKeysWithValues: bad.map { (BlobNumber(rawValue: $0.key), $0.value) })
+        try change(changes)
+        for attempt in [{ try store.settleCounts() }, { _ = try store.statistics() }] {
+            do {
+                try attempt()
+                Issue.record("\(bad) went through")
+            } catch let failure as Failure { #expect(failure.kind == .damage) }
+        }
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problemCount > 0)
+        #expect(try store.check(readData: false, repair: true) { _, _ in }.isRepaired)
+        #expect(try counts(1) == [0])
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// Changes near and far, of two groups, settled now and then, by this process and the next.
+    @Test(arguments: 0..<4 as Range<UInt64>) func anyChangesAgainstAModel(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let packs = [1, 2, 3, 900, 1023, 1024, 1025, 2047] as [UInt64]
+        let slots = 50
+        for pack in packs { try addPack(pack, slots: slots) }
+        var model: [BlobNumber: Int64] = [:]
+        for step in 0..<60 {
+            var changes: [BlobNumber: Int64] = [:]
+            for _ in 0..<Int.random(in: 0...120, using: &random) {
+                // Some packs have many changes at once.
+                let pack = Bool.random(using: &random) ? packs[step % packs.count] : packs.randomElement(using: &random) ?? 1
+                let blob = BlobNumber(pack: pack, slot: Int.random(in: 0..<slots, using: &random))
+                let now = model[blob] ?? 0
+                changes[blob] = Bool.random(using: &random) ? -now : [1, 2, 300, 40_000, 100_000].randomElement(using: &random) ?? 1
+            }
+            try change(changes)
+            for (blob, change) in changes { model[blob, default: 0] += change }
+            if step % 13 == 12 { try store.settleCounts() }
+            for (pack, counts) in zip(packs, try counts(packs)) {
+                let expected = (0..<slots).map { UInt32(model[BlobNumber(pack: pack, slot: $0)] ?? 0) }
+                #expect(counts == expected, "seed \(seed), step \(step), pack \(pack)")
+            }
+            let live = model.values.count { $0 > 0 }
+            let statistics = try store.statistics()
+            #expect(statistics.uniqueBytes == UInt64(live * 4096), "seed \(seed), step \(step)")
+            #expect(statistics.reclaimableBytes == UInt64((packs.count * slots - live) * 16), "seed \(seed), step \(step)")
+        }
+        #expect(try putOff() > 0)
+        try store.settleCounts()
+        #expect(try putOff() == 0)
+        let reading = try ReadTransaction(store.meta)
+        let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
+        #expect(superblock.totals.live == UInt64(model.values.count { $0 > 0 }))
+    }
+
+    /// Without that, they would grow for ever.
+    @Test func aGroupWithManyChangesIsSettled() throws {
+        for pack in 1...1100 as ClosedRange<UInt64> { try addPack(pack, slots: 31) }
+        var model: [BlobNumber: Int64] = [:]
+        var most = 0
+        // Each commit changes a blob or two of each pack.
+        for step in 0..<40 {
+            var changes: [BlobNumber: Int64] = [:]
+            for pack in 1...1100 as ClosedRange<UInt64> { changes[BlobNumber(pack: pack, slot: step % 31)] = 1 }
+            try change(changes)
+            model.merge(changes, uniquingKeysWith: +)
+            most = max(most, try putOff())
+        }
+        // 33 thousand changes make three records a commit; sixteen commits fill the first group.
+        #expect(most > 32 && most <= 16 * 3 + 40)
+        for pack in [1, 511, 1023, 1024, 1100] as [UInt64] {
+            #expect(try counts(pack) == (0..<31).map { UInt32(model[BlobNumber(pack: pack, slot: $0)] ?? 0) })
+        }
+        #expect(try store.statistics().uniqueBytes == UInt64(model.count * 4096))
+    }
+
+    @Test func recordsOfChangesAreChecked() throws {
+        try addPack(1, slots: 5)
+        try change([BlobNumber(pack: 1, slot: 3): 1])
+        var transaction = try StoreTransaction.begin(store)
+        let key: UInt64 = 1
+        var record = try unsafe transaction.lmdb.view.value(store.tables.changes, key)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
+        try #require(record.count == 24)
+        record[22] ^= 2
+        try transaction.lmdb.put(store.tables.changes, key, count: record.count) { $0.copy(record.rawBytes, to: 0) }
+        try transaction.commit()
+        #expect(throws: Failure.self) { try counts(1) }
+        // Behind a record that is not right nothing is put down.
+        #expect(throws: Failure.self) { try change([BlobNumber(pack: 1, slot: 2): 1]) }
+        #expect(try store.check(readData: false, repair: true) { _, _ in }.isRepaired)
+        #expect(try counts(1) == [0, 0, 0, 0, 0])
+    }
+
+    /// A collection goes by all changes, also those that come while it is at work.
+    @Test func collectionsKnowWhatIsPutOff() throws {
+        try addPack(1, slots: 4)
+        try change([BlobNumber(pack: 1, slot: 0): 1, BlobNumber(pack: 1, slot: 1): 1])
+        try store.settleCounts()
+        // 0 dies, 2 comes to life, and 3 stays dead.
+        try change([BlobNumber(pack: 1, slot: 0): -1, BlobNumber(pack: 1, slot: 2): 1])
+        var transaction = try StoreTransaction.begin(store)
+        try transaction.rewrite([1])
+        transaction.abandon()
+        func collected() throws -> [Bool] {
+            let reading = try ReadTransaction(store.packs)
+            guard let pack = try PackView.find(1, in: reading.view, store.packTables.packs) else { return [] }
+            return (0..<pack.slotCount).map { pack.isCollected($0) }
+        }
+        #expect(try collected() == [false, false, false, true])
+        try store.settleCounts()
+        transaction = try StoreTransaction.begin(store)
+        try transaction.rewrite([1])
+        transaction.abandon()
+        #expect(try collected() == [true, false, false, true])
+    }
+}
+
+extension Store {
+    /// Digests into packs of tiny blobs, and those into the index, as a commit does it.
+    func addPack(_ number: UInt64, of digests: [Digest]) throws {
+        var transaction = try StoreTransaction.begin(self)
+        var packs = try WriteTransaction(self.packs)
+        var builder = PackBuilder(number: number)
+        let tiny = [UInt8](repeating: 1, count: 16)
+        for digest in digests { _ = builder.append(digest, check: checksum(tiny.rawBytes), .raw, lend(tiny)) }
+        try packs.put(packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: storeID.0) }
+        try packs.commit()
+        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
+        while try !transaction.indexDirectories(limit: 1 << 20) {}
+        try transaction.commit()
+    }
+}
