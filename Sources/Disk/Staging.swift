@@ -83,8 +83,8 @@ struct Staging {
     /// Seconds that a staged block waits at most.
     var patience = 1.0
 
-    /// One is named while another is committed.
-    static let maximumFrozen = 2
+    /// One is named while another is committed, and one more waits in between, so that neither waits for the other.
+    static let maximumFrozen = 3
 
     init(end: JournalPosition) {
         active.end = end
