@@ -11,6 +11,9 @@ public protocol BlockDevice: AnyObject, Sendable {
     var isReadOnly: Bool { get }
     /// Fills `buffer`, a multiple of 512 bytes long, with the sectors from `sector` on.
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure)
+    /// Says what will be read next, in this order. It changes nothing that is read: a disk may use it to wait for the memory
+    /// of all of it at once.
+    func expectReads(of ranges: [SectorRange])
     /// Stores `bytes`, a multiple of 512 long, from `sector` on. Once it returns, the data survives the death of
     /// the process; once a later `flush` returns, the loss of power.
     func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure)
@@ -41,6 +44,9 @@ public struct Extent: Sendable, Equatable {
 }
 
 extension BlockDevice {
+    /// Nothing to prepare.
+    public func expectReads(of ranges: [SectorRange]) {}
+
     /// A size that nobody changes.
     public func refresh() throws(Failure) -> Bool { false }
 

@@ -30,6 +30,8 @@ public final class EphemeralDisk<Base: BlockDevice>: BlockDevice {
         try changed.withLock { (changed) throws(Failure) in try read(range, changed, into: &buffer) }
     }
 
+    public func expectReads(of ranges: [SectorRange]) { base.expectReads(of: ranges) }
+
     private func read(_ range: SectorRange, _ changed: borrowing BlockSet, into buffer: inout MutableRawSpan) throws(Failure) {
         var start = range.start
         while start < range.end {

@@ -136,6 +136,13 @@ public final class StoreDisk: BlockDevice {
         }
     }
 
+    public func expectReads(of ranges: [SectorRange]) {
+        // One is not waited for any shorter.
+        guard ranges.count > 1 else { return }
+        // What can't be read is told when it is read.
+        try? readers.with { (reader) throws(Failure) in try reader.prefetch(ranges) }
+    }
+
     /// The next run of mapped blocks at `block` or after it, at most `limit` long; staged blocks are not looked at.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
         try readers.with { (reader) throws(Failure) in

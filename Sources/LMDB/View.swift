@@ -5,12 +5,13 @@ public import BlockModel
 /// gives out, ends with the transaction (or with its next change), and the compiler holds callers to that.
 @safe
 public struct View: ~Escapable {
-    let environment: Environment
+    /// Its transaction keeps it. Views are made for every read, and to count these would have all threads wait for one word.
+    unowned(unsafe) let environment: Environment
     let handle: OpaquePointer
 
     @_lifetime(borrow owner)
     init<Owner: ~Copyable>(_ environment: Environment, _ handle: OpaquePointer, owner: borrowing Owner) {
-        self.environment = environment
+        unsafe self.environment = environment
         unsafe self.handle = handle
     }
 
@@ -41,7 +42,7 @@ public struct View: ~Escapable {
     @_lifetime(copy self)
     private func found(_ result: CInt, _ data: MDB_val, _ table: Environment.Table) throws(Failure) -> RawSpan? {
         if result == MDB_NOTFOUND { return nil }
-        guard result == 0 else { throw environment.failure(result, "read table \(table.name) of \(environment.path)") }
+        guard result == 0 else { throw unsafe environment.failure(result, "read table \(table.name) of \(environment.path)") }
         return unsafe span(data)
     }
 
@@ -65,7 +66,7 @@ public struct View: ~Escapable {
         var opened: OpaquePointer?
         try unsafe environment.check(
             mdb_cursor_open(handle, table.dbi, &opened), "walk table \(table.name) of \(environment.path)")
-        guard let opened = unsafe opened else { throw Failure(.system, environment.path, "LMDB gave no cursor") }
+        guard let opened = unsafe opened else { throw unsafe Failure(.system, environment.path, "LMDB gave no cursor") }
         return unsafe Cursor(self, opened, table)
     }
 }
@@ -99,7 +100,7 @@ public struct Cursor: ~Copyable, ~Escapable {
         }
         if result == MDB_NOTFOUND { return false }
         guard result == 0 else {
-            throw view.environment.failure(result, "search table \(table.name) of \(view.environment.path)")
+            throw unsafe view.environment.failure(result, "search table \(table.name) of \(view.environment.path)")
         }
         unsafe currentKey = key
         unsafe currentValue = value

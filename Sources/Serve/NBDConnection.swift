@@ -21,6 +21,8 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
     var unflushed: [UInt64] = []
     /// Those of the answer at hand.
     var extents: [Extent] = []
+    /// Reads that came together.
+    private var expected: [SectorRange] = []
 
     init(_ device: Device, _ export: Export, _ common: NBDCommon, _ socket: Socket) {
         self.device = device
@@ -74,6 +76,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
 
     private mutating func serveRequests() throws(Disconnection) {
         while true {
+            if input.count >= 2 * Request.byteCount { expectReads() }
             while input.count >= Request.byteCount {
                 guard let request = Request(input.bytes) else { throw .violation("something that is no request") }
                 input.consume(Request.byteCount)
@@ -83,6 +86,19 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
             try settle()
             guard !common.isStopping, input.receive(Request.byteCount, from: socket) else { return }
         }
+    }
+
+    /// Tells the disk of the reads that came together.
+    private mutating func expectReads() {
+        expected.removeAll(keepingCapacity: true)
+        var offset = 0
+        while expected.count < mostExpected, offset + Request.byteCount <= input.count,
+            let request = Request(input.bytes.extracting(droppingFirst: offset)), request.command == .read
+        {
+            if let range = try? request.check(export, session) { expected.append(range) }
+            offset += Request.byteCount
+        }
+        if expected.count > 1 { device.expectReads(of: expected) }
     }
 
     // MARK: Answers
@@ -137,5 +153,7 @@ enum Disconnection: Error {
 
 /// Most bytes of one transfer between the disk and a connection.
 let largestPiece = 256 << 10
+/// Most reads that the disk is told of at once.
+private let mostExpected = 64
 /// Most requests that one flush is for.
 let mostUnflushed = 256

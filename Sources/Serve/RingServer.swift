@@ -31,6 +31,8 @@ import XenBus
     private var copiesIn: GrantCopyBatch
     private var copiesOut: GrantCopyBatch
     private var jobs: [Job] = []
+    /// What those among them that read are about.
+    private var expected: [SectorRange] = []
     /// The last `serve` found more than one request: the guest does not wait for each answer.
     private(set) var isDeep = false
     /// The segments of the indirect request at hand, and the private copy of their page.
@@ -192,6 +194,7 @@ import XenBus
     // MARK: Doing them
 
     private mutating func performJobs(_ log: LogLimiter) {
+        expectReads()
         for index in jobs.indices {
             guard let operation = jobs[index].operation, operation != .read, jobs[index].byteCount > 0 else { continue }
             if !copiesIn.succeeded(jobs[index].copies) { fail(index, "its pages are not granted", log) }
@@ -202,6 +205,14 @@ import XenBus
             perform(run, log)
             index = run.upperBound
         }
+    }
+
+    private mutating func expectReads() {
+        expected.removeAll(keepingCapacity: true)
+        for job in jobs where job.operation == .read {
+            if let range = SectorRange(start: job.sector, count: job.sectorCount) { expected.append(range) }
+        }
+        if expected.count > 1 { device.expectReads(of: expected) }
     }
 
     /// The jobs from `first` on that are one transfer: staged one after the other, and neighbours on the disk.

@@ -110,6 +110,9 @@ struct Leaf: ~Escapable {
         self.bytes = bytes
     }
 
+    /// Has the processor fetch the entry of `block`, which the leaf covers.
+    func prefetch(_ block: UInt64) { bytes?.prefetch(at: BlockMap.headerSize + Int(block &- first) * 8, count: 8) }
+
     func covers(_ block: UInt64) -> Bool { block >= first && block < end }
     var isEmpty: Bool { bytes == nil }
     /// The blob of `block`, which the leaf covers.

@@ -63,6 +63,23 @@ import Testing
         #expect(try client.answer() == Client.Answer(cookie: 1, kind: 0))
     }
 
+    /// Of those before the first other request: behind it there may be data.
+    @Test func theDiskIsToldOfReadsThatComeTogether() throws {
+        let client = try served.connected(isStructured: false)
+        func read(_ offset: UInt64, _ length: UInt64) -> [UInt8] { request(0, offset: offset, length: length) }
+        client.send(read(4096, 512))
+        _ = try client.answer(dataCount: 512)
+        #expect(disk.state.withLock { $0.expected } == [])
+        // One is outside the disk.
+        client.send(read(512, 512) + read(4096 * 512, 512) + read(8192, 1024) + request(3) + read(0, 512))
+        _ = try client.answer(dataCount: 512)
+        #expect(try client.answer().error == 22)
+        _ = try client.answer(dataCount: 1024)
+        _ = try client.answer(dataCount: 512)
+        _ = try client.answer()
+        #expect(disk.state.withLock { $0.expected } == [[SectorRange(start: 1, count: 1), SectorRange(start: 16, count: 2)].compactMap { $0 }])
+    }
+
     @Test func manyRequestsAtOnce() throws {
         let client = try served.connected(isStructured: false)
         // As many as sockets hold: a client that takes no answers meanwhile would wait for itself.

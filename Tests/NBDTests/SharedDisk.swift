@@ -13,6 +13,8 @@ final class SharedDisk: BlockDevice {
         var largestTransfer = 0
         var transfers = 0
         var flushes = 0
+        /// The reads that it was told of.
+        var expected: [[SectorRange]] = []
         var isClosed = false
     }
 
@@ -33,6 +35,8 @@ final class SharedDisk: BlockDevice {
 
     var live: [UInt8] { state.withLock { $0.live } }
     var durable: [UInt8] { state.withLock { $0.durable } }
+
+    func expectReads(of ranges: [SectorRange]) { state.withLock { $0.expected.append(ranges) } }
 
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         let bytes = try state.withLock { (state) throws(Failure) in

@@ -41,6 +41,19 @@ import Testing
         #expect(try served.unplug() == .unplugged)
     }
 
+    @Test func theDiskIsToldOfReadsThatComeTogether() throws {
+        let served = try ServedDisk()
+        let disk = MemoryDisk(sectorCount: 1000)
+        try served.start { () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        _ = try served.frontEnd.read(8, 8)
+        _ = try served.frontEnd.perform([.write(sector: 0, pattern(1, sectors: 8)), .read(sector: 64, count: 8)])
+        #expect(disk.expected == [])
+        _ = try served.frontEnd.perform([.read(sector: 400, count: 8), .flush, .read(sector: 16, count: 24)])
+        #expect(disk.expected == [[SectorRange(start: 400, count: 8), SectorRange(start: 16, count: 24)].compactMap { $0 }])
+        #expect(try served.unplug() == .unplugged)
+    }
+
     @Test func neighboursAreOneTransfer() throws {
         let served = try ServedDisk()
         let disk = MemoryDisk(sectorCount: 4000)

@@ -82,7 +82,7 @@ final class Limits {
         let spent = try time {
             _ = try onThreads(threads) { _ in
                 var source = BlockSource()
-                while let index = next.take(below: count) {
+                while let index = next.take(below: count)?.first {
                     let range = source.prepare(UInt64(index), count: 1)
                     try file.file.write(at: UInt64(index * blockSize), source.bytes.rawBytes.extracting(range))
                     try file.file.synchronizeData()

@@ -15,12 +15,19 @@ struct Shape: Sendable {
     var order = Order.sequential
     /// Requests under way at a time. A `BlockDevice` answers when it is done, so each takes a thread.
     var threads = 1
+    /// Requests that come together, as those on a ring or in a socket do: a thread takes so many, and tells the disk of those that read.
+    var together = 1
 
     /// Requests at most: the first of their order.
     var limit = Int.max
 
     var requests: Int { min(blocks / (requestBlocks * spacing), limit) }
     var byteCount: Int { requests * requestBlocks * blockSize }
+
+    /// The sectors of the request from `block` on.
+    func range(from block: UInt64) -> SectorRange? {
+        SectorRange(start: block * UInt64(sectorsPerBlock), count: UInt64(requestBlocks * sectorsPerBlock))
+    }
 
     /// First block of each request.
     func starts() -> [UInt64] {
@@ -74,11 +81,14 @@ func run<Device: BlockDevice>(
     let begin = seconds()
     let latencies = try onThreads(shape.threads) { thread in
         var worker = Worker(device, action, requestBlocks: shape.requestBlocks, kind: kind, thread: thread)
-        while let index = next.take(below: starts.count) {
+        while let taken = next.take(shape.together, below: starts.count) {
             let start = nanoseconds()
-            try worker.perform(index, at: starts[index])
-            if flushing { try device.flush() }
-            worker.latencies.record(nanoseconds() - start)
+            if taken.count > 1, case .read = action { device.expectReads(of: taken.compactMap { shape.range(from: starts[$0]) }) }
+            for index in taken {
+                try worker.perform(index, at: starts[index])
+                if flushing { try device.flush() }
+                worker.latencies.record(nanoseconds() - start)
+            }
         }
         return worker.latencies
     }
@@ -96,9 +106,10 @@ extension Action {
 /// Hands out 0, 1, 2, ... to threads.
 final class NextIndex: Sendable {
     private let next = Atomic(0)
-    func take(below limit: Int) -> Int? {
-        let index = next.add(1, ordering: .relaxed).oldValue
-        return index < limit ? index : nil
+    /// The next `count` numbers, or fewer at the end.
+    func take(_ count: Int = 1, below limit: Int) -> Range<Int>? {
+        let index = next.add(count, ordering: .relaxed).oldValue
+        return index < limit ? index..<min(index + count, limit) : nil
     }
 }
 

@@ -13,6 +13,7 @@ public final class MemoryDisk: BlockDevice {
         var largestTransfer = 0
         var transfers = 0
         var flushes = 0
+        var expected: [[SectorRange]] = []
         /// What the size is to be after the next `refresh`.
         var wantedSectorCount: Int?
 
@@ -46,6 +47,8 @@ public final class MemoryDisk: BlockDevice {
     /// Largest transfer seen, in bytes, and number of transfers.
     public var largestTransfer: Int { state.withLock { $0.largestTransfer } }
     public var transfers: Int { state.withLock { $0.transfers } }
+    /// The reads that it was told of.
+    public var expected: [[SectorRange]] { state.withLock { $0.expected } }
     public var flushes: Int { state.withLock { $0.flushes } }
 
     public var sectorCount: UInt64 { state.withLock { UInt64($0.bytes.count / sectorSize) } }
@@ -62,6 +65,8 @@ public final class MemoryDisk: BlockDevice {
             return true
         }
     }
+
+    public func expectReads(of ranges: [SectorRange]) { state.withLock { $0.expected.append(ranges) } }
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
