@@ -6,16 +6,26 @@ internal import Glibc
 public struct Thread: Sendable {
     private let handle: pthread_t
 
-    /// - Parameter name: what top(1) and a debugger call it: pthread_setname_np(3), 15 bytes at most.
-    public init(_ name: StaticString, _ body: @escaping @Sendable () -> Void) throws(Failure) {
+    /// - Parameters:
+    ///   - name: what top(1) and a debugger call it: pthread_setname_np(3), 15 bytes at most.
+    ///   - niceness: how far it gives way to others where processors are few: nice(2), which on Linux is of a thread.
+    public init(_ name: StaticString, niceness: Int32 = 0, _ body: @escaping @Sendable () -> Void) throws(Failure) {
         final class Box: Sendable {
+            let niceness: Int32
             let body: @Sendable () -> Void
-            init(_ body: @escaping @Sendable () -> Void) { self.body = body }
+            init(_ niceness: Int32, _ body: @escaping @Sendable () -> Void) {
+                self.niceness = niceness
+                self.body = body
+            }
+            func run() {
+                if niceness != 0 { _ = nice(niceness) }
+                body()
+            }
         }
         var handle = pthread_t()
-        let box = unsafe Unmanaged.passRetained(Box(body))
+        let box = unsafe Unmanaged.passRetained(Box(niceness, body))
         let code = unsafe pthread_create(&handle, nil, { argument in
-            if let argument = unsafe argument { unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().body() }
+            if let argument = unsafe argument { unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().run() }
             return nil
         }, box.toOpaque())
         guard code == 0 else {

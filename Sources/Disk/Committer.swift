@@ -14,6 +14,8 @@ final class Committer: Sendable {
     private let fullGeneration: UInt64
     /// Seconds between tries of a commit that failed.
     private static let retryInterval = 1.0
+    /// Of its threads: a request that somebody waits for goes before what has a second's time.
+    private static let niceness: Int32 = 10
 
     init(store: Store, diskName: String, journal: consuming Journal, end: JournalPosition) {
         self.store = store
@@ -30,9 +32,9 @@ final class Committer: Sendable {
 
     /// Starts its threads, which end when the staging closes.
     func start() throws(Failure) -> [Thread] {
-        let naming = try Thread("name") { self.runNaming() }
+        let naming = try Thread("name", niceness: Self.niceness) { self.runNaming() }
         do throws(Failure) {
-            return [naming, try Thread("commit") { self.runCommitting() }]
+            return [naming, try Thread("commit", niceness: Self.niceness) { self.runCommitting() }]
         } catch {
             staging.with { $0.isClosing = true }
             staging.notify()
