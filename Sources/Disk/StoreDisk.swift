@@ -18,7 +18,7 @@ public final class StoreDisk: BlockDevice {
     private let journalSync: Monitor<JournalSync>
     private let isClosed = Atomic(false)
     /// A flush has synced the journal since its file was made longer.
-    private let wasFlushed = Atomic(true)
+    private let wasFlushed = Atomic(false)
 
     /// What belongs to whoever writes.
     private struct Writer {
@@ -48,6 +48,8 @@ public final class StoreDisk: BlockDevice {
     /// processor names fewer bytes a second than a disk takes.
     private static let commitRatherThanSync: UInt64 = 4 << 20
     private static let leastNamingRate = 100e6
+    /// Bytes of a write that may be one of many with a flush behind each.
+    private static let shortWrite = 32 << 10
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
@@ -265,9 +267,9 @@ public final class StoreDisk: BlockDevice {
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
-        // Behind the front, what comes without a flush is not likely to be flushed in small parts.
+        // Behind the front, what comes without a flush is not likely to be flushed in small parts, and nowhere is what is long.
         if offset + byteCount > writer.journalLength,
-            offset < committer.journal.frontBytes || wasFlushed.exchange(false, ordering: .relaxed)
+            (offset < committer.journal.frontBytes && payload.byteCount <= Self.shortWrite) || wasFlushed.exchange(false, ordering: .relaxed)
         {
             committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
         }
