@@ -4,7 +4,8 @@ import XenBus
 
 /// A connected ring and the disk behind it: takes requests, does them, answers in the order of requests.
 ///
-/// 1. Requests are taken, copied out of the ring once and checked, up to a bound.
+/// 1. Requests are taken, copied out of the ring once, up to a bound. One grant copy brings the segments of all indirect ones.
+///    They are checked.
 /// 2. One grant copy brings the data of all writes into private memory.
 /// 3. Requests are done in order. Neighbours on the ring that are neighbours on the disk are done as one.
 /// 4. One grant copy takes the data of all reads to the guest.
@@ -30,18 +31,18 @@ import XenBus
     private var stagedByteCount = 0
     private var copiesIn: GrantCopyBatch
     private var copiesOut: GrantCopyBatch
+    private var arrivals: [Arrival] = []
     private var jobs: [Job] = []
     /// What those among them that read are about.
     private var expected: [SectorRange] = []
     /// The last `serve` found more than one request: the guest does not wait for each answer.
     private(set) var isDeep = false
-    /// The segments of the indirect request at hand, and the private copy of their page.
+    /// The segments of the indirect request at hand.
     private var segments = Array(
         repeating: Segment(gref: 0, firstSector: 0, lastSector: 0), count: maximumIndirectSegments)
-    /// How many of them are the request's.
-    private var fetchedSegmentCount = 0
-    private let segmentPage: UnsafeMutableRawPointer
-    private var segmentCopy = GrantCopyBatch(capacity: 1)
+    /// Private copies of the segments of all indirect requests of a batch, as they came, and the copies that bring them.
+    private let segmentTables: UnsafeMutableRawPointer
+    private var segmentCopies: GrantCopyBatch
 
     /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
     init(
@@ -58,9 +59,11 @@ import XenBus
         unsafe record = ResponseRecord(ring: page)
         responseIndex = resuming ? responses : 0
         unsafe staging = .allocate(byteCount: stagingBudget, alignment: xenPageSize)
-        unsafe segmentPage = .allocate(byteCount: xenPageSize, alignment: xenPageSize)
-        copiesIn = GrantCopyBatch(capacity: stagingBudget / xenPageSize)
-        copiesOut = GrantCopyBatch(capacity: stagingBudget / xenPageSize)
+        unsafe segmentTables = .allocate(byteCount: segmentBudget * segmentByteCount, alignment: xenPageSize)
+        segmentCopies = GrantCopyBatch(capacity: ring.entries)
+        copiesIn = GrantCopyBatch(capacity: segmentBudget)
+        copiesOut = GrantCopyBatch(capacity: segmentBudget)
+        arrivals.reserveCapacity(ring.entries)
         jobs.reserveCapacity(ring.entries)
         self.mapping = mapping
         self.channels = channels
@@ -81,13 +84,14 @@ import XenBus
 
     deinit {
         unsafe staging.deallocate()
-        unsafe segmentPage.deallocate()
+        unsafe segmentTables.deallocate()
     }
 
     /// Readable when an event waits.
     var eventDescriptor: Int32 { channels.eventDescriptor }
 
-    /// Takes an event, so that another one can come. What it was for is looked for in any case.
+    /// Takes the event that has made `eventDescriptor` readable, so that another one can come. What it was for is looked for
+    /// in any case.
     func acceptEvent() throws(Failure) {
         if try channels.pendingEvent() != nil { try channel.unmask() }
     }
@@ -120,13 +124,12 @@ import XenBus
         copiesIn.removeAll()
         copiesOut.removeAll()
         stagedByteCount = 0
-        while jobs.count < ring.entries, stagingBudget - stagedByteCount >= largestRequest,
-            copiesIn.capacity - max(copiesIn.count, copiesOut.count) >= maximumIndirectSegments,
-            let request = try ring.nextRequest()
-        {
-            if request.operation == .indirect { try fetchSegments(of: request) }
+        try take()
+        try host.perform(&segmentCopies)
+        for index in arrivals.indices {
+            let request = arrivals[index].request
             do throws(Rejection) {
-                try admit(request)
+                try admit(request, arrivals[index])
             } catch {
                 counts.countRefused()
                 log("request \(request.rawOperation) of domain \(domain) at sector \(request.sector) refused: \(error)")
@@ -137,23 +140,38 @@ import XenBus
         }
     }
 
-    /// Copies the segments of an indirect request from the page that holds them, once. Afterwards they may be anything, as
-    /// those in a slot may.
-    private mutating func fetchSegments(of request: Request) throws(Failure) {
-        fetchedSegmentCount = 0
-        let count = Int(request.indirectSegmentCount)
-        guard (1...maximumIndirectSegments).contains(count) else { return }
-        segmentCopy.removeAll()
-        unsafe segmentCopy.copy(
-            from: request.indirectGrefs[0], of: domain, offset: 0, byteCount: UInt16(count * segmentByteCount), to: segmentPage)
-        try host.perform(&segmentCopy)
-        guard segmentCopy.succeeded(0) else { return }
-        let page = unsafe RawSpan(_unsafeStart: segmentPage, byteCount: count * segmentByteCount)
-        var span = segments.mutableSpan
-        fetchedSegmentCount = Segment.decode(indirectPage: page, into: &span, from: 0)
+    /// Takes as many requests as their data has room for. The segments of an indirect one are copied from the page that
+    /// holds them once. Afterwards they may be anything, as those in a slot may.
+    private mutating func take() throws(Failure) {
+        arrivals.removeAll(keepingCapacity: true)
+        segmentCopies.removeAll()
+        var reserved = 0
+        while arrivals.count < ring.entries, segmentBudget - reserved >= maximumIndirectSegments, let request = try ring.nextRequest() {
+            var arrival = Arrival(request: request)
+            let isIndirect = request.operation == .indirect
+            let count = Int(isIndirect ? request.indirectSegmentCount : UInt16(request.segmentCount))
+            if isIndirect, (1...maximumIndirectSegments).contains(count) {
+                arrival.tableOffset = reserved * segmentByteCount
+                arrival.tableCopy = segmentCopies.count
+                unsafe segmentCopies.copy(
+                    from: request.indirectGrefs[0], of: domain, offset: 0, byteCount: UInt16(count * segmentByteCount),
+                    to: segmentTables + arrival.tableOffset)
+            }
+            // More are none of a valid request.
+            reserved += min(count, maximumIndirectSegments)
+            arrivals.append(arrival)
+        }
     }
 
-    private mutating func admit(_ request: Request) throws(Rejection) {
+    /// Decodes the `count` segments of an indirect request. False: they could not be copied.
+    private mutating func decodeSegments(of arrival: Arrival, _ count: Int) -> Bool {
+        guard let copy = arrival.tableCopy, segmentCopies.succeeded(copy) else { return false }
+        let table = unsafe RawSpan(_unsafeStart: segmentTables + arrival.tableOffset, byteCount: count * segmentByteCount)
+        var span = segments.mutableSpan
+        return Segment.decode(indirectPage: table, into: &span, from: 0) == count
+    }
+
+    private mutating func admit(_ request: Request, _ arrival: Arrival) throws(Rejection) {
         var range = try request.validate(
             diskSectors: device.sectorCount, readOnly: device.isReadOnly, maxIndirect: maximumIndirectSegments)
         // A secure erase was not offered.
@@ -161,7 +179,7 @@ import XenBus
         let isIndirect = request.operation == .indirect
         let count = Int(isIndirect ? request.indirectSegmentCount : UInt16(request.segmentCount))
         if isIndirect {
-            guard fetchedSegmentCount == count else { throw .segmentBounds }
+            guard decodeSegments(of: arrival, count) else { throw .segmentBounds }
             range = try Segment.range(
                 of: segments.span.extracting(first: count), at: request.sector, diskSectors: device.sectorCount)
         }
@@ -181,7 +199,7 @@ import XenBus
     private mutating func stage(_ segment: Segment, toGuest: Bool) {
         let offset = UInt16(segment.firstSector) * UInt16(sectorSize)
         let byteCount = UInt16(segment.sectorCount * sectorSize)
-        // `collect` has seen that a whole request fits.
+        // `take` has seen that a whole request fits.
         let local = unsafe staging + stagedByteCount
         if toGuest {
             unsafe copiesOut.copy(local, to: segment.gref, of: domain, offset: offset, byteCount: byteCount)
@@ -318,6 +336,14 @@ import XenBus
     }
 }
 
+/// A request of the current batch, as it was taken.
+private struct Arrival {
+    let request: Request
+    /// Where the segments of an indirect request are, and which copy brings them; nil when it has none.
+    var tableOffset = 0
+    var tableCopy: Int?
+}
+
 /// A request of the current batch, checked.
 private struct Job {
     let id: UInt64
@@ -340,10 +366,9 @@ private struct Job {
 let maximumIndirectSegments = 256
 /// Bytes of a segment, in that page as in a slot.
 private let segmentByteCount = 8
-/// Bytes of the largest request.
-private let largestRequest = maximumIndirectSegments * xenPageSize
-/// Memory for the data of a batch, which bounds what one batch of a large ring takes.
+/// Memory for the data of a batch, which bounds what one batch of a large ring takes, and the segments that it is enough for.
 private let stagingBudget = 4 << 20
+private let segmentBudget = stagingBudget / xenPageSize
 /// Most bytes that neighbouring requests are merged into.
 private let largestTransfer = 1 << 20
 /// After this many batches, something else gets a look.

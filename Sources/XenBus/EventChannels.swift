@@ -8,7 +8,8 @@ public protocol EventChannels: AnyObject {
     func unbind(_ port: EventPort)
     /// Tells the other end.
     func notify(_ port: EventPort) throws(Failure)
-    /// A port that was notified, which now is masked until `unmask`; nil when there is none. Never waits.
+    /// A port that was notified, which now is masked until `unmask`; nil when there is none. To be called when
+    /// `eventDescriptor` is readable, else it may wait.
     func pendingEvent() throws(Failure) -> EventPort?
     /// Lets further notifications of a port through.
     func unmask(_ port: EventPort) throws(Failure)

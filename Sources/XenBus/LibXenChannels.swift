@@ -31,9 +31,6 @@ import Glibc
     }
 
     public func pendingEvent() throws(Failure) -> EventPort? {
-        // xenevtchn.h: `xenevtchn_pending` may wait whatever the descriptor's mode, so ask first.
-        var request = pollfd(fd: eventDescriptor, events: Int16(POLLIN), revents: 0)
-        guard unsafe poll(&request, 1, 0) > 0 else { return nil }
         let port = unsafe xenevtchn_pending(channels)
         guard port >= 0 else {
             if errno == EAGAIN || errno == EINTR { return nil }
