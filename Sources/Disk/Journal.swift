@@ -86,13 +86,13 @@ struct Journal: ~Copyable, Sendable {
         try file.writeGather(at: offset, header: header.rawBytes, body: payload)
     }
 
-    /// Makes the file longer than `end`, with zeros, before records are written there: what lies within a file that is as long
-    /// already costs a flush less than what makes it longer. A filesystem without room leaves it at that.
+    /// Fills the file with zeros to behind `end`, before records are written there: what lies where the file has blocks already
+    /// costs a flush less than what gives it some. A filesystem without room leaves it at that.
     ///
     /// A page at a time: pages that are cached one by one stay so, while a long write would be cached in large folios, all of
     /// which the kernel goes through for a flush of a few of their pages.
-    /// - Parameter length: how long the file is, of what was written since it was opened; a multiple of 4096.
-    func extend(_ length: inout UInt64, beyond end: UInt64) {
+    /// - Parameter length: how far it was written since it was opened; a multiple of 4096.
+    func fill(_ length: inout UInt64, beyond end: UInt64) {
         guard end > length else { return }
         let target = min(capacity, end &+ (1 << 20)) & ~4095
         let zeros = [UInt8](repeating: 0, count: 4096)

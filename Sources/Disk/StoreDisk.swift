@@ -17,14 +17,14 @@ public final class StoreDisk: BlockDevice {
     private let writer: Monitor<Writer>
     private let journalSync: Monitor<JournalSync>
     private let isClosed = Atomic(false)
-    /// A flush has synced the journal since its file was made longer.
+    /// A flush has synced the journal since its file was filled.
     private let wasFlushed = Atomic(false)
 
     /// What belongs to whoever writes.
     private struct Writer {
         /// Where the next record goes.
         var head: JournalPosition
-        /// Bytes of the journal's file.
+        /// How far the journal's file was written.
         var journalLength: UInt64 = 0
         /// For parts of blocks, and for a record's header.
         var scratch = [UInt8](repeating: 0, count: blockSize)
@@ -69,6 +69,8 @@ public final class StoreDisk: BlockDevice {
         var threads: [Thread] = []
         if !readOnly {
             head = try Self.recover(committer, from: record.journal)
+            // A hole: what is written within a file costs the filesystem less than what makes it longer.
+            try committer.journal.file.truncate(to: committer.journal.capacity)
             let end = head
             committer.staging.with { $0 = Staging(end: end) }
             threads = try committer.start()
@@ -271,7 +273,7 @@ public final class StoreDisk: BlockDevice {
         if offset + byteCount > writer.journalLength,
             (offset < committer.journal.frontBytes && payload.byteCount <= Self.shortWrite) || wasFlushed.exchange(false, ordering: .relaxed)
         {
-            committer.journal.extend(&writer.journalLength, beyond: offset + byteCount)
+            committer.journal.fill(&writer.journalLength, beyond: offset + byteCount)
         }
         try committer.journal.write(record, at: offset, payload, &writer.header)
         writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
