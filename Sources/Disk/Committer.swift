@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import Glibc
 internal import Hashing
 internal import Store
 
@@ -14,8 +15,9 @@ final class Committer: Sendable {
     private let fullGeneration: UInt64
     /// Seconds between tries of a commit that failed.
     private static let retryInterval = 1.0
-    /// Of its threads: a request that somebody waits for goes before what has a second's time.
-    private static let niceness: Int32 = 10
+    /// Of its threads: on the only processor, a request that somebody waits for goes before what has a second's time. Where
+    /// there are more, nobody waits for them, and they would be late.
+    private static let niceness: Int32 = sysconf(Int32(_SC_NPROCESSORS_ONLN)) == 1 ? 10 : 0
 
     init(store: Store, diskName: String, journal: consuming Journal, end: JournalPosition) {
         self.store = store
