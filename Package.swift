@@ -10,6 +10,13 @@ let strict: [SwiftSetting] = [
     .enableExperimentalFeature("Lifetimes"),
 ]
 
+/// Intel's library, which is there for this architecture only.
+#if arch(x86_64)
+    let multiBuffer: [Target] = [.systemLibrary(name: "CIPSecMB", providers: [.apt(["libipsec-mb-dev"])])]
+#else
+    let multiBuffer: [Target] = []
+#endif
+
 let package = Package(
     name: "dedupdisk",
     products: [
@@ -24,7 +31,7 @@ let package = Package(
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
     ],
-    targets: [
+    targets: multiBuffer + [
         // C libraries, as Debian packages them.
         .systemLibrary(name: "CLMDB", pkgConfig: "lmdb", providers: [.apt(["liblmdb-dev"])]),
         .systemLibrary(name: "CCrypto", pkgConfig: "libcrypto", providers: [.apt(["libssl-dev"])]),
@@ -41,7 +48,7 @@ let package = Package(
         // The store and the disks. None of these knows Xen.
         .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
-        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"], swiftSettings: strict),
+        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
         .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux", "CLZ4", "CZstd"], swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
 

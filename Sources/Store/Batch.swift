@@ -91,7 +91,7 @@ public final class Batch: @unchecked Sendable {
             if try self.store.withRecognizer({ (recognizer, filter) throws(Failure) in
                 try recognizer.name(changes, of: self, hasher, self.store, filter)
             }) { return }
-            for index in changes where !self.unmapIfZero(index) { _ = try self.hash(index, hasher) }
+            try self.hash(changes, hasher)
         }
         named = count
     }
@@ -100,6 +100,15 @@ public final class Batch: @unchecked Sendable {
     func unmapIfZero(_ index: Int) -> Bool {
         if let source = self[index].source, isZero(source.bytes) { self[index].source = nil }
         return self[index].source == nil
+    }
+
+    /// Names blocks by their bytes, several at once.
+    func hash(_ changes: Range<Int>, _ hasher: borrowing SHA256) throws(Failure) {
+        let new = changes.filter { !unmapIfZero($0) }
+        let sources = unsafe new.compactMap { unsafe self[$0].source?.address }
+        for (index, digest) in zip(new, unsafe try hasher.digests(of: sources, byteCount: blockSize)) {
+            if let source = self[index].source { name(index, digest, check: PackFormat.check(source.bytes, digest)) }
+        }
     }
 
     /// Names a block by its bytes.

@@ -17,6 +17,8 @@ struct LentBytes {
         unsafe self.init(start, count: span.byteCount)
     }
 
+    @unsafe var address: UnsafeRawPointer { unsafe start }
+
     var bytes: RawSpan {
         @_lifetime(borrow self) borrowing get { unsafe _overrideLifetime(RawSpan(_unsafeStart: start, byteCount: count), borrowing: self) }
     }

@@ -43,6 +43,8 @@ final class Recognizer: @unchecked Sendable {
         // New blocks, and those found without those before them, mostly come in numbers: they are not looked up in vain.
         var isPromising = true
         for index in changes where !batch.unmapIfZero(index) {
+            // Nothing is to be expected any more.
+            if !isPromising, expected == .none { return try batch.hash(index..<changes.upperBound, hasher) }
             if expected != .none {
                 let name = try Self.name(of: batch, index, expecting: expected, &finder, &residency)
                 // Behind one block that was changed, it may go on as it was.

@@ -40,6 +40,7 @@ need_swift() {
 # What the package compiles and links with.
 # shellcheck disable=SC2034  # read by those who source this
 build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzstd-dev pkg-config)
+[ "$(uname -m)" != x86_64 ] || build_packages+=(libipsec-mb-dev)
 # NBD clients of others, which tests run against the program.
 # shellcheck disable=SC2034
 client_packages=(libnbd-bin qemu-utils fio)
