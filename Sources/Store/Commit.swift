@@ -60,6 +60,9 @@ extension StoreTransaction {
         defer { store.knownPacks.withLock { $0 = known } }
         var packs = PackFinder(reading.view, store.packTables.packs, known, state)
         var buckets = try lmdb.view.cursor(store.tables.index)
+        let knownBuckets = try store.buckets.withLock { (memory) throws(Failure) in
+            try memory.buckets(store, superblock, lmdb.view, lookUps: batch.count)
+        }
         var expected = BlobNumber.none
         var ready = 0
         var ahead = 1
@@ -81,7 +84,7 @@ extension StoreTransaction {
                 if index >= ready {
                     ready = min(batch.count, index + 1 + ahead)
                     ahead = min(2 * ahead, Self.mostAhead)
-                    try prepare(index + 1..<ready, of: batch, filter, &buckets, &packs)
+                    try prepare(index + 1..<ready, of: batch, filter, &buckets, knownBuckets, &packs)
                 }
             }
             if found == .none {
@@ -101,10 +104,10 @@ extension StoreTransaction {
 
     /// Notes for each of the changes which blob it most likely is, and has the processor fetch what shows whether it is.
     private func prepare(
-        _ changes: Range<Int>, of batch: Batch, _ filter: DigestFilter, _ buckets: inout Cursor, _ packs: inout PackFinder
+        _ changes: Range<Int>, of batch: Batch, _ filter: DigestFilter, _ buckets: inout Cursor, _ known: KnownBuckets?, _ packs: inout PackFinder
     ) throws(Failure) {
         let data = changes.filter { batch[$0].source != nil }
-        let guesses = try Self.guess(data.map { batch[$0].digest.word0 }, filter, &buckets)
+        let guesses = try Self.guess(data.map { batch[$0].digest.word0 }, filter, &buckets, known)
         for (index, guess) in zip(data, guesses) {
             batch[index].blob = guess
             if guess != .none { try packs.prefetch(guess) }
@@ -112,7 +115,9 @@ extension StoreTransaction {
     }
 
     /// For each first word of a digest a blob whose digest begins like that, or `.none`: the one that `find` would try first.
-    static func guess(_ words: [UInt64], _ filter: DigestFilter, _ buckets: inout Cursor) throws(Failure) -> [BlobNumber] {
+    static func guess(
+        _ words: [UInt64], _ filter: DigestFilter, _ buckets: inout Cursor, _ known: KnownBuckets? = nil
+    ) throws(Failure) -> [BlobNumber] {
         for word in words { filter.prefetch(word) }
         var guesses = [BlobNumber](repeating: .none, count: words.count)
         var rest: [Int] = []
@@ -123,7 +128,7 @@ extension StoreTransaction {
             }
             if !isRecent { rest.append(index) }
         }
-        let blobs = try DigestIndex.firstBlobs(of: rest.map { words[$0] }, &buckets)
+        let blobs = try DigestIndex.firstBlobs(of: rest.map { words[$0] }, &buckets, known)
         for (index, blob) in zip(rest, blobs) { guesses[index] = blob }
         return guesses
     }

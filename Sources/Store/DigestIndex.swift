@@ -133,7 +133,7 @@ enum DigestIndex {
     ///
     /// In a large index a look-up is waiting for memory, a line after the other. These are made together, step by step,
     /// and the processor waits for the lines of all of them at once.
-    static func firstBlobs(of words: [UInt64], _ buckets: inout Cursor) throws(Failure) -> [BlobNumber] {
+    static func firstBlobs(of words: [UInt64], _ buckets: inout Cursor, _ known: KnownBuckets?) throws(Failure) -> [BlobNumber] {
         @safe struct LookUp {
             let bucket: UnsafeRawBufferPointer
             let key, end: UInt64
@@ -142,11 +142,16 @@ enum DigestIndex {
         var lookUps: [LookUp] = []
         lookUps.reserveCapacity(words.count)
         for word in words {
-            guard let (key, end) = try seek(word >> 16, &buckets) else { return [BlobNumber](repeating: .none, count: words.count) }
-            let bucket = buckets.value
-            bucket.prefetch(at: 0, count: headerSize)
-            // The index does not change meanwhile.
-            unsafe lookUps.append(LookUp(bucket: bucket.withUnsafeBytes { unsafe $0 }, key: key, end: end))
+            let lookUp: LookUp
+            if let (key, end, bytes) = unsafe known?.bucket(of: word >> 16) {
+                lookUp = unsafe LookUp(bucket: bytes, key: key, end: end)
+            } else {
+                guard let (key, end) = try seek(word >> 16, &buckets) else { return [BlobNumber](repeating: .none, count: words.count) }
+                // The index does not change meanwhile.
+                lookUp = unsafe LookUp(bucket: buckets.value.withUnsafeBytes { unsafe $0 }, key: key, end: end)
+            }
+            unsafe RawSpan(_unsafeBytes: lookUp.bucket).prefetch(at: 0, count: headerSize)
+            lookUps.append(lookUp)
         }
         for (index, word) in words.enumerated() {
             let bucket = unsafe RawSpan(_unsafeBytes: lookUps[index].bucket)

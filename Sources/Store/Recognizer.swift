@@ -42,19 +42,23 @@ final class Recognizer: @unchecked Sendable {
         var expected = BlobNumber.none
         // New blocks, and those found without those before them, mostly come in numbers: they are not looked up in vain.
         var isPromising = true
+        var differed = false
         for index in changes where !batch.unmapIfZero(index) {
             // Nothing is to be expected any more.
             if !isPromising, expected == .none { return try batch.hash(index..<changes.upperBound, hasher) }
             if expected != .none {
                 let name = try Self.name(of: batch, index, expecting: expected, &finder, &residency)
-                // Behind one block that was changed, it may go on as it was.
-                expected = try finder.next(after: expected)
                 if let name {
+                    expected = try finder.next(after: expected)
                     batch.name(index, name.digest, check: name.check)
                     isPromising = true
+                    differed = false
                     recognizedBlocks += 1
                     continue
                 }
+                // Behind one block that was changed, it may go on as it was; behind two, it won't.
+                expected = differed ? .none : try finder.next(after: expected)
+                differed = true
             }
             let digest = try batch.hash(index, hasher)
             guard isPromising else { continue }

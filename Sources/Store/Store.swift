@@ -27,6 +27,7 @@ public final class Store: Sendable {
     let filter = Mutex<DigestFilter?>(nil)
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
+    let buckets = Mutex(BucketMemory())
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again.
     let knownPacks = Mutex<KnownValues?>(nil)
 

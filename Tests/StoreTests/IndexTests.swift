@@ -121,6 +121,26 @@ import Testing
         #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
     }
 
+    /// Evenly spread digests, and such as are not: those of some ranges only.
+    @Test(arguments: [0, 1, 40, 5000], [false, true]) func knownBucketsAreWhereLMDBFindsThem(count: Int, isUneven: Bool) throws {
+        var random = SeededGenerator(seed: UInt64(count))
+        func word() -> UInt64 {
+            let word = random.next()
+            return isUneven ? word >> UInt64.random(in: 0...40, using: &random) : word
+        }
+        if count > 0 { try store((0..<count).map { _ in Digest(word(), 0, 0, 0) }, pack: 1) }
+        let known = try #require(try KnownBuckets(store))
+        let reading = try ReadTransaction(store.meta)
+        var cursor = try reading.view.cursor(store.tables.index)
+        let edges = [0, 1, DigestIndex.prefixes - 1] + (try entries().map(\.prefix))
+        for prefix in edges + (0..<2000).map({ _ in word() >> 16 }) {
+            let found = try DigestIndex.seek(prefix, &cursor)
+            let bucket = unsafe known.bucket(of: prefix)
+            #expect(unsafe found?.key == bucket?.key && found?.end == bucket?.end)
+            if found != nil { #expect(unsafe cursor.value.withUnsafeBytes { unsafe $0.baseAddress } == bucket?.bytes.baseAddress) }
+        }
+    }
+
     // MARK: Maps
 
     /// Sizes whose trees have 1 to 4 levels; the model maps blocks to blobs.

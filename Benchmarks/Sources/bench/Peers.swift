@@ -8,7 +8,7 @@ struct Peers {
 
     init(_ plan: Plan) { self.plan = plan }
 
-    /// Bytes of each of three parts of the disk: one to be read, one for unique blocks, one for their duplicates.
+    /// Bytes of each part of the disk: one to be read, and for each round one for unique blocks and one for their duplicates.
     private var part: Int { plan.size(512 << 20, short: 8 << 20) }
 
     mutating func section() throws -> Section {
@@ -17,8 +17,8 @@ struct Peers {
             caveat: """
                 "+ flush" is one flush, at the end. Client and server share the cores, and fio makes the content of each write: \
                 both take from every server alike. One connection. Reads come from the page cache; the raw files, the qcow2 \
-                image and the store are on one disk. From the second round on, the others write over what they have, and the \
-                store takes in new blocks.
+                image and the store are on one disk. Each round writes to parts of the disk of its own, so that all take new blocks \
+                of their filesystem, which on some virtual disks cost several times as much as those that were written before.
                 """)
         guard let fio = find("fio"), try Child(fio, ["--enghelp"]).wait().text.contains("\tnbd\n") else {
             section.missing.append("fio with its NBD engine (Debian: fio)")
@@ -27,7 +27,7 @@ struct Peers {
         say("peers: preparing")
         let image = plan.disk + "/image"
         defer { removeAll(image) }
-        try ImageFile.write(image, blocks: part / blockSize, size: 3 * part)
+        try ImageFile.write(image, blocks: part / blockSize, size: (1 + 2 * plan.rounds) * part)
         var servers: [NBDServer] = []
         for kind in NBDServer.Kind.allCases {
             do {
@@ -70,7 +70,8 @@ private struct Pattern {
         func read(_ name: String, _ arguments: String..., unit: Unit = .bytesPerSecond) -> Pattern {
             Pattern(name: "read, " + name, arguments: arguments + length, unit: unit, goal: .peerReads)
         }
-        // The same seed makes the same blocks, in the second part of the disk and in the third.
+        // The same seed makes the same blocks, in two parts of the disk that no other round writes to.
+        let first = 1 + 2 * round, second = first + 1
         func write(_ name: String, at place: Int, seed: Int, _ goal: Goal, _ arguments: String...) -> Pattern {
             let content = ["--refill_buffers=1", "--scramble_buffers=0", "--randrepeat=0", "--randseed=\(round * 10 + seed)"]
             return Pattern(
@@ -83,10 +84,10 @@ private struct Pattern {
             read("sequential 64 KiB, depth 8", "--rw=read", "--bs=64k", "--iodepth=8"),
             read("random 4 KiB, depth 1", "--rw=randread", "--bs=4k", "--iodepth=1", unit: .operationsPerSecond),
             read("random 4 KiB, depth 32", "--rw=randread", "--bs=4k", "--iodepth=32", unit: .operationsPerSecond),
-            write("unique + flush, sequential 1 MiB, depth 4", at: 1, seed: 1, .peerUniqueWrites, "--rw=write", "--bs=1M", "--iodepth=4"),
-            write("duplicate + flush, sequential 1 MiB, depth 4", at: 2, seed: 1, .peerDuplicateWrites, "--rw=write", "--bs=1M", "--iodepth=4"),
-            write("unique + flush, random 4 KiB, depth 32", at: 1, seed: 2, .peerUniqueWrites, "--rw=randwrite", "--bs=4k", "--iodepth=32", small),
-            write("duplicate + flush, random 4 KiB, depth 32", at: 2, seed: 2, .peerDuplicateWrites, "--rw=randwrite", "--bs=4k", "--iodepth=32", small),
+            write("unique + flush, sequential 1 MiB, depth 4", at: first, seed: 1, .peerUniqueWrites, "--rw=write", "--bs=1M", "--iodepth=4"),
+            write("duplicate + flush, sequential 1 MiB, depth 4", at: second, seed: 1, .peerDuplicateWrites, "--rw=write", "--bs=1M", "--iodepth=4"),
+            write("unique + flush, random 4 KiB, depth 32", at: first, seed: 2, .peerUniqueWrites, "--rw=randwrite", "--bs=4k", "--iodepth=32", small),
+            write("duplicate + flush, random 4 KiB, depth 32", at: second, seed: 2, .peerDuplicateWrites, "--rw=randwrite", "--bs=4k", "--iodepth=32", small),
             Pattern(
                 name: "write 4 KiB + flush, depth 1",
                 arguments: ["--rw=randwrite", "--bs=4k", "--iodepth=1", "--fsync=1", "--size=\(part)", "--number_ios=\(plan.size(300, short: 30))"],
