@@ -135,9 +135,10 @@ import Testing
         let edges = [0, 1, DigestIndex.prefixes - 1] + (try entries().map(\.prefix))
         for prefix in edges + (0..<2000).map({ _ in word() >> 16 }) {
             let found = try DigestIndex.seek(prefix, &cursor)
-            let bucket = unsafe known.bucket(of: prefix)
-            #expect(unsafe found?.key == bucket?.key && found?.end == bucket?.end)
-            if found != nil { #expect(unsafe cursor.value.withUnsafeBytes { unsafe $0.baseAddress } == bucket?.bytes.baseAddress) }
+            let (key, end, start) = unsafe known.bucket(of: prefix).map { unsafe ($0.key, $0.end, UInt(bitPattern: $0.bytes.baseAddress)) } ?? (0, 0, 0)
+            #expect(found?.key ?? 0 == key && found?.end ?? 0 == end)
+            let address = found == nil ? 0 : unsafe cursor.value.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
+            #expect(address == start)
         }
     }
 
