@@ -71,7 +71,7 @@ struct Growth {
                 if work == .memory { memory = rates[1] / rates[0] }
                 if work == .randomReads {
                     comparison.add(
-                        "\(work.rawValue), by what the memory gives: \(stores[1].label)", rates[1], .bytesPerSecond,
+                        "read, random 4 KiB, by what memory gives: \(stores[1].label)", rates[1], .bytesPerSecond,
                         of: ("the same with \(stores[0].label), times what memcpy keeps", rates[0] * memory), goal: .growth)
                 }
             }

@@ -182,7 +182,14 @@ struct Judge {
         let data = request.command == 0 && error == 0 && !mayFail ? Array(model[request.range]) : []
         let expectation = Expectation(request: request, error: error, mayFail: mayFail, data: data)
         if unanswered.updateValue(expectation, forKey: request.cookie) != nil { isAmbiguous = true }
-        return true
+        return !(request.command == 0 && error == 0 && endsConnection(request.range))
+    }
+
+    /// Whether a read fails behind its first piece: of that nothing can be told behind a simple reply, and no more is done.
+    private func endsConnection(_ range: Range<Int>) -> Bool {
+        let bad = Int(deeds.badSectors.lowerBound) * sectorSize..<Int(deeds.badSectors.upperBound) * sectorSize
+        let first = range.lowerBound..<min(range.upperBound, range.lowerBound + largestPiece)
+        return !isStructured && range.overlaps(bad) && !first.overlaps(bad)
     }
 
     /// What must be answered if the disk does not fail.
