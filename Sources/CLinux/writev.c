@@ -1,4 +1,5 @@
 #define _GNU_SOURCE
+#include <errno.h>
 #include <fcntl.h>
 #include <sys/syscall.h>
 #include <sys/uio.h>
@@ -16,12 +17,17 @@
 // before glibc's, as a program's own come first.
 enum { piece = 1 << 20 };
 
-// Has the disk begin to write the last `count` bytes before the file's offset; what is no file is left alone.
-// A failure is told here, as a later sync may not tell it again.
+// Has the disk begin to write the last `count` bytes before the file's offset. That nobody can or may do that here is no
+// failure; that the disk has failed is told, as a later sync may not tell it again.
 static int begin_writing(int descriptor, off_t count)
 {
+    int old = errno;
     off_t end = lseek(descriptor, 0, SEEK_CUR);
-    return end < 0 ? 0 : sync_file_range(descriptor, end - count, count, SYNC_FILE_RANGE_WRITE);
+    if (end >= 0 && sync_file_range(descriptor, end - count, count, SYNC_FILE_RANGE_WRITE) != 0
+        && (errno == EIO || errno == ENOSPC || errno == EDQUOT))
+        return -1;
+    errno = old;
+    return 0;
 }
 
 // writev(2).

@@ -57,7 +57,7 @@ final class Committer: Sendable {
         staging.with { $0.namingRate = Self.hashingRate() }
         var turn = 0
         while let generation = nextGeneration() {
-            // The batch before last is committed: its generation is frozen no more.
+            // The last batch that was this one is committed: its generation is frozen no more.
             let batch = batches[turn]
             turn = (turn + 1) % batches.count
             let began = monotonicSeconds()

@@ -65,11 +65,6 @@ struct Journal: ~Copyable, Sendable {
     /// First sequence of the era after the one that `sequence` belongs to.
     static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
 
-    /// Where a record of `byteCount` bytes goes when the ring's head is at `head`, and the bytes left unused before it.
-    func place(_ byteCount: Int, head: UInt64) -> (offset: UInt64, skipped: UInt64) {
-        head + UInt64(byteCount) <= capacity ? (head, 0) : (0, capacity - head)
-    }
-
     /// Writes one record; it survives this process when the call returns.
     /// - Parameter header: `headerSize` bytes of room.
     func write(_ record: Record, at offset: UInt64, _ payload: RawSpan, _ header: inout [UInt8]) throws(Failure) {

@@ -216,6 +216,7 @@ extension StoreTransaction {
     /// Unmaps the blocks `first..<end`, in bounded pieces: at most `leaves` leaves a call.
     /// - Returns: the first block that is left to do, or `end`.
     mutating func unmap(_ disk: inout DiskRecord, from first: UInt64, to end: UInt64, leaves: Int) throws(Failure) -> UInt64 {
+        isUnmapping = true
         // Beyond what the tree covers, nothing is mapped.
         let last = min(end, BlockMap.entrySpan(level: disk.height + 1))
         guard first < last else { return end }

@@ -67,14 +67,21 @@ extension Store {
         }
     }
 
-    private func collect(_ work: [UInt64]) throws(Failure) -> UInt64 {
-        var note = try StoreTransaction.begin(self)
-        note.superblock.collecting = (work[0], work[work.count - 1])
-        try note.commit()
-        var transaction = try StoreTransaction.begin(self, rebuilding: true)
+    /// - Parameter noted: called when the packs are noted, before they are worked on.
+    func collect(_ work: [UInt64], noted: () -> Void = {}) throws(Failure) -> UInt64 {
+        let range = (work[0], work[work.count - 1])
+        var transaction = try StoreTransaction.begin(self)
+        // Another collection that comes in between may have put its own note in this one's place.
+        while transaction.superblock.collecting != range {
+            try transaction.finishCollecting(isOver: true)
+            transaction.superblock.collecting = range
+            try transaction.commit()
+            noted()
+            transaction = try StoreTransaction.begin(self, rebuilding: true)
+        }
         let before = transaction.superblock.totals.deadBytes
         try transaction.rewrite(work)
-        try transaction.finishCollecting()
+        try transaction.finishCollecting(isOver: true)
         try transaction.adoptUnknownBlobs()
         let after = transaction.superblock.totals.deadBytes
         try transaction.commit()
@@ -128,8 +135,10 @@ extension StoreTransaction {
         try packs.commit()
     }
 
-    /// Takes collected slots out of index and totals, and the note away.
-    mutating func finishCollecting() throws(Failure) {
+    /// Takes collected slots out of index and totals, and the note away. Where there are none yet, it stays, as whoever
+    /// noted it may be about to begin.
+    /// - Parameter isOver: there will be none.
+    mutating func finishCollecting(isOver: Bool = false) throws(Failure) {
         let (first, last) = superblock.collecting
         guard first > 0 else { return }
         var gone: [BlobNumber: Int] = [:]
@@ -150,7 +159,9 @@ extension StoreTransaction {
                 more = try cursor.next()
             }
         }
-        for blob in try removeFromIndex(entries.sorted()) {
+        let removed = try removeFromIndex(entries.sorted())
+        guard isOver || !removed.isEmpty else { return }
+        for blob in removed {
             superblock.totals.remove(bytes: gone[blob] ?? 0)
             try lmdb.remove(store.tables.damaged, blob.rawValue)
         }

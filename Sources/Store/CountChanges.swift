@@ -58,7 +58,7 @@ enum CountChanges {
     static let perRecord = 508
     /// A group's counts take some fifty pages, a hundred where blocks are compressed: so many changes at once cost a small part of a page each.
     static let packsPerGroup: UInt64 = 1 << 10
-    /// A group with so many changes is settled by the next commit.
+    /// A group with so many changes is settled by the next commit that does more than unmap.
     static let limit = 1 << 14
     /// A commit settles no more groups than this, which bounds what it writes. It brings fewer changes than they have.
     static let settledPerCommit = 4
@@ -66,6 +66,10 @@ enum CountChanges {
     static let dense = 32
 
     static func group(of pack: UInt64) -> UInt64 { pack / packsPerGroup }
+
+    static func impossible(_ blob: BlobNumber) -> Failure {
+        Failure(.damage, "count changes of blob \(blob)", "it has no count", remedy: "run: dedupdisk check --repair")
+    }
 
     private static func damaged(_ key: UInt64) -> Failure {
         Failure(.damage, "count changes \(key >> 32)/\(key & 0xffff_ffff)", "damaged", remedy: "run: dedupdisk check --repair")
@@ -130,6 +134,8 @@ extension StoreTransaction {
             }
             if try append(entries, toGroup: group) >= CountChanges.limit { full.append(group) }
         }
+        // What gives space back must not take much first.
+        guard !isUnmapping else { return }
         for group in full.prefix(CountChanges.settledPerCommit) { try settleCounts(ofGroup: group) }
     }
 
@@ -207,11 +213,11 @@ struct CountReader: ~Escapable {
     mutating func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? {
         let changes = try changes(ofPack: pack)
         guard var counts = try ReferenceCounts.of(pack, view, tables) else {
-            if let first = changes.first { throw ReferenceCounts.missing("blob \(first.blob)") }
+            if let first = changes.first { throw CountChanges.impossible(first.blob) }
             return nil
         }
         for change in changes {
-            guard change.blob.slot < counts.count else { throw ReferenceCounts.missing("blob \(change.blob)") }
+            guard change.blob.slot < counts.count else { throw CountChanges.impossible(change.blob) }
             counts[change.blob.slot] = try ReferenceCounts.sum(counts[change.blob.slot], change)
         }
         return counts
@@ -246,12 +252,12 @@ struct CountReader: ~Escapable {
         var next = try CountChanges.group(atOrAfter: 0, view, tables)
         while let group = next {
             try CountChanges.all(ofGroup: group, view, tables).changes.forEachPack { (pack, changes) throws(Failure) in
-                guard let before = try ReferenceCounts.of(pack, view, tables) else { throw ReferenceCounts.missing("counts of pack \(pack)") }
+                let before = try ReferenceCounts.of(pack, view, tables) ?? []
                 // A pack that is not there any more has given its bytes back since.
                 let directory = try PackView.find(pack, in: packs, packTables.packs)
                 for change in changes {
                     let slot = change.blob.slot
-                    guard slot < before.count else { throw ReferenceCounts.missing("blob \(change.blob)") }
+                    guard slot < before.count else { throw CountChanges.impossible(change.blob) }
                     totals.count(from: before[slot], to: try ReferenceCounts.sum(before[slot], change), bytes: directory?.storedLength(slot) ?? 0)
                 }
             }

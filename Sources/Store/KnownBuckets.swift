@@ -37,7 +37,7 @@ final class KnownBuckets: @unchecked Sendable {
     /// The bucket that `prefix` belongs to, its key and the next one's, or `DigestIndex.prefixes`. Nil: there is none.
     func bucket(of prefix: UInt64) -> (key: UInt64, end: UInt64, bytes: UnsafeRawBufferPointer)? {
         // How many keys are `prefix` or less: between `low` and `high`, which move apart until that is so.
-        var low = min(Int(truncatingIfNeeded: (prefix >> 16) &* UInt64(keys.count) >> 32), keys.count)
+        var low = min(Int(truncatingIfNeeded: ((prefix >> 16) &* UInt64(keys.count)) >> 32), keys.count)
         var high = low
         var step = 16
         while low > 0, keys[low - 1] > prefix {

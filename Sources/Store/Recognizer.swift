@@ -64,7 +64,10 @@ final class Recognizer: @unchecked Sendable {
             guard isPromising else { continue }
             isPromising = false
             let found = try StoreTransaction.find(digest, filter, &buckets, &finder)
-            if found != .none { expected = try finder.next(after: found) }
+            if found != .none {
+                expected = try finder.next(after: found)
+                differed = false
+            }
         }
     }
 

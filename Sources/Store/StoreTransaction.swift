@@ -11,6 +11,8 @@ struct StoreTransaction: ~Copyable {
     var superblock: Superblock
     /// References won and lost.
     var countChanges: [CountChange] = []
+    /// It unmaps long ranges, as a deletion does, which has to work where no space is left.
+    var isUnmapping = false
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
 

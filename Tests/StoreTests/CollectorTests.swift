@@ -96,6 +96,29 @@ import Testing
         #expect(try store.statistics().reclaimableBytes == 0)
     }
 
+    /// Other writers commit between the note and the work; another collection puts its own note in its place.
+    @Test(arguments: [false, true]) func othersMayComeBetweenTheNoteAndTheWork(collects: Bool) throws {
+        try write("a", Array(1...300))
+        try write("b", Array(250...260))
+        try store.delete(try store.lock("a"))
+        try store.completeIndex()
+        try store.settleCounts()
+        var notes = 0
+        let freed = try store.collect([1, 2]) {
+            notes += 1
+            guard notes == 1 else { return }
+            #expect(throws: Never.self) {
+                var other = try StoreTransaction.begin(store)
+                if collects { other.superblock.collecting = (2, 2) }
+                try other.commit()
+            }
+        }
+        #expect(notes == (collects ? 2 : 1))
+        #expect(freed == 289 * 4096)
+        #expect(try store.statistics().reclaimableBytes == 0)
+        try check()
+    }
+
     @Test func repairKnowsWhatIsCollected() throws {
         try write("a", Array(1...300))
         try write("b", Array(1...10))

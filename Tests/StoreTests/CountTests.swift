@@ -145,7 +145,7 @@ import Testing
         for pack in 1...1100 as ClosedRange<UInt64> { try addPack(pack, slots: 31) }
         var model: [BlobNumber: Int64] = [:]
         var most = 0
-        // Each commit changes a blob or two of each pack.
+        // Each commit changes a blob of each pack.
         for step in 0..<40 {
             var changes: [BlobNumber: Int64] = [:]
             for pack in 1...1100 as ClosedRange<UInt64> { changes[BlobNumber(pack: pack, slot: step % 31)] = 1 }
@@ -153,7 +153,7 @@ import Testing
             model.merge(changes, uniquingKeysWith: +)
             most = max(most, try putOff())
         }
-        // 33 thousand changes make three records a commit; sixteen commits fill the first group.
+        // 1023 changes of the first group make three records a commit; sixteen commits fill it.
         #expect(most > 32 && most <= 16 * 3 + 40)
         for pack in [1, 511, 1023, 1024, 1100] as [UInt64] {
             #expect(try counts(pack) == (0..<31).map { UInt32(model[BlobNumber(pack: pack, slot: $0)] ?? 0) })
