@@ -197,9 +197,9 @@ extension Store {
 struct CountReader: ~Escapable {
     private let view: View
     private let tables: Store.Tables
-    /// The group that was looked at last, and its changes.
+    /// The group that was looked at last, and the changes of its packs.
     private var group: UInt64?
-    private var changes: [CountChange] = []
+    private var changes: [UInt64: ArraySlice<CountChange>] = [:]
 
     @_lifetime(copy view)
     init(_ view: View, _ tables: Store.Tables) {
@@ -212,15 +212,8 @@ struct CountReader: ~Escapable {
     @_lifetime(self: copy self)
     mutating func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? {
         let changes = try changes(ofPack: pack)
-        guard var counts = try ReferenceCounts.of(pack, view, tables) else {
-            if let first = changes.first { throw CountChanges.impossible(first.blob) }
-            return nil
-        }
-        for change in changes {
-            guard change.blob.slot < counts.count else { throw CountChanges.impossible(change.blob) }
-            counts[change.blob.slot] = try ReferenceCounts.sum(counts[change.blob.slot], change)
-        }
-        return counts
+        let counts = try ReferenceCounts.of(pack, view, tables)
+        return counts == nil && changes.isEmpty ? nil : try Self.sums(counts ?? [], changes)
     }
 
     @_lifetime(self: copy self)
@@ -228,37 +221,36 @@ struct CountReader: ~Escapable {
         let wanted = CountChanges.group(of: pack)
         if group != wanted {
             group = nil
-            changes = try CountChanges.all(ofGroup: wanted, view, tables).changes
+            changes.removeAll()
+            try CountChanges.all(ofGroup: wanted, view, tables).changes.forEachPack { (pack, changes) throws(Failure) in self.changes[pack] = changes }
             group = wanted
         }
-        let start = place(BlobNumber(pack: pack, slot: 0))
-        return changes[start..<place(BlobNumber(pack: pack + 1, slot: 0))]
+        return changes[pack] ?? []
     }
 
-    /// How many of the changes are of blobs before this one.
-    private func place(_ blob: BlobNumber) -> Int {
-        var range = 0..<changes.count
-        while !range.isEmpty {
-            let middle = range.lowerBound + range.count / 2
-            if changes[middle].blob < blob { range = middle + 1..<range.upperBound } else { range = range.lowerBound..<middle }
+    /// The counts after changes of their pack.
+    private static func sums(_ counts: [UInt32], _ changes: ArraySlice<CountChange>) throws(Failure) -> [UInt32] {
+        var sums = counts
+        for change in changes {
+            guard change.blob.slot < counts.count else { throw CountChanges.impossible(change.blob) }
+            sums[change.blob.slot] = try ReferenceCounts.sum(counts[change.blob.slot], change)
         }
-        return range.lowerBound
+        return sums
     }
 
     /// What the totals gain with all that is put off.
-    @_lifetime(self: copy self)
-    mutating func totals(_ packs: View, _ packTables: Store.PackTables) throws(Failure) -> BlobTotals {
+    func totals(_ packs: View, _ packTables: Store.PackTables) throws(Failure) -> BlobTotals {
         var totals = BlobTotals()
         var next = try CountChanges.group(atOrAfter: 0, view, tables)
         while let group = next {
             try CountChanges.all(ofGroup: group, view, tables).changes.forEachPack { (pack, changes) throws(Failure) in
                 let before = try ReferenceCounts.of(pack, view, tables) ?? []
+                let after = try Self.sums(before, changes)
                 // A pack that is not there any more has given its bytes back since.
                 let directory = try PackView.find(pack, in: packs, packTables.packs)
                 for change in changes {
                     let slot = change.blob.slot
-                    guard slot < before.count else { throw CountChanges.impossible(change.blob) }
-                    totals.count(from: before[slot], to: try ReferenceCounts.sum(before[slot], change), bytes: directory?.storedLength(slot) ?? 0)
+                    totals.count(from: before[slot], to: after[slot], bytes: directory?.storedLength(slot) ?? 0)
                 }
             }
             next = try CountChanges.group(atOrAfter: group + 1, view, tables)
