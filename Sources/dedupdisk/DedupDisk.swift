@@ -49,22 +49,22 @@ struct DedupDisk: ParsableCommand {
         }
     }
 
-    /// A page of LMDB whose flags are damaged may be taken for one that may be written where it lies, in a map that is only to
-    /// be read: SEGV_ACCERR of sigaction(2). Anything else is a fault of this program, and dies as it would have.
+    /// LMDB believes its pages, and so may a damaged one lead it, or whoever reads what it gives, to where no memory is or none
+    /// that may be written, or have it spoil the allocator's, which aborts. This program's own code is memory-safe but for what
+    /// it marks: should that be at fault, whoever asks for a backtrace gets it.
     private static func dieOfDamagedPagesInWords() {
+        guard unsafe getenv("SWIFT_BACKTRACE") == nil else { return }
         var action = sigaction()
-        action.sa_flags = SA_SIGINFO
-        unsafe action.__sigaction_handler.sa_sigaction = { _, information, _ in
-            guard let information = unsafe information, unsafe information.pointee.si_code == 2 else {
-                var before = unsafe segmentationActionBefore
-                unsafe sigaction(SIGSEGV, &before, nil)
-                return
-            }
-            let line: StaticString = "dedupdisk: store: its database is damaged: a page of it can't be what it says (restore it from a copy)\n"
+        unsafe action.__sigaction_handler.sa_handler = { _ in
+            let line: StaticString = """
+                dedupdisk: store: memory was touched that cannot be: its database is damaged, or this is a fault of dedupdisk \
+                (restore the store from a copy; with SWIFT_BACKTRACE=enable=yes the same command tells where)
+
+                """
             _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
             _exit(3)
         }
-        unsafe sigaction(SIGSEGV, &action, &segmentationActionBefore)
+        for signal in [SIGSEGV, SIGABRT] { unsafe sigaction(signal, &action, nil) }
     }
 
     /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
@@ -78,6 +78,3 @@ struct DedupDisk: ParsableCommand {
         unsafe sigaction(SIGBUS, &action, nil)
     }
 }
-
-/// What a SIGSEGV did before: written before any thread is started, read in the signal's handler.
-nonisolated(unsafe) private var segmentationActionBefore = sigaction()

@@ -26,11 +26,35 @@ import Testing
                 let outcome = try tool.start(command).wait(limit: 20)
                 let isFine = outcome.status == 0 || outcome.status == 1 || outcome.status == 3
                 #expect(isFine && !outcome.hasTimedOut, "seed \(seed), \(path), page \(page), offset \(offset): \(command): \(outcome)")
-                if command.first != "check", outcome.status != 0 { #expect(outcome.errorLines.count == 1, "seed \(seed): \(outcome.errors)") }
+                if command.first != "check", outcome.status != 0 { expectOneLine(outcome, "seed \(seed): \(command)") }
                 if command.first == "export", outcome.status == 0 {
                     #expect(try Files.bytes(tool.path("out")) == (1...420).flatMap { block(UInt64($0)) }, "seed \(seed): wrong data came out")
                 }
             }
         }
+    }
+
+    /// What LMDB makes of leaves that say that their free space ends behind their records: it spoils the heap when it changes one.
+    @Test func whatLMDBBelieves() throws {
+        let tool = try Tool()
+        try tool.disk("d", Array(1...420))
+        var bytes = try Files.bytes(tool.meta)
+        for page in 2..<bytes.count / 4096 {
+            // mdb.c, `MDB_page`: flags at 10 (2: a leaf), the end of the free space at 14.
+            if bytes[page * 4096 + 10] == 2, bytes[page * 4096 + 11] == 0 { bytes.replaceSubrange(page * 4096 + 14..<page * 4096 + 16, with: [0xf0, 0x0f]) }
+        }
+        try Files.write(tool.meta, bytes)
+        for command in [["delete", "d"], ["import", tool.path("d.raw"), "x"]] {
+            let outcome = try tool.start(command).wait(limit: 20)
+            #expect(outcome.status == 3, "\(command): \(outcome)")
+            expectOneLine(outcome, "\(command)")
+        }
+    }
+
+    /// One line of ours, after what the allocator may have said before it aborted.
+    private func expectOneLine(_ outcome: Child.Outcome, _ what: String) {
+        let lines = outcome.errorLines
+        let isFine = lines.count == 1 || (lines.count == 2 && !lines[0].hasPrefix("dedupdisk: "))
+        #expect(isFine && lines.last?.hasPrefix("dedupdisk: ") == true, "\(what): \(outcome.errors)")
     }
 }
