@@ -51,22 +51,41 @@ final class BenchStore {
         try BenchDisk(store, name, readOnly: readOnly)
     }
 
-    /// Has the filesystem allocate pages for what is to come, beyond what the files have now and in their holes: else
-    /// writing to a filesystem in memory mostly measures how the kernel finds and clears pages.
-    func touch(packs: Int, meta: Int) throws {
-        var files = [(path + "/packs/data.mdb", packs), (path + "/meta/data.mdb", meta)]
+    /// Gives the store's files pages for what is to come, beyond what they have now and in their holes, by writing to them: else
+    /// writing to a filesystem in memory mostly measures how the kernel finds and clears pages, and where the kernel is a virtual
+    /// machine's, how its host does.
+    /// - Parameters:
+    ///   - byteCount: what is going to be written.
+    ///   - isNew: the store does not have it.
+    func touch(_ byteCount: Int, isNew: Bool = true) throws {
+        // What is left of them is given back when the disk is closed, in a time that is measured.
+        try fillHoles(path + "/packs/data.mdb", more: (isNew ? byteCount * 17 / 16 : 0) + (8 << 20))
+        try fillHoles(path + "/meta/data.mdb", more: byteCount / 16 + (8 << 20))
         for name in (try? FileManager.default.contentsOfDirectory(atPath: path + "/journals")) ?? [] {
-            files.append((path + "/journals/" + name, Int(StoreDisk.defaultJournalBytes)))
+            try fillHoles(path + "/journals/" + name, more: 0)
         }
-        for (file, more) in files { try allocate(file, more: more) }
     }
 }
 
-/// fallocate(1) of a file with its size kept: `more` bytes beyond its end, and its holes. No content changes.
-private func allocate(_ path: String, more: Int) throws {
-    var status = stat()
-    guard stat(path, &status) == 0 else { return }
-    try succeed("fallocate", ["--keep-size", "--offset", "0", "--length", "\(Int(status.st_size) + more)", path])
+/// Writes zeros into the holes of a file, where they change nothing, and `more` bytes of them behind its end, where LMDB has
+/// nothing yet.
+private func fillHoles(_ path: String, more: Int) throws {
+    let file = try File(path: path, options: [.write])
+    let zeros = [UInt8](repeating: 0, count: BlockSource.span * blockSize)
+    let size = try file.size()
+    var start: UInt64 = 0
+    while start < size {
+        let data = try file.nextData(at: start)
+        try write(from: start, to: data?.lowerBound ?? size)
+        start = data?.upperBound ?? size
+    }
+    try write(from: size, to: size + UInt64(more))
+
+    func write(from start: UInt64, to end: UInt64) throws {
+        for offset in stride(from: start, to: end, by: zeros.count) {
+            try file.write(at: offset, zeros.rawBytes.extracting(first: min(zeros.count, Int(end - offset))))
+        }
+    }
 }
 
 /// Removes a file or a directory with all in it; that there is none is no error.

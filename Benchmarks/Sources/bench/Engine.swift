@@ -49,7 +49,9 @@ struct Engine {
         let hash = try limits.hash()
         try write("unique", .write(generation: 1), bench.create("a", blocks: blocks), shape, bench, hash, isGoal ? .uniqueWrites : nil)
         let hashAgain = try limits.hash()
-        try write("duplicate", .write(generation: 1), bench.create("b", blocks: blocks), shape, bench, hashAgain, isGoal ? .duplicateWrites : nil)
+        try write(
+            "duplicate", .write(generation: 1), isNew: false, bench.create("b", blocks: blocks), shape, bench, hashAgain,
+            isGoal ? .duplicateWrites : nil)
 
         let copy = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
         let first = Shape(blocks: blocks, requestBlocks: BlockSource.span)
@@ -59,7 +61,7 @@ struct Engine {
         add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
 
         try write("overwrite", .write(generation: 2), bench.open("a"), shape, bench, limits.hash(), nil)
-        try write("zeros", .zero, bench.open("b"), shape, bench, limits.anonymousCopy(), nil)
+        try write("zeros", .zero, isNew: false, bench.open("b"), shape, bench, limits.anonymousCopy(), nil)
 
         let hashes = try limits.hash(), copies = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
         let mixed = ("70% memcpy, 30% SHA-256", 1 / (0.7 / copies.value + 0.3 / hashes.value))
@@ -67,9 +69,10 @@ struct Engine {
     }
 
     private mutating func write(
-        _ name: String, _ action: Action, _ disk: BenchDisk, _ shape: Shape, _ bench: BenchStore, _ limit: (name: String, value: Double), _ goal: Goal?
+        _ name: String, _ action: Action, isNew: Bool = true, _ disk: BenchDisk, _ shape: Shape, _ bench: BenchStore,
+        _ limit: (name: String, value: Double), _ goal: Goal?
     ) throws {
-        try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+        try bench.touch(shape.byteCount, isNew: isNew)
         add(name, try run(action, on: disk, shape), shape, limit, goal)
     }
 
@@ -82,7 +85,7 @@ struct Engine {
     /// Where the processors' time goes, a block: whoever writes, hashing, and committing.
     private mutating func processorTime() throws {
         let bench = try BenchStore(plan.memory + "/engine")
-        try bench.touch(packs: blocks * blockSize * 9 / 8 + (8 << 20), meta: blocks * blockSize / 16 + (8 << 20))
+        try bench.touch(blocks * blockSize)
         var source = BlockSource()
         for (name, disk) in [("unique", try bench.createWarm("a", blocks: blocks, rest: 2)), ("duplicate", try bench.createWarm("b", blocks: blocks, rest: 2))] {
             let before = ProcessorTime()
@@ -108,7 +111,7 @@ struct Engine {
             for compression in Compression.allCases {
                 let bench = try BenchStore(plan.memory + "/engine", compression: compression)
                 let disk = try bench.create("a", blocks: blocks)
-                try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+                try bench.touch(shape.byteCount)
                 let run = try run(.write(generation: 1), on: disk, shape, kind: kind)
                 let name = "unique, \(kind == .code ? "program code" : "incompressible"), \(compression.name)"
                 if compression == .none { plain = ("no compression", run.rate) }
@@ -125,7 +128,7 @@ struct Engine {
             let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
             let limit = try limits.overwrites(plan.memory, count: count, threads: threads)
             let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? 0 : 2)
-            try bench.touch(packs: shape.byteCount * 2 + (8 << 20), meta: 16 << 20)
+            try bench.touch(shape.byteCount)
             let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
             try disk.close()
             comparison.add(

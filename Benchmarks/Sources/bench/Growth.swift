@@ -44,7 +44,7 @@ struct Growth {
                 index, filter, counts, map, and the directories and the addresses among which the content lies. \
                 In: cache and TLB misses of all of these, and the pages that commits copy. Not in: a device, when the index is larger than \
                 memory; the kernel's page fault at a process's first look at each page, as both are gone over once before. \
-                Unique blocks take new memory, which a virtual machine may have to get from its host: theirs varies by half. Random reads \
+                Random reads \
                 are told of together, as a ring or a socket has them, and their disk was read before, so that its readers know \
                 the leaves of its map. What the processor takes longer for their content alone, in a mapped file of that size, \
                 is the row before them: the goal is for what is left when that is taken off.
@@ -130,7 +130,7 @@ struct Growth {
     private func write(_ action: Action, _ filled: Filled, adding blobs: Int) throws -> Double {
         let bench = filled.bench
         let disk = try bench.create("new", blocks: blocks)
-        try bench.touch(packs: blobs * blockSize * 9 / 8 + (8 << 20), meta: shape.byteCount / 8 + (8 << 20))
+        try bench.touch(shape.byteCount, isNew: blobs > 0)
         let before = try bench.store.statistics(of: "new").uniqueBytes
         let rate = try run(action, on: disk, shape, kind: .spread(every: 1)).rate
         let added = try bench.store.statistics(of: "new").uniqueBytes - before

@@ -38,8 +38,8 @@ struct Ring {
         let bench = try BenchStore(plan.memory + "/ring")
         for name in ["a", "b"] { try bench.store.create(name, byteCount: UInt64(blocks * blockSize)) }
         let full = Shape(blocks: blocks, requestBlocks: requestBlocks, threads: .max)
-        try write("unique", to: "a", of: bench, full)
-        try write("duplicate", to: "b", of: bench, full)
+        try write("unique", isNew: true, to: "a", of: bench, full)
+        try write("duplicate", isNew: false, to: "b", of: bench, full)
 
         let guest = try RingGuest(["--store", bench.path, "--name", "a"])
         for order in Shape.Order.allCases {
@@ -62,10 +62,10 @@ struct Ring {
         try guest.unplug()
     }
 
-    private mutating func write(_ name: String, to disk: String, of bench: BenchStore, _ shape: Shape) throws {
+    private mutating func write(_ name: String, isNew: Bool, to disk: String, of bench: BenchStore, _ shape: Shape) throws {
         let limit = try limits.hash()
         let guest = try RingGuest(["--store", bench.path, "--name", disk])
-        try bench.touch(packs: shape.byteCount * 9 / 8 + (8 << 20), meta: shape.byteCount / 16 + (8 << 20))
+        try bench.touch(shape.byteCount, isNew: isNew)
         var result: Run?
         let spent = try time {
             result = try guest.run(.write, generation: 1, shape)
