@@ -175,7 +175,15 @@ final class DigestFilter: @unchecked Sendable {
     var recent: UInt64 { self[Field.recent] }
     var recentLimit: UInt64 { slots / 8 * 7 }
     /// From so many on they should move to the index.
-    var isMergeDue: Bool { recent >= slots / 2 }
+    var isMergeDue: Bool { recent >= slots / 16 * 7 }
+
+    /// How many of them to move with `added` new ones: as many as have the merge, which is at the key `merged`, done when 13 in
+    /// 16 slots are taken, so that all commits have about the same to do.
+    func mergePiece(from merged: UInt64, adding added: Int) -> Int {
+        let left = recent.multipliedFullWidth(by: ~merged).high
+        let room = max(1, Int(slots / 16 * 13) - Int(recent))
+        return max(512, min(Int(left) * added / room, 8 * added))
+    }
 
     /// Makes it anew with the next use.
     func invalidate() { self[Field.valid] = 0 }

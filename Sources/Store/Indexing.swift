@@ -5,7 +5,7 @@ internal import LMDB
 // recent blobs, by the thousand, in the order of their digests.
 //
 // 1. A commit enters its new blobs in the filter and in the table of recent blobs.
-// 2. When the table is half full, a merge begins: `merging` says up to which blob, `merged` how far it is in the order of
+// 2. When seven in sixteen slots of the table are taken, a merge begins: `merging` says up to which blob, `merged` how far it is in the order of
 //    digests. Each commit takes it on by a piece; the last piece moves `indexed`, and the table is cleaned.
 //
 // Every step is in a transaction of `meta`, so that a merge outlives whoever began it; entering a blob twice changes
@@ -141,8 +141,8 @@ extension StoreTransaction {
             superblock.merging = superblock.counted
             superblock.merged = 0
         }
-        // Twice as fast as blobs come in, it is done when the table is three quarters full.
-        let (piece, next) = filter.recent(from: superblock.merged, before: superblock.merging, limit: max(512, 2 * blobs.count))
+        let limit = filter.mergePiece(from: superblock.merged, adding: blobs.count)
+        let (piece, next) = filter.recent(from: superblock.merged, before: superblock.merging, limit: limit)
         try updateIndex(adding: piece.sorted())
         if let next {
             superblock.merged = next
