@@ -8,7 +8,7 @@ internal import Synchronization
 /// of the blobs that are not in the digest index yet. One file, mapped by every process that writes to the store:
 ///
 ///      0  magic            u64     "DDFILTER"
-///      8  version          u32     1
+///      8  version          u32     2
 ///     12  0                u32
 ///     16  store id         2 × u64
 ///     32  boot             2 × u64 what this start of the machine is called (random(4), boot_id)
@@ -27,7 +27,8 @@ internal import Synchronization
 ///    148  0                u32
 ///    152  replaced         u64     1: another file is in its place
 ///   4096  lines × 64       a split Bloom filter (Putze, Sanders, Singler 2007): a digest has five bits, all in one line
-///     …   (slots + 4096) × 16  key u64, the digest's first word; blob u64, 0: free. Ordered by key but for collisions
+///     …   (slots + 4096) × 12  key, the first 48 bits of the digest: u32, u16; slot u16; pack u32, 0: free. Ordered by key
+///                            but for collisions
 ///
 /// It holds nothing that the packs' directories do not tell: when it is lost, of another start of the machine (its pages
 /// are never synced), or behind or ahead of the store, it is made anew. It may have blobs that are not there (their commit
@@ -44,7 +45,6 @@ final class DigestFilter: @unchecked Sendable {
     private static let magic: UInt64 = 0x5245_544c_4946_4444
     private static let headerSize = 4096
     private static let lineSize = 64
-    private static let entrySize = 16
     /// Slots behind the last one, so that nothing wraps around.
     private static let tailSlots: UInt64 = 4096
     private enum Field {
@@ -52,15 +52,15 @@ final class DigestFilter: @unchecked Sendable {
     }
 
     /// What a filter for that many digests looks like: 7 bits a digest for the filter when it is full, and a slot for
-    /// each 24 digests; small stores have more, as there the merges would cost most.
+    /// each 18 digests; small stores have more, as there the merges would cost most.
     private static func shape(_ capacity: UInt64) -> (lines: UInt64, slots: UInt64, bytes: Int) {
         let lines = capacity * 7 / 512 + 1
-        let slots = max(capacity / 24, min(capacity / 16, 1 << 18))
-        return (lines, slots, headerSize + Int(lines) * lineSize + Int(slots + tailSlots) * entrySize)
+        let slots = max(capacity / 18, min(capacity / 12, 1 << 18))
+        return (lines, slots, headerSize + Int(lines) * lineSize + Int(slots + tailSlots) * MemoryLayout<RecentBlob>.stride)
     }
 
     /// The least capacity whose table has room for that many recent blobs, and is due for a merge then.
-    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 20 : blobs * 28 }
+    static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 15 : blobs * 21 }
 
     /// Maps the file at `path`. Nil: there is none, or it is not this store's of this start of the machine.
     init?(path: String, storeID: (UInt64, UInt64)) {
@@ -124,7 +124,7 @@ final class DigestFilter: @unchecked Sendable {
         let shape = shape(capacity)
         return [UInt8](count: 80) { bytes in
             bytes.store(magic, at: 0)
-            bytes.store(UInt32(1), at: 8)
+            bytes.store(UInt32(2), at: 8)
             bytes.store(storeID.0, at: 16)
             bytes.store(storeID.1, at: 24)
             bytes.store(boot.0, at: 32)
@@ -250,22 +250,22 @@ final class DigestFilter: @unchecked Sendable {
 
     // MARK: Recent blobs
 
-    private var table: UnsafeMutablePointer<(key: UInt64, blob: UInt64)> {
-        unsafe (base + Self.headerSize + Int(lines) * Self.lineSize).assumingMemoryBound(to: (key: UInt64, blob: UInt64).self)
+    private var table: UnsafeMutablePointer<RecentBlob> {
+        unsafe (base + Self.headerSize + Int(lines) * Self.lineSize).assumingMemoryBound(to: RecentBlob.self)
     }
 
-    private func home(_ word: UInt64) -> Int { Int(word.multipliedFullWidth(by: slots).high) }
+    private func home(_ word: UInt64) -> Int { Int((word & ~0xffff).multipliedFullWidth(by: slots).high) }
     private var tableEnd: Int { Int(slots + Self.tailSlots) }
 
-    /// Calls `body` with each recent blob of that first word until it says true.
+    /// Calls `body` with each recent blob whose first 48 bits are those of `word` until it says true.
     /// - Returns: whether it did.
     @inline(__always)
     func findRecent(_ word: UInt64, _ body: (BlobNumber) throws(Failure) -> Bool) throws(Failure) -> Bool {
         var slot = home(word)
         while slot < tableEnd {
             let entry = unsafe table[slot]
-            if entry.blob == 0 { return false }
-            if entry.key == word, try body(BlobNumber(rawValue: entry.blob)) { return true }
+            if entry.isFree { return false }
+            if entry.key == word & ~0xffff, try body(entry.blob) { return true }
             slot += 1
         }
         return false
@@ -276,17 +276,18 @@ final class DigestFilter: @unchecked Sendable {
     func insert(_ word: UInt64, _ blob: BlobNumber) -> Bool {
         enter(word)
         guard recent < recentLimit else { return false }
+        let entry = RecentBlob(word, blob)
         var slot = home(word)
         let end = min(tableEnd, slot + Int(Self.tailSlots))
-        while slot < end, unsafe table[slot].blob != 0 {
-            if unsafe table[slot] == (word, blob.rawValue) { return true }
+        while slot < end, unsafe !table[slot].isFree {
+            if unsafe table[slot] == entry { return true }
             slot += 1
         }
         guard slot < end else { return false }
-        unsafe table[slot].key = word
+        unsafe table[slot] = entry.free
         // Who is killed in between has left a free slot.
         atomicMemoryFence(ordering: .releasing)
-        unsafe table[slot].blob = blob.rawValue
+        unsafe table[slot].pack = entry.pack
         self[Field.recent] &+= 1
         return true
     }
@@ -301,11 +302,11 @@ final class DigestFilter: @unchecked Sendable {
         var next: UInt64?
         while slot < tableEnd {
             let entry = unsafe table[slot]
-            if entry.blob != 0 {
+            if !entry.isFree {
                 if let next, entry.key >= next {
                     // Belongs to the next piece.
-                } else if entry.key >= first, mark.isBehind(BlobNumber(rawValue: entry.blob)) {
-                    found.append(DigestIndex.Entry(word: entry.key, BlobNumber(rawValue: entry.blob)))
+                } else if entry.key >= first, mark.isBehind(entry.blob) {
+                    found.append(DigestIndex.Entry(word: entry.key, entry.blob))
                 }
             } else if next != nil {
                 break  // The run that the piece's last keys may have been pushed into ends here.
@@ -327,16 +328,44 @@ final class DigestFilter: @unchecked Sendable {
     func purge(before place: PackPlace) {
         invalidate()
         atomicMemoryFence(ordering: .releasing)
-        var rest: [(UInt64, UInt64)] = []
+        var rest: [RecentBlob] = []
         for slot in 0..<tableEnd {
             let entry = unsafe table[slot]
-            if entry.blob != 0, !place.isBehind(BlobNumber(rawValue: entry.blob)) { rest.append((entry.key, entry.blob)) }
+            if !entry.isFree, !place.isBehind(entry.blob) { rest.append(entry) }
         }
-        unsafe UnsafeMutableRawPointer(table).initializeMemory(as: UInt8.self, repeating: 0, count: tableEnd * Self.entrySize)
+        unsafe UnsafeMutableRawPointer(table).initializeMemory(
+            as: UInt8.self, repeating: 0, count: tableEnd * MemoryLayout<RecentBlob>.stride)
         self[Field.recent] = 0
         let count = entered
-        for (key, blob) in rest { _ = insert(key, BlobNumber(rawValue: blob)) }
+        for entry in rest { _ = insert(entry.key, entry.blob) }
         self[Field.entered] = count
         validate(purged: place)
+    }
+}
+
+/// A slot of the table of recent blobs. The smaller they are, the more there are, and the fewer pages a merge writes.
+private struct RecentBlob: Equatable {
+    /// The first 48 bits of the digest.
+    var high: UInt32, low: UInt16
+    var slot: UInt16
+    /// 0: the slot is free.
+    var pack: UInt32
+
+    init(_ word: UInt64, _ blob: BlobNumber) {
+        high = UInt32(word >> 32)
+        low = UInt16(truncatingIfNeeded: word >> 16)
+        slot = UInt16(truncatingIfNeeded: blob.slot)
+        pack = UInt32(truncatingIfNeeded: blob.pack)
+    }
+
+    var isFree: Bool { pack == 0 }
+    /// The digest's first word, as far as it is known.
+    var key: UInt64 { UInt64(high) << 32 | UInt64(low) << 16 }
+    var blob: BlobNumber { BlobNumber(pack: UInt64(pack), slot: Int(slot)) }
+    /// All of it but what makes it one.
+    var free: RecentBlob {
+        var entry = self
+        entry.pack = 0
+        return entry
     }
 }

@@ -38,8 +38,9 @@ enum DigestIndex {
             blob = BlobNumber(rawValue: (high & 0xffff) << 32 | UInt64(UInt32(bigEndian: bytes.load(at: offset + 8))))
         }
         func append(to bytes: inout [UInt8]) {
-            for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: prefix >> UInt64(shift))) }
-            for shift in stride(from: 40, through: 0, by: -8) { bytes.append(UInt8(truncatingIfNeeded: blob.rawValue >> UInt64(shift))) }
+            let high = (prefix << 16 | blob.rawValue >> 32).bigEndian, low = UInt32(truncatingIfNeeded: blob.rawValue).bigEndian
+            unsafe withUnsafeBytes(of: high) { unsafe bytes.append(contentsOf: $0) }
+            unsafe withUnsafeBytes(of: low) { unsafe bytes.append(contentsOf: $0) }
         }
         static func < (a: Entry, b: Entry) -> Bool { a.prefix != b.prefix ? a.prefix < b.prefix : a.blob < b.blob }
     }

@@ -5,8 +5,8 @@ internal import LMDB
 // recent blobs, by the thousand, in the order of their digests.
 //
 // 1. A commit enters its new blobs in the filter and in the table of recent blobs.
-// 2. When seven in sixteen slots of the table are taken, a merge begins: `merging` says up to which blob, `merged` how far it is in the order of
-//    digests. Each commit takes it on by a piece; the last piece moves `indexed`, and the table is cleaned.
+// 2. When seven in sixteen slots of the table are taken, a merge begins: `merging` says up to which blob, `merged` how far it
+//    is in the order of digests. Each commit takes it on by a piece; the last piece moves `indexed`, and the table is cleaned.
 //
 // Every step is in a transaction of `meta`, so that a merge outlives whoever began it; entering a blob twice changes
 // nothing. What is lost with the table is in the directories of the packs behind `indexed`.
