@@ -187,6 +187,21 @@ import Testing
         #expect(try copy.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
+    /// However large commits are, none finds the table full.
+    @Test(arguments: [50, 1000, 1500]) func mergesKeepUp(size: Int) throws {
+        var random = SeededGenerator(seed: 11)
+        var merges = 0
+        var indexed = PackPlace.start
+        for _ in 0..<30_000 / size {
+            _ = try Self.add((0..<size).map { _ in Digest(random.next(), random.next(), 0, 0) }, to: store)
+            let superblock = try StoreTransaction.begin(store).superblock
+            #expect(superblock.pastTable == 0)
+            if superblock.indexed != indexed { merges += 1 }
+            indexed = superblock.indexed
+        }
+        #expect(merges >= 5)
+    }
+
     /// A full filesystem leaves the filter to the process.
     @Test func withoutAFile() throws {
         // A directory in the place of the new file.
