@@ -11,6 +11,8 @@ public protocol BlockDevice: AnyObject, Sendable {
     var isReadOnly: Bool { get }
     /// Fills `buffer`, a multiple of 512 bytes long, with the sectors from `sector` on.
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure)
+    /// The memory that has this range of the disk, when it costs less to take it from there than to `read` it; else nil.
+    func lend(_ range: SectorRange) -> LentMemory?
     /// Says what will be read next, in this order. It changes nothing that is read: a disk may use it to wait for the memory
     /// of all of it at once.
     func expectReads(of ranges: [SectorRange])
@@ -44,6 +46,9 @@ public struct Extent: Sendable, Equatable {
 }
 
 extension BlockDevice {
+    /// Nothing to lend.
+    public func lend(_ range: SectorRange) -> LentMemory? { nil }
+
     /// Nothing to prepare.
     public func expectReads(of ranges: [SectorRange]) {}
 

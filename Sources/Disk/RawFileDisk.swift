@@ -8,6 +8,7 @@ public final class RawFileDisk: BlockDevice {
     public let isReadOnly: Bool
     private let sectors: Atomic<UInt64>
     private let file: File
+    private let window = FileWindow()
     /// Whether the filesystem can tell holes from data: a device's can't.
     private let hasHoles: Bool
     /// The first failure to make writes durable. The system forgets it once told, and may have dropped what it could
@@ -46,6 +47,13 @@ public final class RawFileDisk: BlockDevice {
         guard try file.read(at: range.byteOffset, into: &buffer) == wanted else {
             throw Failure(.system, "read \(file.path)", "it has become shorter than the disk")
         }
+    }
+
+    /// From the page cache. A file that was made shorter than the disk fails where no page is left; in its last page, what was
+    /// cut off reads as zeros until `refresh`.
+    public func lend(_ range: SectorRange) -> LentMemory? {
+        guard range.fits(in: sectorCount), let count = Int(exactly: range.byteCount) else { return nil }
+        return window.lend(file, at: range.byteOffset, count: count, size: byteCount)
     }
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {

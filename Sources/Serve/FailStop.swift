@@ -18,6 +18,8 @@ public final class FailStop<Device: BlockDevice>: BlockDevice {
         try device.read(at: sector, into: &buffer)
     }
 
+    public func lend(_ range: SectorRange) -> LentMemory? { device.lend(range) }
+
     public func expectReads(of ranges: [SectorRange]) { device.expectReads(of: ranges) }
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {

@@ -7,6 +7,8 @@ import CXen
     let segments: UnsafeMutableBufferPointer<xengnttab_grant_copy_segment_t>
     /// Number of copies.
     public private(set) var count = 0
+    /// What is copied from may not be there, see `takeFrom`: for simulations, in which no kernel looks first.
+    private(set) var isFromLentMemory = false
 
     /// Room for `capacity` copies.
     public init(capacity: Int) {
@@ -20,7 +22,10 @@ import CXen
     public var isFull: Bool { count == capacity }
 
     /// Forgets all copies.
-    public mutating func removeAll() { count = 0 }
+    public mutating func removeAll() {
+        count = 0
+        isFromLentMemory = false
+    }
 
     /// Adds a copy of `byteCount` bytes at `offset` in a page of `domain` to `local`. The caller has checked that they
     /// are within the page (the kernel refuses the whole batch otherwise), and that `local` stays.
@@ -40,6 +45,18 @@ import CXen
         precondition(!isFull, "more grant copies than there is room for")
         unsafe cxen_copy_to_grant(segments.baseAddress, count, domain, reference, offset, local, byteCount)
         count += 1
+    }
+
+    /// Has all copies, which are all to pages, take what lies side by side from `start` on.
+    /// - Parameter lent: it is lent by a disk and may not be there; then the call fails that does the copies (EFAULT: gntdev takes
+    ///   hold of the memory by get_user_pages(9)), and nothing can be said of any.
+    @unsafe public mutating func takeFrom(_ start: UnsafeRawPointer, lent: Bool) {
+        var offset = 0
+        for index in 0..<count {
+            unsafe cxen_copy_from(segments.baseAddress, index, start + offset)
+            unsafe offset += Int(segments[index].len)
+        }
+        isFromLentMemory = lent
     }
 
     /// Whether the copy at `index` was done.

@@ -146,21 +146,26 @@ import Synchronization
 
     public func perform(_ batch: inout GrantCopyBatch) throws(Failure) {
         for index in 0..<batch.count {
-            unsafe batch.segments[index].status = Int16(try copy(batch.segments[index]))
+            unsafe batch.segments[index].status = Int16(try copy(batch.segments[index], isLent: batch.isFromLentMemory))
         }
     }
 
     /// Does one copy, and returns its GNTST status.
-    @unsafe private func copy(_ segment: xengnttab_grant_copy_segment_t) throws(Failure) -> Int32 {
+    @unsafe private func copy(_ segment: xengnttab_grant_copy_segment_t, isLent: Bool) throws(Failure) -> Int32 {
         let isFromGrant = unsafe segment.flags == UInt16(GNTCOPY_source_gref)
         let foreign = unsafe isFromGrant ? segment.source.foreign : segment.dest.foreign
         let length = unsafe Int(segment.len)
         guard Int(foreign.offset) + length <= xenPageSize, let page = try page(foreign.ref, of: foreign.domid),
             let local = unsafe isFromGrant ? segment.dest.virt : segment.source.virt
         else { return GNTST_bad_gntref }
-        let address = unsafe memory + page * xenPageSize + Int(foreign.offset)
+        let offset = page * xenPageSize + Int(foreign.offset)
+        let address = unsafe memory + offset
         if isFromGrant {
             unsafe local.copyMemory(from: address, byteCount: length)
+        } else if isLent {
+            guard unsafe copyLent(local, length, to: descriptors.memory, at: offset) else {
+                throw Failure(.system, "copy to granted pages", systemError(EFAULT))
+            }
         } else {
             unsafe address.copyMemory(from: local, byteCount: length)
         }

@@ -41,7 +41,7 @@ extension SimulatedXen {
         do throws(StoreRefusal) {
             try call { state throws(StoreRefusal) in
                 for index in 0..<batch.count {
-                    unsafe batch.segments[index].status = Int16(try copy(batch.segments[index], state))
+                    unsafe batch.segments[index].status = Int16(try copy(batch.segments[index], state, isLent: batch.isFromLentMemory))
                 }
             }
         } catch {
@@ -51,7 +51,7 @@ extension SimulatedXen {
 
     /// Does one copy, and returns its GNTST status.
     @unsafe private func copy(
-        _ segment: xengnttab_grant_copy_segment_t, _ state: borrowing SimulatedMachine.State
+        _ segment: xengnttab_grant_copy_segment_t, _ state: borrowing SimulatedMachine.State, isLent: Bool
     ) throws(StoreRefusal) -> Int32 {
         let isFromGrant = unsafe segment.flags == UInt16(GNTCOPY_source_gref)
         let foreign = unsafe isFromGrant ? segment.source.foreign : segment.dest.foreign
@@ -65,11 +65,19 @@ extension SimulatedXen {
         let page = unsafe machine.memory + grant.page * xenPageSize + Int(foreign.offset)
         if isFromGrant {
             unsafe local.copyMemory(from: page, byteCount: length)
+        } else if isLent {
+            let offset = grant.page * xenPageSize + Int(foreign.offset)
+            guard unsafe copyLent(local, length, to: machine.memoryFile, at: offset) else { throw StoreRefusal(code: EFAULT) }
         } else {
             unsafe page.copyMemory(from: local, byteCount: length)
         }
         return GNTST_okay
     }
+}
+
+/// Copies from memory that may not be there to a machine's: by pwrite(2), which then fails as gntdev does. False: it was not.
+@unsafe func copyLent(_ local: UnsafeRawPointer, _ byteCount: Int, to memoryFile: Int32, at offset: Int) -> Bool {
+    unsafe pwrite(memoryFile, local, byteCount, offset) == byteCount
 }
 
 extension SimulatedMachine.State {

@@ -40,4 +40,11 @@ static inline void cxen_copy_to_grant(xengnttab_grant_copy_segment_t *segments, 
     segment->flags = GNTCOPY_dest_gref;
     segment->status = GNTST_general_error;
 }
+
+/* Has a copy to a grant take other memory, which is not written to. */
+static inline void cxen_copy_from(xengnttab_grant_copy_segment_t *segments, long index, const void *local)
+{
+    segments[index].source.virt = (void *)local;
+    segments[index].status = GNTST_general_error;
+}
 #endif
