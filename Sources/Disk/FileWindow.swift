@@ -22,8 +22,8 @@ final class FileWindow: Sendable {
 
     /// Loans of a mapping: its tables take 8 MiB at most then.
     private static let loansOfMapping = 1024
-    /// Bytes that are lent at once: what is less is sooner copied than found, and a ring asks for no more.
-    private static let loan = 32 << 10...1 << 20
+    /// Bytes that are lent at once: less is copied as soon as found, and a ring asks for no more.
+    private static let loan = 16 << 10...1 << 20
 
     /// The memory of `count` bytes at `offset`; nil when they are better read.
     /// - Parameter size: bytes of the file.

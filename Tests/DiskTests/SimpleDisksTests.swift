@@ -155,6 +155,50 @@ import Testing
         #expect(try disk.sectors(at: 0, count: 8) == [UInt8](repeating: 0, count: 4096))
     }
 
+    /// What a loan has, by a system call, as nobody else may look at it.
+    private func bytes(_ loan: LentMemory, _ count: Int) throws -> [UInt8] {
+        let copy = try File(temporaryIn: scratch.path)
+        try withExtendedLifetime(loan) { try copy.write(at: 0, unsafe RawSpan(_unsafeStart: loan.address, byteCount: count)) }
+        var bytes = [UInt8](repeating: 0, count: count)
+        #expect(try bytes.withMutableBytes { (span) throws(Failure) in try copy.read(at: 0, into: &span) } == count)
+        return bytes
+    }
+
+    @Test(arguments: [false, true]) func whatIsInMemoryIsLent(readOnly: Bool) throws {
+        var random = SeededGenerator(seed: 4)
+        let sectors = 4096
+        let model = filledModel(sectors: sectors, &random)
+        let path = try image(model), file = try File(path: path, options: .write)
+        let disk = try RawFileDisk(path: path, readOnly: readOnly)
+        let range = try #require(SectorRange(start: 3, count: 129))
+        let first = try #require(disk.lend(range))
+        // Each mapping ends after some loans, and stays while it is in use.
+        for _ in 0..<2500 {
+            let start = Int.random(in: 0..<sectors - 64, using: &random), count = Int.random(in: 32...min(2048, sectors - start), using: &random)
+            let range = try #require(SectorRange(start: UInt64(start), count: UInt64(count)))
+            let loan = try #require(disk.lend(range))
+            if start % 50 == 0 { #expect(try bytes(loan, count * sectorSize) == model.read(at: start, count: count)) }
+        }
+        if !readOnly { try disk.write(at: 8, block(7)) }
+        #expect(try bytes(first, 129 * sectorSize) == disk.sectors(at: 3, count: 129))
+        // Little is sooner read; more is never asked for; outside there is nothing.
+        for (start, count) in [(0, 31), (0, 2049), (4064, 64), (1 << 40, 64)] as [(UInt64, UInt64)] {
+            let other = try #require(SectorRange(start: start, count: count))
+            #expect(disk.lend(other) == nil)
+        }
+        // Behind the end of a file that was cut, nothing is left of any loan, whether or not the disk knows.
+        try file.truncate(to: 64 * UInt64(sectorSize))
+        for loan in [first, disk.lend(range)].compactMap({ $0 }) {
+            #expect(throws: Failure.self) { try bytes(loan, 129 * sectorSize) }
+        }
+        try file.truncate(to: 8192 * UInt64(sectorSize))
+        #expect(try disk.refresh())
+        // A hole is read, and lent once it was.
+        let grown = try #require(SectorRange(start: 5000, count: 64))
+        #expect(disk.lend(grown) == nil)
+        try disk.close()
+    }
+
     @Test(arguments: [false, true]) func aFileOfAnotherSizeIsADiskOfIt(readOnly: Bool) throws {
         var random = SeededGenerator(seed: 3)
         let model = filledModel(sectors: 64, &random)

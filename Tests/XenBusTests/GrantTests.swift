@@ -66,6 +66,36 @@ import XenBus
         #expect(unsafe page.pointer.load(fromByteOffset: 1536, as: UInt8.self) == 0)
     }
 
+    /// Lent memory that isn't there is an error of the call, not the end of the process.
+    @Test func copiesFromLentMemoryLookFirst() throws {
+        let page = try guest.allocatePages(1)[0]
+        let reference = guest.grant(page)
+        let file = try File(temporaryIn: "/tmp")
+        try file.write(at: 0, [UInt8](repeating: 0xab, count: 4096).rawBytes)
+        let mapping = try file.map(byteCount: 4096)
+        var batch = GrantCopyBatch(capacity: 2)
+        let local = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
+        defer { unsafe local.deallocate() }
+        unsafe local.initializeMemory(as: UInt8.self, repeating: 1, count: 4096)
+        unsafe batch.copy(local, to: reference, of: 7, offset: 0, byteCount: 512)
+        unsafe batch.copy(local, to: reference, of: 7, offset: 1024, byteCount: 512)
+        unsafe batch.takeFrom(mapping.address(at: 0, count: 1024), lent: true)
+        try xen.perform(&batch)
+        let both = batch.succeeded(0..<2)
+        #expect(both)
+        #expect(unsafe page.pointer.load(fromByteOffset: 1535, as: UInt8.self) == 0xab)
+        try file.truncate(to: 0)
+        unsafe batch.takeFrom(mapping.address(at: 0, count: 1024), lent: true)
+        var thrown = false
+        do { try xen.perform(&batch) } catch { thrown = true }
+        #expect(thrown)
+        let any = batch.succeeded(0) || batch.succeeded(1)
+        #expect(!any)
+        unsafe batch.takeFrom(local, lent: false)
+        try xen.perform(&batch)
+        #expect(unsafe page.pointer.load(fromByteOffset: 1535, as: UInt8.self) == 1)
+    }
+
     @Test func aCopyBeyondItsPageFailsTheCall() throws {
         let reference = guest.grant(try guest.allocatePages(1)[0])
         let local = UnsafeMutableRawPointer.allocate(byteCount: 4096, alignment: 4096)
