@@ -193,9 +193,24 @@ import Testing
         }
         try file.truncate(to: 8192 * UInt64(sectorSize))
         #expect(try disk.refresh())
-        // A hole is read, and lent once it was.
+        // The mapping is of another size.
         let grown = try #require(SectorRange(start: 5000, count: 64))
+        #expect(try disk.sectors(at: 5000, count: 64) == [UInt8](repeating: 0, count: 64 * sectorSize))
         #expect(disk.lend(grown) == nil)
+        try disk.close()
+    }
+
+    /// What would have to be fetched is better read.
+    @Test func whatIsNotInMemoryIsNotLent() throws {
+        let path = scratch.path + "/sparse"
+        try File(path: path, options: [.write, .create]).truncate(to: 1 << 20)
+        let disk = try RawFileDisk(path: path, readOnly: false)
+        let range = try #require(SectorRange(start: 0, count: 64))
+        #expect(disk.lend(range) == nil)
+        try disk.write(at: 0, [UInt8](repeating: 3, count: 63 * sectorSize - 4096))
+        #expect(disk.lend(range) == nil)
+        try disk.write(at: 32, [UInt8](repeating: 4, count: 32 * sectorSize))
+        #expect(try bytes(#require(disk.lend(range)), 64 * sectorSize) == disk.sectors(at: 0, count: 64))
         try disk.close()
     }
 
