@@ -236,8 +236,8 @@ import XenBus
         else { return false }
         return withExtendedLifetime(lent) {
             unsafe copiesOut.takeFrom(lent.address, lent: true)
-            // It is not there after all, then: what can't be read is told by the disk.
-            if (try? host.perform(&copiesOut)) != nil { return true }
+            // Otherwise a page is not granted, or not there after all: the ordinary way tells which, and of which request.
+            if (try? host.perform(&copiesOut)) != nil, copiesOut.succeeded(0..<copiesOut.count) { return true }
             unsafe copiesOut.takeFrom(staging, lent: false)
             return false
         }

@@ -89,7 +89,7 @@ import XenBus
             return request
         }
         #expect(try served.frontEnd.exchange(requests).map(\.rawStatus) == [0, 0, -1, 0])
-        #expect(disk.counts == LendingDisk.Counts(loans: 1, reads: 0))
+        #expect(disk.counts == LendingDisk.Counts(loans: 1, reads: 1))
         #expect(try served.unplug() == .unplugged)
     }
 
