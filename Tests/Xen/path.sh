@@ -15,6 +15,8 @@ eventually 'the guest sees that the file has grown' guest_has $((160 << 20))
 fill guest1 /mnt/xvdb/tree
 written=$(sums guest1 /mnt/xvdb/tree)
 unmount_in guest1 xvdb
+expect_equal 'large reads, which are not staged, bring what is in the file' \
+    "$(guest1 'dd if=/dev/xvdb bs=1M count=32 iflag=direct status=none | sha256sum')" "$(head -c 32M /store/raw | sha256sum)"
 disconnect
 no_nodes
 expect 'the file holds a clean filesystem' e2fsck -fn /store/raw
