@@ -32,8 +32,8 @@ public struct FileMapping: ~Copyable, @unchecked Sendable {
         guard pages <= states.count else { return false }
         var span = states.mutableSpan
         let address = unsafe UnsafeMutableRawPointer(mutating: self.address(at: offset, count: count) - (offset - start))
-        guard unsafe span.withUnsafeMutableBufferPointer({ unsafe mincore(address, pages * pageSize, $0.baseAddress) }) == 0 else { return false }
-        return (0..<pages).allSatisfy { states[$0] & 1 != 0 }
+        let result = unsafe span.withUnsafeMutableBufferPointer { unsafe mincore(address, pages * pageSize, $0.baseAddress) }
+        return result == 0 && (0..<pages).allSatisfy { states[$0] & 1 != 0 }
     }
 
     /// Where these bytes are, for as long as the mapping is.

@@ -28,7 +28,8 @@ final class FileWindow: Sendable {
     /// The memory of `count` bytes at `offset`; nil when they are better read.
     /// - Parameter size: bytes of the file.
     func lend(_ file: borrowing File, at offset: UInt64, count: Int, size: UInt64) -> LentMemory? {
-        guard Self.loan.contains(count), let start = Int(exactly: offset), let size = Int(exactly: size), start <= size - count else { return nil }
+        guard Self.loan.contains(count), let start = Int(exactly: offset), let size = Int(exactly: size), start <= size - count
+        else { return nil }
         let mapping = state.withLock { state -> Mapping? in
             if state.loansLeft == 0 {
                 state.mapping = nil

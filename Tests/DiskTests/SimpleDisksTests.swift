@@ -174,7 +174,8 @@ import Testing
         let first = try #require(disk.lend(range))
         // Each mapping ends after some loans, and stays while it is in use.
         for _ in 0..<2500 {
-            let start = Int.random(in: 0..<sectors - 64, using: &random), count = Int.random(in: 32...min(2048, sectors - start), using: &random)
+            let start = Int.random(in: 0..<sectors - 64, using: &random)
+            let count = Int.random(in: 32...min(2048, sectors - start), using: &random)
             let range = try #require(SectorRange(start: UInt64(start), count: UInt64(count)))
             let loan = try #require(disk.lend(range))
             if start % 50 == 0 { #expect(try bytes(loan, count * sectorSize) == model.read(at: start, count: count)) }

@@ -85,7 +85,9 @@ import XenBus
             request.id = UInt64(index)
             request.sector = UInt64(index * 64)
             request.segmentCount = 8
-            for segment in 0..<8 { request.segments[segment] = Segment(gref: references[index * 8 + segment], firstSector: 0, lastSector: 7) }
+            for segment in 0..<8 {
+                request.segments[segment] = Segment(gref: references[index * 8 + segment], firstSector: 0, lastSector: 7)
+            }
             return request
         }
         #expect(try served.frontEnd.exchange(requests).map(\.rawStatus) == [0, 0, -1, 0])
