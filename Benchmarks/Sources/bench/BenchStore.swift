@@ -59,8 +59,8 @@ final class BenchStore {
     ///   - isNew: the store does not have it.
     func touch(_ byteCount: Int, isNew: Bool = true) throws {
         // What is left of them is given back when the disk is closed, in a time that is measured.
-        try fillHoles(path + "/packs/data.mdb", more: (isNew ? byteCount * 17 / 16 : 0) + (8 << 20))
-        try fillHoles(path + "/meta/data.mdb", more: byteCount / 16 + (8 << 20))
+        try fillHoles(path + "/packs/data.mdb", more: (isNew ? byteCount * 33 / 32 : 0) + (2 << 20))
+        try fillHoles(path + "/meta/data.mdb", more: byteCount / 64 + (4 << 20))
         for name in (try? FileManager.default.contentsOfDirectory(atPath: path + "/journals")) ?? [] {
             try fillHoles(path + "/journals/" + name, more: 0)
         }

@@ -14,7 +14,7 @@ struct Engine {
         self.limits = limits
     }
 
-    private var blocks: Int { plan.size(256 << 20, short: 4 << 20) / blockSize }
+    private var blocks: Int { plan.size(512 << 20, short: 4 << 20) / blockSize }
 
     mutating func section() throws -> Section {
         var section = Section(
