@@ -1,4 +1,5 @@
 import BlockModel
+import Disk
 import DiskExercise
 import FrontEnd
 import Serve
@@ -13,7 +14,12 @@ import XenBus
         var generator = SeededGenerator(seed: seed)
         let honest = try ServedDisk(queueCount: 2)
         let hostile = try HostileGuest(honest.machine, id: 66)
-        let disk = MemoryDisk(sectorCount: 2000), hostileDisk = MemoryDisk(sectorCount: 1000)
+        let disk = MemoryDisk(sectorCount: 2000)
+        // Half of them have a disk of a file, which lends what it has in memory.
+        let scratch = try ScratchDirectory()
+        try Files.write(scratch.path + "/hostile", [UInt8](repeating: 1, count: 1000 * sectorSize))
+        let hostileDisk: any BlockDevice =
+            seed % 2 == 0 ? MemoryDisk(sectorCount: 1000) : try RawFileDisk(path: scratch.path + "/hostile", readOnly: false)
         try honest.start { () throws(Failure) in disk }
         try honest.frontEnd.connect()
         for round in 0..<6 {

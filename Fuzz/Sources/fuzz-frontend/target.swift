@@ -23,13 +23,16 @@ private final class World {
     private let scratch: ScratchDirectory
     private let honest: ServedDisk
     private let hostile: HostileGuest
-    private let hostileDisk = MemoryDisk(sectorCount: 1000)
+    /// Of a file in memory, which lends it to the ring.
+    private let hostileDisk: RawFileDisk
     private var round: UInt8 = 0
     /// What the honest guest has written.
     private var model = ModelDisk(sectors: blockCount * sectorsPerBlock)
 
     init() throws(Failure) {
         scratch = try ScratchDirectory()
+        try Files.write(scratch.path + "/hostile", [UInt8](repeating: 1, count: 1000 * sectorSize))
+        hostileDisk = try RawFileDisk(path: scratch.path + "/hostile", readOnly: false)
         let store = try Store(path: scratch.path + "/store", creating: true)
         try store.create("honest", byteCount: UInt64(model.bytes.count))
         honest = try ServedDisk(queueCount: 2)

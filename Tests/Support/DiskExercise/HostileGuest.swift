@@ -38,7 +38,7 @@ public final class HostileGuest {
     }
 
     /// Follows the script from plug to unplug. Throws when the back end does not end afterwards, or keeps something.
-    public func follow(_ script: Script, _ disk: MemoryDisk, _ configuration: BackendConfiguration) throws(Failure) {
+    public func follow(_ script: Script, _ disk: some BlockDevice, _ configuration: BackendConfiguration) throws(Failure) {
         var script = script
         let portsBefore = machine.openPortCount(of: 0)
         references = pages.suffix(Self.dataPageCount).map { guest.grant($0) }
