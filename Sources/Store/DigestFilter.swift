@@ -59,7 +59,7 @@ final class DigestFilter: @unchecked Sendable {
         return (lines, slots, headerSize + Int(lines) * lineSize + Int(slots + tailSlots) * MemoryLayout<RecentBlob>.stride)
     }
 
-    /// The least capacity whose table has room for that many recent blobs, and is due for a merge then.
+    /// A capacity whose table has room for that many recent blobs, and is due for a merge then.
     static func capacity(forRecent blobs: UInt64) -> UInt64 { blobs <= 200_000 ? blobs * 15 : blobs * 21 }
 
     /// Maps the file at `path`. Nil: there is none, or it is not this store's of this start of the machine.
@@ -295,6 +295,8 @@ final class DigestFilter: @unchecked Sendable {
     /// The recent blobs before `mark` whose keys are `first` or more, about `limit` of them and all of each key.
     /// - Returns: them, in no order, and the key to go on from; nil: there are none beyond.
     func recent(from first: UInt64, before mark: PackPlace, limit: Int) -> ([DigestIndex.Entry], next: UInt64?) {
+        // Of a word, its first 48 bits count.
+        let first = first & ~0xffff
         var found: [DigestIndex.Entry] = []
         found.reserveCapacity(limit + 64)
         var slot = home(first)

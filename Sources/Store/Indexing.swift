@@ -25,7 +25,7 @@ extension StoreTransaction {
 
     private func isUsable(_ filter: DigestFilter) -> Bool {
         filter.isValid && filter.entered <= filter.capacity && filter.covered >= superblock.indexed && filter.covered <= superblock.counted
-            && filter.purged <= superblock.indexed
+            && filter.purged <= superblock.indexed && filter.recent <= filter.recentLimit
             // What went past the table is in the index only if its commit came to its end.
             && (filter.unsure == 0 || filter.unsure == superblock.pastTable)
             && tail(filter.covered) == filter.tail

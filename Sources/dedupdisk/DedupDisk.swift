@@ -27,6 +27,7 @@ struct DedupDisk: ParsableCommand {
             dieOfDamagedPagesInWords()
             Store.tuneAllocator()
             var command = try parseAsRoot()
+            unsafe isServing = command is Connect || command is Serve || command is BackendCommand
             try command.run()
         } catch let failure as Failure {
             Console.complain("\(failure)")
@@ -51,18 +52,21 @@ struct DedupDisk: ParsableCommand {
 
     /// LMDB believes its pages, and so may a damaged one lead it, or whoever reads what it gives, to where no memory is or none
     /// that may be written, or have it spoil the allocator's, which aborts. This program's own code is memory-safe but for what
-    /// it marks: should that be at fault, whoever asks for a backtrace gets it.
+    /// it marks: should that be at fault, whoever asks for a backtrace gets it. What serves a guest still dies of the signal
+    /// after these words, so that whoever watches over it starts it again.
     private static func dieOfDamagedPagesInWords() {
         guard unsafe getenv("SWIFT_BACKTRACE") == nil else { return }
         var action = sigaction()
-        unsafe action.__sigaction_handler.sa_handler = { _ in
+        unsafe action.__sigaction_handler.sa_handler = { number in
             let line: StaticString = """
-                dedupdisk: store: memory was touched that cannot be: its database is damaged, or this is a fault of dedupdisk \
+                dedupdisk: memory was touched that cannot be: the store's database is damaged, or this is a fault of dedupdisk \
                 (restore the store from a copy; with SWIFT_BACKTRACE=enable=yes the same command tells where)
 
                 """
             _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
-            _exit(3)
+            guard unsafe isServing else { _exit(3) }
+            signal(number, SIG_DFL)
+            raise(number)  // When the handler returns.
         }
         for signal in [SIGSEGV, SIGABRT] { unsafe sigaction(signal, &action, nil) }
     }
@@ -78,3 +82,6 @@ struct DedupDisk: ParsableCommand {
         unsafe sigaction(SIGBUS, &action, nil)
     }
 }
+
+/// Written before any thread is started, read in a signal's handler.
+nonisolated(unsafe) private var isServing = false

@@ -41,7 +41,9 @@ import Testing
         var bytes = try Files.bytes(tool.meta)
         for page in 2..<bytes.count / 4096 {
             // mdb.c, `MDB_page`: flags at 10 (2: a leaf), the end of the free space at 14.
-            if bytes[page * 4096 + 10] == 2, bytes[page * 4096 + 11] == 0 { bytes.replaceSubrange(page * 4096 + 14..<page * 4096 + 16, with: [0xf0, 0x0f]) }
+            let start = page * 4096
+            guard bytes[start + 10] == 2, bytes[start + 11] == 0 else { continue }
+            bytes.replaceSubrange(start + 14..<start + 16, with: [0xf0, 0x0f])
         }
         try Files.write(tool.meta, bytes)
         for command in [["delete", "d"], ["import", tool.path("d.raw"), "x"]] {

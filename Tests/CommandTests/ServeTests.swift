@@ -84,6 +84,15 @@ struct ServeTests {
         #expect(try tool.run("export", "gold", "-").output == bytes)
     }
 
+    /// Who watches over it, as systemd does, sees how it ended.
+    @Test(arguments: [SIGSEGV, SIGABRT]) func aFaultIsSaidAndStaysASignal(signal: Int32) throws {
+        let server = try Server(tool, ["gold", "--size", "1M", "--socket", socket])
+        server.child.kill(signal)
+        let outcome = server.child.wait()
+        #expect(outcome.signal == signal)
+        #expect(outcome.errors.contains("memory was touched that cannot be"), "\(outcome.errors)")
+    }
+
     @Test func aSecondSignalForces() throws {
         let server = try Server(tool, ["gold", "--discard", "--size", "1G", "--socket", socket])
         server.child.kill(SIGTERM)

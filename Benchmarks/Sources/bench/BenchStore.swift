@@ -32,13 +32,18 @@ final class BenchStore {
     }
 
     /// Makes a disk whose journal has been written all over, so that writing to it makes no file grow.
-    /// - Parameter rest: seconds after that, in which all of it gets committed.
-    func createWarm(_ name: String, blocks: Int, rest: Double) throws -> BenchDisk {
+    /// - Parameters:
+    ///   - rest: seconds after that, in which all of it gets committed; nil: of no interest here.
+    ///   - byteCount: what is going to be written, for `touch`.
+    func createWarm(_ name: String, blocks: Int, rest: Double?, touching byteCount: Int = 0, isNew: Bool = true) throws -> BenchDisk {
         let lap = Shape(blocks: Int(StoreDisk.defaultJournalBytes) / blockSize * 5 / 4, requestBlocks: BlockSource.span)
         let disk = try create(name, blocks: max(blocks, lap.blocks))
         _ = try run(.write(generation: 1 << 20), on: disk, lap, closing: false)
         try disk.flush()
-        usleep(UInt32(rest * 1e6))
+        if let rest {
+            usleep(UInt32(rest * 1e6))
+            if byteCount > 0 { try touch(byteCount, isNew: isNew) }
+        }
         // What the lap left in the page cache would all be in the first sync.
         var source = BlockSource()
         let place = source.prepare(1 << 40, count: 1)
@@ -54,6 +59,7 @@ final class BenchStore {
     /// Gives the store's files pages for what is to come, beyond what they have now and in their holes, by writing to them: else
     /// writing to a filesystem in memory mostly measures how the kernel finds and clears pages, and where the kernel is a virtual
     /// machine's, how its host does.
+    /// Nothing may be on its way into the store meanwhile.
     /// - Parameters:
     ///   - byteCount: what is going to be written.
     ///   - isNew: the store does not have it.

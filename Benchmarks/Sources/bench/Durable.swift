@@ -56,7 +56,7 @@ struct Durable {
         let limit = try limits.overwrites(plan.disk, count: count, threads: threads)
         let bench = try BenchStore(plan.disk + "/durable")
         let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
-        let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? 0 : 2)
+        let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? nil : 2)
         let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
         try disk.close()
         comparison.add(

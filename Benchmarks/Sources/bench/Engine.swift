@@ -87,8 +87,8 @@ struct Engine {
         let bench = try BenchStore(plan.memory + "/engine")
         var source = BlockSource()
         for name in ["unique", "duplicate"] {
-            let disk = try bench.createWarm(name, blocks: blocks, rest: plan.isShort ? 0 : 2)
-            try bench.touch(blocks * blockSize, isNew: name == "unique")
+            let disk = try bench.createWarm(
+                name, blocks: blocks, rest: plan.isShort ? nil : 2, touching: blocks * blockSize, isNew: name == "unique")
             let before = ProcessorTime()
             for block in stride(from: 0, to: blocks, by: BlockSource.span) {
                 let range = source.prepare(1 << 41 + UInt64(block), count: min(BlockSource.span, blocks - block))
@@ -128,8 +128,7 @@ struct Engine {
             let bench = try BenchStore(plan.memory + "/engine")
             let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
             let limit = try limits.overwrites(plan.memory, count: count, threads: threads)
-            let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? 0 : 2)
-            try bench.touch(shape.byteCount)
+            let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? nil : 2, touching: shape.byteCount)
             let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
             try disk.close()
             comparison.add(
