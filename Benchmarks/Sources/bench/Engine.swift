@@ -20,7 +20,7 @@ struct Engine {
         var section = Section(
             name: "engine", title: "The engine in memory",
             caveat: """
-                Syncs cost nothing here, and the store's pages were allocated before; no ring, socket or guest is involved. \
+                Syncs cost nothing here, and the store's pages were written before; no ring, socket or guest is involved. \
                 Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
                 time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
                 mapped their pages, as it has those of the limit. Program code is this program's.
