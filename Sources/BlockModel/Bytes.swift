@@ -1,3 +1,5 @@
+internal import CLinux
+
 /// Fixed-width fields in byte buffers. Bounds are checked; no field needs to be aligned.
 ///
 /// Inlinable, as other modules would otherwise call an unspecialised generic function for every field.
@@ -35,7 +37,12 @@ extension MutableRawSpan {
             unsafe source.withUnsafeBytes { source in
                 // An empty buffer may have no address; the bounds were checked.
                 if let from = source.baseAddress, let to = destination.baseAddress {
-                    unsafe (to + offset).copyMemory(from: from, byteCount: source.count)
+                    // For fields and the like a call would be too much.
+                    if source.count < 1024 {
+                        unsafe (to + offset).copyMemory(from: from, byteCount: source.count)
+                    } else {
+                        unsafe copyLong(from, source.count, to: to + offset)
+                    }
                 }
             }
         }
@@ -50,6 +57,9 @@ extension MutableRawSpan {
         }
     }
 }
+
+@usableFromInline
+@unsafe func copyLong(_ from: UnsafeRawPointer, _ count: Int, to: UnsafeMutableRawPointer) { unsafe clinux_copy(to, from, count) }
 
 extension Array where Element: FixedWidthInteger & BitwiseCopyable {
     /// The elements' bytes. Integers have no padding, so none is uninitialised.

@@ -3,6 +3,8 @@
 // Linux system calls that glibc declares under _GNU_SOURCE only, which Swift's Glibc module is built without.
 // All return -1 and set errno on failure.
 #include <pthread.h>
+#include <stddef.h>
+#include <stdint.h>
 #include <sys/types.h>
 
 // fallocate(2), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
@@ -32,6 +34,9 @@ extern const int clinux_adaptive_mutex;
 
 // Has the processor fetch the line of that address into its caches; nobody waits for it.
 static inline void clinux_prefetch(const void *address) { __builtin_prefetch(address); }
+
+// memcpy(3), also where the processor's own way is slow.
+void clinux_copy(void *to, const void *from, size_t count);
 
 // pthread_setname_np(3); a name of more than 15 bytes changes nothing.
 void clinux_name_thread(pthread_t thread, const char *name);
