@@ -13,8 +13,9 @@ import Testing
                     for index in 0..<bytes.byteCount { bytes.store(UInt8(truncatingIfNeeded: index &* 7 &+ index >> 8), at: index) }
                 }
                 let copied = [UInt8](count: at + count + 64) { $0.copy(source.rawBytes.extracting(droppingFirst: from), to: at) }
-                #expect(copied[..<at].allSatisfy { $0 == 0 } && copied[(at + count)...].allSatisfy { $0 == 0 }, "\(from) to \(at)")
-                #expect(copied[at..<at + count] == source[from...], "\(from) to \(at)")
+                let isAlone = copied[..<at].allSatisfy { $0 == 0 } && copied[(at + count)...].allSatisfy { $0 == 0 }
+                let isWhole = copied[at..<at + count] == source[from...]
+                #expect(isAlone && isWhole, "\(from) to \(at)")
             }
         }
     }
