@@ -4,8 +4,8 @@ internal import BlockModel
     internal import CIPSecMB
 
     /// SHA-256 of many messages at once, by Intel's Multi-Buffer Crypto (intel-ipsec-mb.h). The processor's own instructions for
-    /// SHA-256 wait for one another; a vector of AVX-512 holds a word of sixteen messages. Where there are no such vectors, the
-    /// library takes two messages in turn, or shorter vectors. Belongs to one thread.
+    /// SHA-256 wait for one another: two messages in turn take little longer than one. A vector of AVX-512 holds a word of
+    /// sixteen messages, which is faster still. A processor that has neither gets shorter vectors. Belongs to one thread.
     @safe
     final class MultiBuffer {
         private typealias Manager = UnsafeMutablePointer<IMB_MGR>
@@ -13,7 +13,8 @@ internal import BlockModel
         /// Made when it is needed: 200 KB, and a tenth of a millisecond. `.some(nil)`: this processor can't.
         private var manager: Manager??
 
-        /// Messages that are hashed at once; with less than half of them it's not faster than one after the other.
+        /// Messages that are best handed over together, whichever way it takes; less than half of them are not hashed any
+        /// faster than one after the other.
         private static let groupSize = 16
 
         deinit {
@@ -40,6 +41,10 @@ internal import BlockModel
         private static func makeManager() -> Manager? {
             guard let manager = unsafe alloc_mb_mgr(0) else { return nil }
             unsafe init_mb_mgr_auto(manager, nil)
+            // Without AVX-512 it may choose vectors of eight though there are instructions for SHA-256, and takes twice as long.
+            if unsafe manager.pointee.used_arch != UInt32(IMB_ARCH_AVX512.rawValue) && manager.pointee.features & UInt64(IMB_FEATURE_SHANI) != 0 {
+                unsafe init_mb_mgr_sse(manager)
+            }
             // The library's test of itself: not passed, too, where it knows no code for this processor.
             guard unsafe manager.pointee.features & UInt64(IMB_FEATURE_SELF_TEST_PASS) != 0 else {
                 unsafe free_mb_mgr(manager)
