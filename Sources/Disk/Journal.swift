@@ -66,15 +66,17 @@ struct Journal: ~Copyable, Sendable {
     static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
 
     /// Writes one record; it survives this process when the call returns.
-    /// - Parameter header: `headerSize` bytes of room.
-    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan, _ header: inout [UInt8]) throws(Failure) {
+    /// - Parameters:
+    ///   - sum: the payload's `checksum`; 0 of a record without one.
+    ///   - header: `headerSize` bytes of room.
+    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan, sum: UInt64, _ header: inout [UInt8]) throws(Failure) {
         try header.withMutableBytes { (header) throws(Failure) in
             header.store(Self.magic, at: 0)
             header.store(record.kind.rawValue, at: 4)
             header.store(record.sequence, at: 8)
             header.store(record.block, at: 16)
             header.store(record.blocks, at: 24)
-            header.store(record.kind == .write ? checksum(payload) : 0, at: 32)
+            header.store(sum, at: 32)
             header.zero(at: 40, count: 16)
             header.store(checksum(header.bytes.extracting(0..<56), seed: id), at: 56)
         }

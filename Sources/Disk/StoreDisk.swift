@@ -1,5 +1,6 @@
 public import BlockModel
 public import Store
+internal import Hashing
 internal import Synchronization
 
 /// A disk of a store: writes go to its journal, from there to the map; reads see both.
@@ -223,10 +224,14 @@ public final class StoreDisk: BlockDevice {
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
-        try writer.withLock { (writer) throws(Failure) in try write(at: sector, bytes, &writer) }
+        // What is one record can be summed up while somebody else writes.
+        let isRecord = sector % UInt64(sectorsPerBlock) == 0 && bytes.byteCount % blockSize == 0 && bytes.byteCount <= Journal.maximumBlocks * blockSize
+        let sum = isRecord ? checksum(bytes) : nil
+        try writer.withLock { (writer) throws(Failure) in try write(at: sector, bytes, sum: sum, &writer) }
     }
 
-    private func write(at sector: UInt64, _ bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
+    /// - Parameter sum: the checksum of `bytes` when they are one record.
+    private func write(at sector: UInt64, _ bytes: RawSpan, sum: UInt64? = nil, _ writer: inout Writer) throws(Failure) {
         try checkWritable()
         var done = 0
         while done < bytes.byteCount {
@@ -236,7 +241,8 @@ public final class StoreDisk: BlockDevice {
             let left = bytes.byteCount - done
             if inBlock == 0, left >= blockSize {
                 let blocks = min(left / blockSize, Journal.maximumBlocks)
-                try append(.write, block, blocks: UInt64(blocks), bytes.extracting(done..<done + blocks * blockSize), &writer)
+                let payload = bytes.extracting(done..<done + blocks * blockSize)
+                try append(.write, block, blocks: UInt64(blocks), payload, sum: sum ?? checksum(payload), &writer)
                 done += blocks * blockSize
             } else {
                 let count = min(left, blockSize - inBlock)
@@ -255,7 +261,7 @@ public final class StoreDisk: BlockDevice {
             try readBlocks(block, into: &bytes)
             bytes.copy(part, to: offset)
         }
-        try append(.write, block, blocks: 1, merged.rawBytes, &writer)
+        try append(.write, block, blocks: 1, merged.rawBytes, sum: checksum(merged.rawBytes), &writer)
     }
 
     private func checkWritable() throws(Failure) {
@@ -264,7 +270,9 @@ public final class StoreDisk: BlockDevice {
     }
 
     /// Puts a record into the journal, waiting for room, and stages it.
-    private func append(_ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan, _ writer: inout Writer) throws(Failure) {
+    private func append(
+        _ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan, sum: UInt64, _ writer: inout Writer
+    ) throws(Failure) {
         let byteCount = UInt64(Journal.headerSize + payload.byteCount)
         try makeRoom(byteCount, blocks, &writer)
         let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
@@ -275,7 +283,7 @@ public final class StoreDisk: BlockDevice {
         {
             committer.journal.fill(&writer.journalLength, beyond: offset + byteCount)
         }
-        try committer.journal.write(record, at: offset, payload, &writer.header)
+        try committer.journal.write(record, at: offset, payload, sum: sum, &writer.header)
         writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
         writer.journalLength = max(writer.journalLength, (offset + byteCount + 4095) & ~4095)
         let isWorthWaking = committer.staging.with { state in
@@ -311,7 +319,7 @@ public final class StoreDisk: BlockDevice {
         if bytes >= UInt64(Journal.headerSize) {
             start.sequence &+= 1
             let record = Journal.Record(kind: .skip, sequence: start.sequence, block: 0, blocks: 0)
-            try committer.journal.write(record, at: writer.head.offset, RawSpan(), &writer.header)
+            try committer.journal.write(record, at: writer.head.offset, RawSpan(), sum: 0, &writer.header)
         }
         writer.head = start
         committer.staging.with { $0.active.skip(bytes, to: start) }
@@ -354,7 +362,7 @@ public final class StoreDisk: BlockDevice {
         try zero(range.start, to: first * perBlock, &writer)
         try zero(min(end * perBlock, range.end), to: range.end, &writer)
         if end - first <= Self.stagedDiscardBlocks {
-            try append(.discard, first, blocks: end - first, RawSpan(), &writer)
+            try append(.discard, first, blocks: end - first, RawSpan(), sum: 0, &writer)
         } else {
             try drain { $0.isEmpty }
             // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
