@@ -19,6 +19,9 @@ public protocol BlockDevice: AnyObject, Sendable {
     /// Stores `bytes`, a multiple of 512 long, from `sector` on. Once it returns, the data survives the death of
     /// the process; once a later `flush` returns, the loss of power.
     func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure)
+    /// Stores parts of `bytes`, one after the other, as so many calls of `write` would: a disk may do together what came
+    /// together. When it throws, each sector of any part is either old or new.
+    func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure)
     /// Forgets the range: it reads as zeros from now on, and the space it took may be given back.
     func discard(_ range: SectorRange) throws(Failure)
     /// The longest run from `sector` on, which lies within the disk, that is known to be alike: in use, or a hole that
@@ -31,6 +34,19 @@ public protocol BlockDevice: AnyObject, Sendable {
     /// Writes out what is pending and lets go of the disk, when no other call is at work. None may follow; a second
     /// `close` does nothing.
     func close() throws(Failure)
+}
+
+/// Bytes of some memory that are to be written to a disk.
+public struct WritePart: Sendable {
+    /// The first sector they go to.
+    public let sector: UInt64
+    /// Where in the memory they are, a multiple of 512 of them.
+    public let range: Range<Int>
+    @inlinable
+    public init(sector: UInt64, range: Range<Int>) {
+        self.sector = sector
+        self.range = range
+    }
 }
 
 /// A run of sectors that are alike.
@@ -51,6 +67,11 @@ extension BlockDevice {
 
     /// Nothing to prepare.
     public func expectReads(of ranges: [SectorRange]) {}
+
+    /// One by one.
+    public func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        for index in parts.indices { try write(at: parts[index].sector, bytes.extracting(parts[index].range)) }
+    }
 
     /// A size that nobody changes.
     public func refresh() throws(Failure) -> Bool { false }

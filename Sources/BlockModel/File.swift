@@ -133,31 +133,15 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
-    /// pwritev(2) of `header` and, right behind it, `body`: one call, so that a record needs no assembling.
-    public func writeGather(at offset: UInt64, header: RawSpan, body: RawSpan) throws(Failure) {
-        let total = header.byteCount + body.byteCount
-        guard total > 0 else { return }
-        let start = try position("write", offset, total)
-        // Both spans outlive the call, and neither is written through its mutable-looking iovec.
-        let written = unsafe try header.withUnsafeBytes { (head) throws(Failure) -> Int in
-            unsafe try body.withUnsafeBytes { (tail) throws(Failure) -> Int in
-                let parts: InlineArray<2, iovec> = unsafe [
-                    iovec(iov_base: UnsafeMutableRawPointer(mutating: head.baseAddress), iov_len: head.count),
-                    iovec(iov_base: UnsafeMutableRawPointer(mutating: tail.baseAddress), iov_len: tail.count),
-                ]
-                var done = 0
-                repeat {
-                    let count = unsafe parts.span.withUnsafeBufferPointer { unsafe pwritev(descriptor, $0.baseAddress, 2, start) }
-                    try advance(&done, count, "write")
-                } while done == 0
-                return done
-            }
-        }
-        // A short write is rare (a full disk, a signal): finish the two parts one by one.
-        if written < header.byteCount { try write(at: offset + UInt64(written), header.extracting(droppingFirst: written)) }
-        let bodyWritten = max(0, written - header.byteCount)
-        if bodyWritten < body.byteCount {
-            try write(at: offset + UInt64(header.byteCount + bodyWritten), body.extracting(droppingFirst: bodyWritten))
+    /// pwritev(2) of all parts, one behind the other. What was written is taken out of `parts`: in the end, all.
+    public func write(at offset: UInt64, _ parts: inout Gather) throws(Failure) {
+        let start = try position("write", offset, parts.byteCount)
+        var done = 0
+        while parts.byteCount > 0 {
+            let before = done
+            try advance(&done, parts.pwritev(to: descriptor, at: start + off_t(done)), "write")
+            // Less than all is rare (a full disk, a signal).
+            parts.removeFirst(done - before)
         }
     }
 

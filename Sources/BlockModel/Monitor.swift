@@ -4,11 +4,11 @@ internal import Glibc
 /// A value behind a mutex, with a condition to wait for (pthread_mutex_lock(3), pthread_cond_timedwait(3)).
 /// Swift's own `Mutex` has no condition. What is generic here is inlinable, so that each state gets code of its own.
 @safe
-public final class Monitor<State>: @unchecked Sendable {
+public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     @usableFromInline var state: State
     @usableFromInline let lock: Lock
 
-    public init(_ state: State) {
+    public init(_ state: consuming State) {
         self.state = state
         lock = Lock()
     }

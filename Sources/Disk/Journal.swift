@@ -26,7 +26,7 @@ struct Journal: ~Copyable, Sendable {
 
     struct Record {
         let kind: Kind
-        let sequence: UInt64
+        var sequence: UInt64
         let block: UInt64
         let blocks: UInt64
         var payloadBytes: Int { kind == .write ? Int(blocks) * blockSize : 0 }
@@ -34,8 +34,31 @@ struct Journal: ~Copyable, Sendable {
         var byteCount: Int { headerSize + payloadBytes }
     }
 
-    /// Most blocks of one record: 1 MiB.
+    /// A record to be written: its number is yet to come.
+    struct Entry {
+        var record: Record
+        /// Where in the writer's memory its payload is, and the payload's `checksum`; 0 where there is none.
+        let payload: Range<Int>
+        let sum: UInt64
+
+        init(_ kind: Kind, _ block: UInt64, blocks: UInt64, payload: Range<Int> = 0..<0, sum: UInt64 = 0) {
+            record = Record(kind: kind, sequence: 0, block: block, blocks: blocks)
+            self.payload = payload
+            self.sum = sum
+        }
+
+        /// Of whole blocks, at most `maximumBlocks`.
+        init(_ block: UInt64, _ payload: Range<Int>, of bytes: RawSpan) {
+            self.init(.write, block, blocks: UInt64(payload.count / blockSize), payload: payload, sum: checksum(bytes.extracting(payload)))
+        }
+    }
+
+    /// Most blocks of one record, and of all that are written at once: 1 MiB.
     static let maximumBlocks = 256
+    /// Room for the most records that are written at once.
+    typealias Entries = InlineArray<32, Entry>
+    static let maximumEntries = Entries.count
+    static let headersByteCount = maximumEntries * headerSize
 
     let file: File
     /// Bytes of the ring.
@@ -65,22 +88,37 @@ struct Journal: ~Copyable, Sendable {
     /// First sequence of the era after the one that `sequence` belongs to.
     static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
 
-    /// Writes one record; it survives this process when the call returns.
+    /// Writes records, one behind the other; they survive this process when the call returns.
     /// - Parameters:
-    ///   - sum: the payload's `checksum`; 0 of a record without one.
-    ///   - header: `headerSize` bytes of room.
-    func write(_ record: Record, at offset: UInt64, _ payload: RawSpan, sum: UInt64, _ header: inout [UInt8]) throws(Failure) {
-        try header.withMutableBytes { (header) throws(Failure) in
-            header.store(Self.magic, at: 0)
-            header.store(record.kind.rawValue, at: 4)
-            header.store(record.sequence, at: 8)
-            header.store(record.block, at: 16)
-            header.store(record.blocks, at: 24)
-            header.store(sum, at: 32)
-            header.zero(at: 40, count: 16)
-            header.store(checksum(header.bytes.extracting(0..<56), seed: id), at: 56)
+    ///   - entries: at most `maximumEntries`; they get the numbers behind the position's.
+    ///   - bytes: what has their payloads.
+    ///   - headers: `headersByteCount` bytes of room, as `parts` is room.
+    func write(
+        _ entries: inout MutableSpan<Entry>, at position: JournalPosition, of bytes: RawSpan, headers: inout [UInt8], parts: inout Gather
+    ) throws(Failure) {
+        try headers.withMutableBytes { (headers) throws(Failure) in
+            for index in entries.indices {
+                entries[index].record.sequence = position.sequence &+ UInt64(index + 1)
+                Self.encode(entries[index], id, into: &headers, at: index * Self.headerSize)
+            }
+            parts.removeAll()
+            for index in entries.indices {
+                unsafe parts.append(headers.bytes.extracting(index * Self.headerSize..<(index + 1) * Self.headerSize))
+                unsafe parts.append(bytes.extracting(entries[index].payload))
+            }
+            try file.write(at: position.offset, &parts)
         }
-        try file.writeGather(at: offset, header: header.rawBytes, body: payload)
+    }
+
+    private static func encode(_ entry: Entry, _ id: UInt64, into headers: inout MutableRawSpan, at offset: Int) {
+        headers.store(magic, at: offset)
+        headers.store(entry.record.kind.rawValue, at: offset + 4)
+        headers.store(entry.record.sequence, at: offset + 8)
+        headers.store(entry.record.block, at: offset + 16)
+        headers.store(entry.record.blocks, at: offset + 24)
+        headers.store(entry.sum, at: offset + 32)
+        headers.zero(at: offset + 40, count: 16)
+        headers.store(checksum(headers.bytes.extracting(offset..<offset + 56), seed: id), at: offset + 56)
     }
 
     /// Fills the file with zeros to behind `end`, before records are written there: what lies where the file has blocks already

@@ -22,14 +22,15 @@ public final class StoreDisk: BlockDevice {
     private let wasFlushed = Atomic(false)
 
     /// What belongs to whoever writes.
-    private struct Writer {
+    private struct Writer: ~Copyable {
         /// Where the next record goes.
         var head: JournalPosition
         /// How far the journal's file was written.
         var journalLength: UInt64 = 0
-        /// For parts of blocks, and for a record's header.
+        /// For parts of blocks, and for records.
         var scratch = [UInt8](repeating: 0, count: blockSize)
-        var header = [UInt8](repeating: 0, count: Journal.headerSize)
+        var headers = [UInt8](repeating: 0, count: Journal.headersByteCount)
+        var parts = Gather(capacity: 2 * Journal.maximumEntries)
     }
 
     /// How far the journal is on the disk.
@@ -225,13 +226,54 @@ public final class StoreDisk: BlockDevice {
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
         // What is one record can be summed up while somebody else writes.
-        let isRecord = sector % UInt64(sectorsPerBlock) == 0 && bytes.byteCount % blockSize == 0 && bytes.byteCount <= Journal.maximumBlocks * blockSize
-        let sum = isRecord ? checksum(bytes) : nil
-        try writer.withLock { (writer) throws(Failure) in try write(at: sector, bytes, sum: sum, &writer) }
+        guard let entry = Self.entry(WritePart(sector: sector, range: 0..<bytes.byteCount), of: bytes) else {
+            return try writer.withLock { (writer) throws(Failure) in try writePieces(at: sector, bytes, &writer) }
+        }
+        try writer.withLock { (writer) throws(Failure) in try append(entry, of: bytes, &writer) }
     }
 
-    /// - Parameter sum: the checksum of `bytes` when they are one record.
-    private func write(at sector: UInt64, _ bytes: RawSpan, sum: UInt64? = nil, _ writer: inout Writer) throws(Failure) {
+    public func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        for index in parts.indices { _ = try checkedRange("write", at: parts[index].sector, byteCount: parts[index].range.count) }
+        var entries = Journal.Entries(repeating: Journal.Entry(.write, 0, blocks: 0))
+        var count = 0, blocks: UInt64 = 0
+        for index in parts.indices {
+            let part = parts[index]
+            let entry = Self.entry(part, of: bytes)
+            if count == entries.count || entry.map({ blocks + $0.record.blocks > Journal.maximumBlocks }) ?? true {
+                try append(&entries, count: count, of: bytes)
+                count = 0
+                blocks = 0
+            }
+            guard let entry else {
+                try write(at: part.sector, bytes.extracting(part.range))
+                continue
+            }
+            entries[count] = entry
+            count += 1
+            blocks += entry.record.blocks
+        }
+        try append(&entries, count: count, of: bytes)
+    }
+
+    private func append(_ entries: inout Journal.Entries, count: Int, of bytes: RawSpan) throws(Failure) {
+        guard count > 0 else { return }
+        try writer.withLock { (writer) throws(Failure) in
+            var span = entries.mutableSpan
+            var first = span._mutatingExtracting(first: count)
+            try append(&first, of: bytes, &writer)
+        }
+    }
+
+    /// The record of a write, if it takes one: of whole blocks, and not too many.
+    private static func entry(_ part: WritePart, of bytes: RawSpan) -> Journal.Entry? {
+        guard part.sector % UInt64(sectorsPerBlock) == 0, part.range.count % blockSize == 0,
+            (1...Journal.maximumBlocks * blockSize).contains(part.range.count)
+        else { return nil }
+        return Journal.Entry(part.sector / UInt64(sectorsPerBlock), part.range, of: bytes)
+    }
+
+    /// Writes what takes more than one record, or parts of blocks.
+    private func writePieces(at sector: UInt64, _ bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
         try checkWritable()
         var done = 0
         while done < bytes.byteCount {
@@ -240,10 +282,9 @@ public final class StoreDisk: BlockDevice {
             let inBlock = Int(at % UInt64(sectorsPerBlock)) * sectorSize
             let left = bytes.byteCount - done
             if inBlock == 0, left >= blockSize {
-                let blocks = min(left / blockSize, Journal.maximumBlocks)
-                let payload = bytes.extracting(done..<done + blocks * blockSize)
-                try append(.write, block, blocks: UInt64(blocks), payload, sum: sum ?? checksum(payload), &writer)
-                done += blocks * blockSize
+                let count = min(left / blockSize, Journal.maximumBlocks) * blockSize
+                try append(Journal.Entry(block, done..<done + count, of: bytes), of: bytes, &writer)
+                done += count
             } else {
                 let count = min(left, blockSize - inBlock)
                 try merge(block, at: inBlock, bytes.extracting(done..<done + count), &writer)
@@ -261,7 +302,7 @@ public final class StoreDisk: BlockDevice {
             try readBlocks(block, into: &bytes)
             bytes.copy(part, to: offset)
         }
-        try append(.write, block, blocks: 1, merged.rawBytes, sum: checksum(merged.rawBytes), &writer)
+        try append(Journal.Entry(block, 0..<blockSize, of: merged.rawBytes), of: merged.rawBytes, &writer)
     }
 
     private func checkWritable() throws(Failure) {
@@ -269,27 +310,42 @@ public final class StoreDisk: BlockDevice {
         if let failure = journalSync.with({ $0.failure }) { throw failure }
     }
 
-    /// Puts a record into the journal, waiting for room, and stages it.
-    private func append(
-        _ kind: Journal.Kind, _ block: UInt64, blocks: UInt64, _ payload: RawSpan, sum: UInt64, _ writer: inout Writer
-    ) throws(Failure) {
-        let byteCount = UInt64(Journal.headerSize + payload.byteCount)
+    private func append(_ entry: Journal.Entry, of bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
+        var entries: InlineArray<1, Journal.Entry> = [entry]
+        var span = entries.mutableSpan
+        try append(&span, of: bytes, &writer)
+    }
+
+    /// Puts records into the journal, waiting for room, and stages them. Of several, all are `.write`.
+    private func append(_ entries: inout MutableSpan<Journal.Entry>, of bytes: RawSpan, _ writer: inout Writer) throws(Failure) {
+        try checkWritable()
+        var payloadBytes = 0
+        var blocks: UInt64 = 0
+        for index in entries.indices {
+            payloadBytes += entries[index].payload.count
+            blocks += entries[index].record.blocks
+        }
+        let byteCount = UInt64(entries.count * Journal.headerSize + payloadBytes)
         try makeRoom(byteCount, blocks, &writer)
-        let record = Journal.Record(kind: kind, sequence: writer.head.sequence &+ 1, block: block, blocks: blocks)
         let offset = writer.head.offset
         // Behind the front, what comes without a flush is not likely to be flushed in small parts, and nowhere is what is long.
         if offset + byteCount > writer.journalLength,
-            (offset < committer.journal.frontBytes && payload.byteCount <= Self.shortWrite) || wasFlushed.exchange(false, ordering: .relaxed)
+            (offset < committer.journal.frontBytes && payloadBytes <= Self.shortWrite) || wasFlushed.exchange(false, ordering: .relaxed)
         {
             committer.journal.fill(&writer.journalLength, beyond: offset + byteCount)
         }
-        try committer.journal.write(record, at: offset, payload, sum: sum, &writer.header)
-        writer.head = JournalPosition(sequence: record.sequence, offset: offset + byteCount)
+        try committer.journal.write(&entries, at: writer.head, of: bytes, headers: &writer.headers, parts: &writer.parts)
+        writer.head = JournalPosition(sequence: writer.head.sequence &+ UInt64(entries.count), offset: offset + byteCount)
         writer.journalLength = max(writer.journalLength, (offset + byteCount + 4095) & ~4095)
         let isWorthWaking = committer.staging.with { state in
             let wasEmpty = state.active.isEmpty
             let wasFull = committer.isFull(state.active)
-            state.active.stage(record, payload: offset + UInt64(Journal.headerSize))
+            var place = offset
+            for index in entries.indices {
+                let record = entries[index].record
+                state.active.stage(record, payload: place + UInt64(Journal.headerSize))
+                place += UInt64(record.byteCount)
+            }
             state.stagedBytes &+= byteCount
             return wasEmpty || (!wasFull && committer.isFull(state.active))
         }
@@ -318,8 +374,9 @@ public final class StoreDisk: BlockDevice {
         // Where not even a header fits, a reader knows by itself.
         if bytes >= UInt64(Journal.headerSize) {
             start.sequence &+= 1
-            let record = Journal.Record(kind: .skip, sequence: start.sequence, block: 0, blocks: 0)
-            try committer.journal.write(record, at: writer.head.offset, RawSpan(), sum: 0, &writer.header)
+            var entries: InlineArray<1, Journal.Entry> = [Journal.Entry(.skip, 0, blocks: 0)]
+            var span = entries.mutableSpan
+            try committer.journal.write(&span, at: writer.head, of: RawSpan(), headers: &writer.headers, parts: &writer.parts)
         }
         writer.head = start
         committer.staging.with { $0.active.skip(bytes, to: start) }
@@ -362,7 +419,7 @@ public final class StoreDisk: BlockDevice {
         try zero(range.start, to: first * perBlock, &writer)
         try zero(min(end * perBlock, range.end), to: range.end, &writer)
         if end - first <= Self.stagedDiscardBlocks {
-            try append(.discard, first, blocks: end - first, RawSpan(), sum: 0, &writer)
+            try append(Journal.Entry(.discard, first, blocks: end - first), of: RawSpan(), &writer)
         } else {
             try drain { $0.isEmpty }
             // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
@@ -380,7 +437,7 @@ public final class StoreDisk: BlockDevice {
     private func zero(_ start: UInt64, to end: UInt64, _ writer: inout Writer) throws(Failure) {
         guard start < end else { return }
         let zeros = [UInt8](repeating: 0, count: Int(end - start) * sectorSize)
-        try write(at: start, zeros.rawBytes, &writer)
+        try writePieces(at: start, zeros.rawBytes, &writer)
     }
 
     // MARK: Flushing and closing

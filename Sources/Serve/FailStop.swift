@@ -27,6 +27,11 @@ public final class FailStop<Device: BlockDevice>: BlockDevice {
         try device.write(at: sector, bytes)
     }
 
+    public func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        try refuseAfterFailure("write")
+        try device.write(parts, of: bytes)
+    }
+
     public func discard(_ range: SectorRange) throws(Failure) {
         try refuseAfterFailure("discard")
         try device.discard(range)

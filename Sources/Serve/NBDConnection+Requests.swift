@@ -12,6 +12,8 @@ extension NBDConnection {
             try skipPayload(request.payloadByteCount)
             return try fail(request, error)
         }
+        if request.command == .write, let range, isReceived(range) { return join(request, range) }
+        try performWaiting()
         guard let range else { return try finish(request, nil, needsFlush: !export.isReadOnly) }
         switch request.command {
         case .read: try read(request, range)
@@ -85,6 +87,43 @@ extension NBDConnection {
     }
 
     // MARK: Changes
+
+    /// Whether all data of a write is there.
+    private func isReceived(_ range: SectorRange) -> Bool { !range.isEmpty && range.count <= UInt64(input.count / sectorSize) }
+
+    /// Lets a write wait for those that came with it.
+    private mutating func join(_ request: Request, _ range: SectorRange) {
+        let count = Int(range.count) * sectorSize
+        parts.append(WritePart(sector: range.start, range: input.position..<input.position + count))
+        waiting.append(request)
+        input.consume(count)
+    }
+
+    /// Does the writes that wait: together, or, where that fails, one by one, so that only those fail that can't be done.
+    mutating func performWaiting() throws(Disconnection) {
+        guard !waiting.isEmpty else { return }
+        // Private memory: what is hashed is what is stored.
+        let isDone = parts.count > 1 && (try? device.write(parts.span, of: input.memory)) != nil
+        // What an answer leads to finds none waiting.
+        var requests: [Request] = []
+        swap(&requests, &waiting)
+        defer {
+            swap(&requests, &waiting)
+            waiting.removeAll(keepingCapacity: true)
+            parts.removeAll(keepingCapacity: true)
+        }
+        for (index, request) in requests.enumerated() {
+            var error: ErrorCode?
+            if !isDone {
+                do throws(Failure) {
+                    try device.write(at: parts[index].sector, input.memory.extracting(parts[index].range))
+                } catch let failure {
+                    error = common.report(failure, request)
+                }
+            }
+            try finish(request, error, needsFlush: request.flags.contains(.fua))
+        }
+    }
 
     /// Pieces go to the disk as they come, whole: a client that goes in the middle leaves each sector old or new.
     private mutating func write(_ request: Request, _ range: SectorRange) throws(Disconnection) {

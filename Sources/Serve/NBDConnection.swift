@@ -4,8 +4,9 @@ import NBD
 /// A client's connection: the handshake, then requests, each done where it stands, until an end of either side.
 ///
 /// 1. As many bytes as the socket has are received at once.
-/// 2. Each whole request among them is checked and done. Data of writes goes to the disk from where it was received;
-///    data of reads comes from the disk to where it is sent from. Answers are collected.
+/// 2. Each whole request among them is checked and done. Data of writes goes to the disk from where it was received, that of
+///    writes that came one on the other together; data of reads comes from the disk to where it is sent from. Answers are
+///    collected.
 /// 3. When no whole request is left, one flush makes durable what waits for that, and all answers go out at once.
 ///
 /// Memory is bounded by the two buffers; what is larger is transferred in pieces.
@@ -21,6 +22,9 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
     var unflushed: [UInt64] = []
     /// Those of the answer at hand.
     var extents: [Extent] = []
+    /// Writes that came one on the other, and where in `input` their data is: done before anything else is, or comes in.
+    var waiting: [Request] = []
+    var parts: [WritePart] = []
     /// Reads that came together.
     private var expected: [SectorRange] = []
 
@@ -105,6 +109,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
 
     /// Answers all that is done.
     mutating func settle() throws(Disconnection) {
+        try performWaiting()
         if !unflushed.isEmpty {
             // Whom the flush is not for need not wait for it.
             try send()

@@ -7,7 +7,8 @@ import XenBus
 /// 1. Requests are taken, copied out of the ring once, up to a bound. One grant copy brings the segments of all indirect ones.
 ///    They are checked.
 /// 2. One grant copy brings the data of all writes into private memory.
-/// 3. Requests are done in order. Neighbours on the ring that are neighbours on the disk are done as one.
+/// 3. Requests are done in order. Neighbours on the ring that are neighbours on the disk are done as one, and writes that
+///    follow one on the other are given to the disk together.
 /// 4. One grant copy takes the data of all reads to the guest. When they are one read, it takes them from where the disk has
 ///    them in memory, if it has.
 /// 5. Each request is answered.
@@ -36,6 +37,8 @@ import XenBus
     private var jobs: [Job] = []
     /// What those among them that read are about.
     private var expected: [SectorRange] = []
+    /// Those among them that write, and follow one on the other.
+    private var parts: [WritePart] = []
     /// The last `serve` found more than one request: the guest does not wait for each answer.
     private(set) var isDeep = false
     /// The segments of the indirect request at hand.
@@ -66,6 +69,7 @@ import XenBus
         copiesOut = GrantCopyBatch(capacity: segmentBudget)
         arrivals.reserveCapacity(ring.entries)
         jobs.reserveCapacity(ring.entries)
+        parts.reserveCapacity(ring.entries)
         self.mapping = mapping
         self.channels = channels
         self.channel = channel
@@ -222,10 +226,37 @@ import XenBus
         }
         var index = 0
         while index < jobs.count {
-            let run = run(from: index)
-            perform(run, log)
-            index = run.upperBound
+            let end = gatherWrites(from: index)
+            if parts.count > 1, writeTogether() {
+                index = end
+                continue
+            }
+            // Or one by one, so that only those fail that can't be done.
+            repeat {
+                let run = run(from: index)
+                perform(run, log)
+                index = run.upperBound
+            } while index < end
         }
+    }
+
+    /// Makes `parts` the writes from `first` on that follow one on the other.
+    /// - Returns: the job behind them.
+    private mutating func gatherWrites(from first: Int) -> Int {
+        parts.removeAll(keepingCapacity: true)
+        var end = first
+        while end < jobs.count, jobs[end].operation == .write {
+            let run = run(from: end)
+            parts.append(WritePart(sector: jobs[end].sector, range: jobs[end].offset..<jobs[run.upperBound - 1].dataEnd))
+            end = run.upperBound
+        }
+        return end
+    }
+
+    private func writeTogether() -> Bool {
+        // Private memory: what is hashed is what is stored.
+        let bytes = unsafe RawSpan(_unsafeStart: staging, byteCount: stagedByteCount)
+        return (try? device.write(parts.span, of: bytes)) != nil
     }
 
     /// Takes a batch that is one read, of however many requests, to the guest from where the disk has it. Nothing else: of a
@@ -258,7 +289,7 @@ import XenBus
         var end = first + 1
         var byteCount = jobs[first].byteCount
         while end < jobs.count, jobs[end].operation == operation, jobs[end].sector == jobs[end - 1].sector &+ jobs[end - 1].sectorCount,
-            jobs[end].offset == jobs[end - 1].offset + jobs[end - 1].byteCount, byteCount + jobs[end].byteCount <= largestTransfer
+            jobs[end].offset == jobs[end - 1].dataEnd, byteCount + jobs[end].byteCount <= largestTransfer
         {
             byteCount += jobs[end].byteCount
             end += 1
@@ -378,6 +409,7 @@ private struct Job {
 
     /// Bytes staged.
     var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
+    var dataEnd: Int { offset + byteCount }
 }
 
 /// Segments that an indirect request may have, which fit in one page of them.

@@ -7,6 +7,8 @@ import Glibc
     private let capacity: Int
     private var start = 0
     private var end = 0
+    /// Bytes of memory that something ever came into.
+    private var filled = 0
     private var watch = Watch()
 
     init(capacity: Int) {
@@ -22,6 +24,18 @@ import Glibc
         // The memory lives as long as this, and nothing changes it while it is borrowed.
         @_lifetime(borrow self) borrowing get {
             let span = unsafe RawSpan(_unsafeStart: base + start, byteCount: end - start)
+            return unsafe _overrideLifetime(span, borrowing: self)
+        }
+    }
+
+    /// Where the unused bytes begin in `memory`.
+    var position: Int { start }
+
+    /// What came in, that was used, too: it is there until the next `receive`.
+    var memory: RawSpan {
+        // As in `bytes`.
+        @_lifetime(borrow self) borrowing get {
+            let span = unsafe RawSpan(_unsafeStart: base, byteCount: filled)
             return unsafe _overrideLifetime(span, borrowing: self)
         }
     }
@@ -47,6 +61,7 @@ import Glibc
             let received = socket.receive(into: &free, &watch, deadline: deadline)
             guard received > 0 else { return false }
             end += received
+            filled = max(filled, end)
         }
         return true
     }

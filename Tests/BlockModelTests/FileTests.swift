@@ -32,8 +32,23 @@ import Testing
     func gatheredPartsAreContiguous(header: Int, body: Int) throws {
         let file = try File(temporaryIn: Self.scratch)
         let head = bytes(header, seed: 1), tail = bytes(body, seed: 2)
-        unsafe try file.writeGather(at: 100, header: head.span.bytes, body: tail.span.bytes)
+        var parts = Gather(capacity: 2)
+        unsafe parts.append(head.span.bytes)
+        unsafe parts.append(tail.span.bytes)
+        try file.write(at: 100, &parts)
+        #expect(parts.byteCount == 0)
         #expect(try contents(file, at: 100, count: header + body + 1) == head + tail)
+    }
+
+    /// More parts than one call takes, which the system writes in several.
+    @Test func manyGatheredParts() throws {
+        let file = try File(temporaryIn: Self.scratch)
+        let data = bytes(3000 * 7, seed: 3)
+        var parts = Gather(capacity: 1)
+        for index in 0..<3000 { unsafe parts.append(data.span.bytes.extracting(index * 7..<(index + 1) * 7)) }
+        #expect(parts.byteCount == data.count)
+        try file.write(at: 5, &parts)
+        #expect(try contents(file, at: 5, count: data.count + 1) == data)
     }
 
     @Test func holesReadAsZerosAndGiveSpaceBack() throws {
@@ -90,7 +105,10 @@ import Testing
             unsafe try File(path: "/dev/full", options: .write).write(at: 0, [1, 2, 3].span.bytes)
         }
         expectFailure(.noSpace, naming: "/dev/full") { () throws(Failure) in
-            unsafe try File(path: "/dev/full", options: .write).writeGather(at: 0, header: [1].span.bytes, body: [2].span.bytes)
+            var parts = Gather(capacity: 1)
+            let one: [UInt8] = [1]
+            unsafe parts.append(one.span.bytes)
+            try File(path: "/dev/full", options: .write).write(at: 0, &parts)
         }
         expectFailure(.invalidRequest, naming: "/dev/null") { () throws(Failure) in
             unsafe try File(path: "/dev/null", options: .write).write(at: .max, [1].span.bytes)

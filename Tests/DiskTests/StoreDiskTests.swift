@@ -65,6 +65,52 @@ import Testing
         try check()
     }
 
+    /// Written together, that is one after the other, in however many records and rings.
+    @Test func theLastOfThoseWrittenTogetherWins() throws {
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        var model = ModelDisk(sectors: 64 << 11)
+        var random = SeededGenerator(seed: 3)
+        let bytes = (1...1200).flatMap { block(UInt64($0)) }
+        for _ in 0..<60 {
+            let parts = (0..<Int.random(in: 1...100, using: &random)).map { _ in
+                // Single blocks, parts of some, and what takes several records, all over each other.
+                let sectors = [8, 8, 8, 8, 3, 24, 40, 2300].randomElement(using: &random) ?? 8
+                let start = Int.random(in: 0..<1200 * 8 - sectors, using: &random) & (sectors % 8 == 0 ? ~7 : ~0)
+                return WritePart(
+                    sector: UInt64(Int.random(in: 0..<3000, using: &random) & ~7), range: start * sectorSize..<(start + sectors) * sectorSize)
+            }
+            try disk.write(parts.span, of: bytes.rawBytes)
+            for part in parts { model.write(at: Int(part.sector), Array(bytes[part.range])) }
+            #expect(try disk.contents().prefix(6000 * sectorSize) == model.bytes.prefix(6000 * sectorSize))
+        }
+        try disk.close()
+        try check()
+    }
+
+    @Test func whatIsWrittenTogetherIsRecoveredAsItWas() throws {
+        try store.create("d", byteCount: 4 << 20)
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        let bytes = (1...100).flatMap { block(UInt64($0)) }
+        // More than go into the journal at once, backwards.
+        let parts = (0..<100).map { WritePart(sector: UInt64(99 - $0) * 8, range: $0 * blockSize..<($0 + 1) * blockSize) }
+        try disk.write(parts.span, of: bytes.rawBytes)
+        let found = try afterDeath(journalBytes: 64 << 20)
+        #expect(found.prefix(100 * blockSize).elementsEqual((1...100).reversed().flatMap { block(UInt64($0)) }))
+        try disk.close()
+    }
+
+    @Test func nothingIsWrittenWhenAPartIsOutside() throws {
+        try store.create("d", byteCount: 1 << 20)
+        let disk = try StoreDisk(store, "d")
+        let bytes = block(1) + block(2)
+        let parts = [WritePart(sector: 0, range: 0..<blockSize), WritePart(sector: 2041, range: blockSize..<2 * blockSize)]
+        #expect { try disk.write(parts.span, of: bytes.rawBytes) } throws: { ($0 as? Failure)?.kind == .invalidRequest }
+        #expect(try disk.contents().allSatisfy { $0 == 0 })
+        try disk.close()
+    }
+
     @Test func twoDisksShareBlocks() throws {
         try store.create("a", byteCount: 4 << 20)
         try store.create("b", byteCount: 8 << 20)

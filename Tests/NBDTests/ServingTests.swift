@@ -97,6 +97,30 @@ import Testing
         }
     }
 
+    @Test func writesThatComeTogetherAreGivenTogether() throws {
+        let disk = disk
+        let client = try served.connected()
+        func write(_ place: UInt64, flags: Int = 0) -> [UInt8] {
+            request(1, offset: place * 512, length: 512, flags: flags, cookie: place, data: [UInt8](repeating: UInt8(place), count: 512))
+        }
+        disk.state.withLock { $0.badSectors = 30..<31 }
+        // One is outside the disk, one fails; the read sees what came before it.
+        client.send(write(9) + write(3) + request(1, offset: 1 << 40, length: 512, cookie: 99, data: [UInt8](repeating: 1, count: 512)))
+        client.send(write(20) + write(30) + write(5, flags: 1) + request(0, offset: 5 * 512, length: 512, cookie: 100) + write(6) + write(7))
+        var errors: [UInt64: UInt64] = [:]
+        for _ in 0..<9 {
+            let answer = try client.answer()
+            errors[answer.cookie] = answer.error
+            if answer.cookie == 100 { #expect(answer.data.suffix(512) == [UInt8](repeating: 5, count: 512)) }
+        }
+        #expect(errors == [9: 0, 3: 0, 99: 28, 20: 0, 30: 5, 5: 0, 100: 0, 6: 0, 7: 0])
+        for place in [9, 3, 20, 5, 6, 7] { #expect(disk.live[place * 512] == UInt8(place)) }
+        for place in [9, 3, 20, 5] { #expect(disk.durable[place * 512] == UInt8(place)) }
+        #expect(disk.live[30 * 512] == 0)
+        // They may not all have come at once.
+        #expect(disk.state.withLock { $0.writtenTogether }.contains { $0 > 1 })
+    }
+
     @Test func zeroesAndTrims() throws {
         let disk = disk
         let client = try served.connected()
@@ -174,7 +198,11 @@ import Testing
         #expect(try Set((0...8).map { _ in try client.answer() }.map(\.cookie)) == Set(0...8))
         // They may not all have come at once.
         #expect(disk.state.withLock { $0.flushes } < 9)
-        var many: [UInt8] = []
+        var many = (0..<800 as Range<UInt64>).flatMap { request(1, offset: $0 * 512, length: 512, flags: 1, cookie: $0, data: [UInt8](repeating: 2, count: 512)) }
+        client.send(many)
+        #expect(try Set((0..<800).map { _ in try client.answer() }.map(\.cookie)) == Set(0..<800))
+        #expect(disk.durable.prefix(800 * 512).allSatisfy { $0 == 2 })
+        many = []
         for number in 0..<1000 as Range<UInt64> { many += request(3, cookie: number) }
         client.send(many)
         #expect(try Set((0..<1000).map { _ in try client.answer() }.map(\.cookie)) == Set(0..<1000))

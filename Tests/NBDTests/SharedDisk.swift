@@ -15,6 +15,8 @@ final class SharedDisk: BlockDevice {
         var flushes = 0
         /// The reads that it was told of.
         var expected: [[SectorRange]] = []
+        /// How many parts were given at once, each time.
+        var writtenTogether: [Int] = []
         var isClosed = false
     }
 
@@ -54,6 +56,11 @@ final class SharedDisk: BlockDevice {
             let start = try begin("write", &state, sector, data.byteCount)
             try state.live.withMutableBytes { (bytes) throws(Failure) in bytes.copy(data, to: start) }
         }
+    }
+
+    func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        state.withLock { $0.writtenTogether.append(parts.count) }
+        for index in parts.indices { try write(at: parts[index].sector, bytes.extracting(parts[index].range)) }
     }
 
     func discard(_ range: SectorRange) throws(Failure) {

@@ -20,6 +20,34 @@ import Testing
         #expect(try served.unplug() == .unplugged)
     }
 
+    /// Written together at first: only the one that can't be done fails.
+    @Test func anErrorIsOneOfTheWritesThatCameTogether() throws {
+        let served = try ServedDisk()
+        let disk = MemoryDisk(sectorCount: 1000)
+        disk.badSectors = 160..<161
+        try served.start { () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        let order = [7, 3, 11, 20, 1, 30, 9, 15]
+        let writes = try served.frontEnd.perform(order.map { .write(sector: UInt64($0 * 8), pattern(UInt8($0 + 1), sectors: 8)) })
+        #expect(writes.map(\.status) == order.map { $0 == 20 ? .error : .okay })
+        for place in order where place != 20 { #expect(try served.frontEnd.read(UInt64(place * 8), 8) == pattern(UInt8(place + 1), sectors: 8)) }
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// Neighbours on the ring that are none on the disk.
+    @Test func writesThatComeTogetherAreGivenTogether() throws {
+        let served = try ServedDisk()
+        let disk = MemoryDisk(sectorCount: 1000)
+        try served.start { () throws(Failure) in disk }
+        try served.frontEnd.connect()
+        let order = [7, 3, 4, 20, 1]
+        _ = try served.frontEnd.perform(order.map { .write(sector: UInt64($0 * 8), pattern(UInt8($0 + 1), sectors: 8)) } + [.flush, .write(sector: 0, pattern(9, sectors: 1))])
+        // Two of them are one.
+        #expect(disk.writtenTogether == [4])
+        for place in order { #expect(try served.frontEnd.read(UInt64(place * 8), 8) == pattern(UInt8(place + 1), sectors: 8)) }
+        #expect(try served.unplug() == .unplugged)
+    }
+
     @Test func afterAFailedFlushNothingIsTaken() throws {
         let served = try ServedDisk()
         let disk = MemoryDisk(sectorCount: 1000)

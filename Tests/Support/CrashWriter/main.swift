@@ -19,7 +19,7 @@ func run() throws {
         let step = RandomStep(&random, sectors: Int(disk.sectorCount), longest: 200)
         switch step.operation {
         case .read: break
-        case .write: try disk.write(at: UInt64(step.sector), step.data)
+        case .write: try step.write(to: disk)
         case .discard: if let range = SectorRange(start: UInt64(step.sector), count: UInt64(step.count)) { try disk.discard(range) }
         case .flush: try disk.flush()
         }

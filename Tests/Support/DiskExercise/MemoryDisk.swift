@@ -14,6 +14,7 @@ public final class MemoryDisk: BlockDevice {
         var transfers = 0
         var flushes = 0
         var expected: [[SectorRange]] = []
+        var writtenTogether: [Int] = []
         /// What the size is to be after the next `refresh`.
         var wantedSectorCount: Int?
 
@@ -49,6 +50,8 @@ public final class MemoryDisk: BlockDevice {
     public var transfers: Int { state.withLock { $0.transfers } }
     /// The reads that it was told of.
     public var expected: [[SectorRange]] { state.withLock { $0.expected } }
+    /// How many parts it was given at once, each time.
+    public var writtenTogether: [Int] { state.withLock { $0.writtenTogether } }
     public var flushes: Int { state.withLock { $0.flushes } }
 
     public var sectorCount: UInt64 { state.withLock { UInt64($0.bytes.count / sectorSize) } }
@@ -82,6 +85,11 @@ public final class MemoryDisk: BlockDevice {
             let bytes = try state.begin("write", range)
             try state.bytes.withMutableBytes { (target) throws(Failure) in target.copy(data, to: bytes.lowerBound) }
         }
+    }
+
+    public func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        state.withLock { $0.writtenTogether.append(parts.count) }
+        for index in parts.indices { try write(at: parts[index].sector, bytes.extracting(parts[index].range)) }
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {

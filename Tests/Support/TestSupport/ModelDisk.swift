@@ -38,6 +38,8 @@ public struct RandomStep {
     public let sector: Int
     public let count: Int
     public let data: [UInt8]
+    /// Where `data` is cut to be written together, in which order; none: as a whole.
+    public let parts: [WritePart]
 
     public init(_ random: inout SeededGenerator, sectors: Int, longest: Int = 300) {
         let operation: Operation = [.read, .read, .write, .write, .write, .write, .discard, .flush].randomElement(using: &random) ?? .read
@@ -55,6 +57,25 @@ public struct RandomStep {
             while data.count < count * sectorSize { data += block(UInt64.random(in: 0..<24, using: &random)) }
         }
         self.data = Array(data.prefix(count * sectorSize))
+        var parts: [WritePart] = []
+        if operation == .write, Bool.random(using: &random) {
+            // Blocks for the most part, and now and then longer than a record may be.
+            let longestPart = aligned ? 8 * [1, 1, 4, 300].randomElement(using: &random)! : 20
+            var done = 0
+            while done < count {
+                let part = min(count - done, aligned ? longestPart : Int.random(in: 1...longestPart, using: &random))
+                parts.append(WritePart(sector: UInt64(sector + done), range: done * sectorSize..<(done + part) * sectorSize))
+                done += part
+            }
+            parts.shuffle(using: &random)
+        }
+        self.parts = parts
+    }
+
+    /// Writes `data`.
+    public func write(to disk: any BlockDevice) throws(Failure) {
+        if parts.isEmpty { return try disk.write(at: UInt64(sector), data) }
+        try disk.write(parts.span, of: data.rawBytes)
     }
 
     /// Does it to both.
@@ -66,7 +87,7 @@ public struct RandomStep {
                 return "sectors \(sector)+\(count) differ"
             }
         case .write:
-            try disk.write(at: UInt64(sector), data)
+            try write(to: disk)
             model.write(at: sector, data)
         case .discard:
             guard let range = SectorRange(start: UInt64(sector), count: UInt64(count)) else { return "bad range" }
