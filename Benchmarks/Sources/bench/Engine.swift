@@ -21,18 +21,16 @@ struct Engine {
             name: "engine", title: "The engine in memory",
             caveat: """
                 Syncs cost nothing here, and the store's pages were written before; no ring, socket or guest is involved. \
-                Depth \(Plan.deep) is \(Plan.deep) threads that call without a pause: a disk answers when it is done. A write's \
-                time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
+                Threads call without a pause, each with a request: a disk answers when it is done. Together are the requests that \
+                one thread has taken from a ring or a socket at once, where a guest or client has 32 under way (of 1 MiB: 4). A \
+                write's time ends when all of it is committed. Reads are of blocks that were read once before, so that the kernel has \
                 mapped their pages, as it has those of the limit. Program code is this program's.
                 """)
         for round in 0..<plan.rounds {
             for order in Shape.Order.allCases {
-                for requestBlocks in plan.isShort ? [1, 256] : [1, 16, 256] {
-                    for threads in [1, Plan.deep] {
-                        say("engine: round \(round + 1), \(order.rawValue) \(sizeText(requestBlocks)), depth \(threads)")
-                        try measure(Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: threads))
-                    }
-                }
+                // Long requests in any order tell nothing that those in order don't.
+                for requestBlocks in plan.isShort ? [1] : [1, 16] { try measure(requestBlocks, order, round) }
+                if order == .sequential { try measure(256, order, round) }
             }
             try flushes()
             try compression()
@@ -42,10 +40,19 @@ struct Engine {
         return section
     }
 
+    private mutating func measure(_ requestBlocks: Int, _ order: Shape.Order, _ round: Int) throws {
+        for (threads, together) in [(1, 1), (1, Plan.together(requestBlocks: requestBlocks)), (Plan.deep, 1)] {
+            let shape = Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: threads, together: together)
+            say("engine: round \(round + 1), \(order.rawValue) \(sizeText(requestBlocks)), \(shape.depthText)")
+            try measure(shape)
+        }
+    }
+
     /// All actions in one store, each after its limit.
     private mutating func measure(_ shape: Shape) throws {
         let bench = try BenchStore(plan.memory + "/engine")
-        let isGoal = shape.order == .sequential && shape.threads > 1
+        // Threads that write single blocks wait for each other. So do queues of a disk, but theirs come together.
+        let isGoal = shape.order == .sequential && (shape.together > 1 || (shape.threads > 1 && shape.requestBlocks >= 16))
         let hash = try limits.hash()
         try write("unique", .write(generation: 1), bench.create("a", blocks: blocks), shape, bench, hash, isGoal ? .uniqueWrites : nil)
         let hashAgain = try limits.hash()
@@ -57,7 +64,7 @@ struct Engine {
         let first = Shape(blocks: blocks, requestBlocks: BlockSource.span)
         _ = try run(.read(generation: 1), on: bench.open("a", readOnly: true), first)
         let reading = try run(.read(generation: 1), on: bench.open("a", readOnly: true), shape)
-        let isGoalOfReads = shape.order == .sequential && shape.requestBlocks >= 16
+        let isGoalOfReads = shape.order == .sequential && shape.requestBlocks >= 16 && shape.together == 1
         add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
 
         try write("overwrite", .write(generation: 2), bench.open("a"), shape, bench, limits.hash(), nil)
@@ -78,7 +85,7 @@ struct Engine {
 
     private mutating func add(_ name: String, _ run: Run, _ shape: Shape, _ limit: (name: String, value: Double), _ goal: Goal?) {
         comparison.add(
-            "\(name), \(shape.order.rawValue) \(sizeText(shape.requestBlocks)), depth \(shape.threads)", run.rate, .bytesPerSecond,
+            "\(name), \(shape.order.rawValue) \(sizeText(shape.requestBlocks)), \(shape.depthText)", run.rate, .bytesPerSecond,
             of: limit, goal: goal, latencies: run.latencies)
     }
 
@@ -132,7 +139,7 @@ struct Engine {
             let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
             try disk.close()
             comparison.add(
-                "write 4 KiB + flush, depth \(threads)", run.seconds / Double(count), .seconds, of: limit, latencies: run.latencies)
+                "write 4 KiB + flush, \(shape.depthText)", run.seconds / Double(count), .seconds, of: limit, latencies: run.latencies)
         }
     }
 }

@@ -211,13 +211,16 @@ final class ColdMemory {
     func copy(_ order: Shape.Order, requestBlocks: Int, limit: Int = .max, into target: inout [UInt8]) -> Double {
         let shape = Shape(blocks: byteCount / blockSize, requestBlocks: requestBlocks, order: order, limit: limit)
         let starts = shape.starts()
-        let spent = target.withUnsafeMutableBytes { target in
-            guard let target = target.baseAddress else { return 0.0 }
-            return time {
-                for start in starts {
-                    for index in 0..<requestBlocks {
-                        (target + index * blockSize).copyMemory(from: memory + (Int(start) + index) * blockSize, byteCount: blockSize)
-                    }
+        let blocks = RawSpan(_unsafeStart: memory, byteCount: byteCount)
+        var span = target.mutableSpan
+        var bytes = span.mutableBytes
+        // By the copy that is not slower where an array begins just behind a page's beginning, as it may: a limit is what can be
+        // had (see `clinux_copy`).
+        let spent = time {
+            for start in starts {
+                for index in 0..<requestBlocks {
+                    let place = (Int(start) + index) * blockSize
+                    bytes.copy(blocks.extracting(place..<place + blockSize), to: index * blockSize)
                 }
             }
         }

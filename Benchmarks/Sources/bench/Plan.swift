@@ -1,3 +1,4 @@
+import BlockModel
 import Foundation
 import Glibc
 
@@ -20,9 +21,13 @@ struct Plan: Sendable {
     func size(_ full: Int, short: Int) -> Int { isShort ? short : full }
 
     static var cores: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
-    /// Threads that stand for a deep queue: enough that a core never waits for a request; more would only show what
-    /// switching between them costs.
+    /// Threads for a deep load: enough that a core never waits for a request; more would only show what switching between them
+    /// costs.
     static var deep: Int { min(32, 2 * cores) }
+
+    /// Requests of so many blocks that come together from a guest or client who has 32 under way: what one thread of a ring or
+    /// a socket takes at once, which are four mebibytes at most.
+    static func together(requestBlocks: Int) -> Int { min(32, (4 << 20) / (requestBlocks * blockSize)) }
 
     static var lastLevelCacheBytes: Int { max(8 << 20, sysconf(Int32(_SC_LEVEL3_CACHE_SIZE))) }
 }

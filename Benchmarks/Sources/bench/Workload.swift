@@ -13,9 +13,10 @@ struct Shape: Sendable {
     /// Requests lie so many of their lengths apart.
     var spacing = 1
     var order = Order.sequential
-    /// Requests under way at a time. A `BlockDevice` answers when it is done, so each takes a thread.
+    /// Threads that have a request under way each: a `BlockDevice` answers when it is done.
     var threads = 1
-    /// Requests that come together, as those on a ring or in a socket do: a thread takes so many, and tells the disk of those that read.
+    /// Requests that come together, as those on a ring or in a socket do: a thread takes so many, gives the disk the writes
+    /// together, and tells it of those that read.
     var together = 1
 
     /// Requests at most: the first of their order.
@@ -23,6 +24,9 @@ struct Shape: Sendable {
 
     var requests: Int { min(blocks / (requestBlocks * spacing), limit) }
     var byteCount: Int { requests * requestBlocks * blockSize }
+
+    /// What is under way at a time.
+    var depthText: String { together > 1 ? "\(together) together" : threads > 1 ? "\(threads) threads" : "one at a time" }
 
     /// The sectors of the request from `block` on.
     func range(from block: UInt64) -> SectorRange? {
@@ -85,10 +89,13 @@ func run<Device: BlockDevice>(
             let start = nanoseconds()
             if taken.count > 1, case .read = action { device.expectReads(of: taken.compactMap { shape.range(from: starts[$0]) }) }
             for index in taken {
-                try worker.perform(index, at: starts[index])
+                try worker.perform(index, at: starts[index], isAlone: taken.count == 1)
                 if flushing { try device.flush() }
-                worker.latencies.record(nanoseconds() - start)
             }
+            try worker.writeGathered()
+            // All of them are answered at the end.
+            let latency = nanoseconds() - start
+            for _ in taken { worker.latencies.record(latency) }
         }
         return worker.latencies
     }
@@ -122,6 +129,9 @@ private struct Worker<Device: BlockDevice> {
     var target: [UInt8]
     var latencies = Histogram<UInt64>.ofLatencies()
     var generator: SeededGenerator
+    /// Writes that are to be given to the disk together, and their data.
+    var parts: [WritePart] = []
+    var gathered: [UInt8] = []
 
     init(_ device: Device, _ action: Action, requestBlocks: Int, kind: BlockSource.Kind, thread: Int) {
         self.device = device
@@ -132,22 +142,34 @@ private struct Worker<Device: BlockDevice> {
         generator = SeededGenerator(seed: UInt64(thread))
     }
 
-    mutating func perform(_ index: Int, at block: UInt64) throws {
+    /// - Parameter isAlone: nothing came with it.
+    mutating func perform(_ index: Int, at block: UInt64, isAlone: Bool) throws {
         switch action {
-        case .write(let generation): try write(block, as: number(block, generation))
+        case .write(let generation): try write(block, as: number(block, generation), isAlone)
         case .writeAgain(let generation, let count, let every): try writeAgain(block, generation, count, every)
-        case .zero: try write(block, as: block)
+        case .zero: try write(block, as: block, isAlone)
         case .read(let generation): try read(block, generation, or: generation)
         case .mixed(let old, let new):
-            if index % 10 < 7 { try read(block, old, or: new) } else { try write(block, as: number(block, new)) }
+            if index % 10 < 7 { try read(block, old, or: new) } else { try write(block, as: number(block, new), isAlone) }
         }
+    }
+
+    mutating func writeGathered() throws {
+        guard !parts.isEmpty else { return }
+        try device.write(parts.span, of: gathered.rawBytes)
+        parts.removeAll(keepingCapacity: true)
+        gathered.removeAll(keepingCapacity: true)
     }
 
     private func number(_ block: UInt64, _ generation: UInt64) -> UInt64 { generation << 40 | block }
 
-    private mutating func write(_ block: UInt64, as first: UInt64) throws {
+    private mutating func write(_ block: UInt64, as first: UInt64, _ isAlone: Bool) throws {
         let range = source.prepare(first, count: requestBlocks)
-        try device.write(at: block * UInt64(sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+        let sector = block * UInt64(sectorsPerBlock)
+        if isAlone { return try device.write(at: sector, source.bytes.rawBytes.extracting(range)) }
+        // As they come from a guest or a socket: into one memory.
+        parts.append(WritePart(sector: sector, range: gathered.count..<gathered.count + range.count))
+        gathered.append(contentsOf: source.bytes[range])
     }
 
     private mutating func writeAgain(_ block: UInt64, _ generation: UInt64, _ count: Int, _ every: Int) throws {
