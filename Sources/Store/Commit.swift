@@ -56,7 +56,7 @@ extension StoreTransaction {
         let reading = try ReadTransaction(store.packs)
         let state = reading.id
         let kept = store.knownPacks.withLock { $0.take() }
-        let known = if let kept { kept } else { try KnownValues(capacity: 1 << 13) }
+        let known = if let kept { kept } else { try KnownValues(capacity: 1 << 15) }
         defer { store.knownPacks.withLock { $0 = known } }
         var packs = PackFinder(reading.view, store.packTables.packs, known, state)
         var buckets = try lmdb.view.cursor(store.tables.index)

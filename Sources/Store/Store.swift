@@ -28,7 +28,7 @@ public final class Store: Sendable {
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
     let buckets = Mutex(BucketMemory())
-    /// Where packs lie that commits looked at: while these store nothing, the next finds them again.
+    /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
     let knownPacks = Mutex<KnownValues?>(nil)
 
     struct Tables: Sendable {
