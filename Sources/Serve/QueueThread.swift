@@ -15,7 +15,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
 
     /// The thread's alone, from its start to its end.
     private var server: RingServer<Host, Device>?
-    private var watch = Watch()
+    private var watch = Watch(.elsewhere)
     /// An event came that was not accepted: what it is for is done first, while its guest waits.
     private var hasEvent = false
     private let order = Atomic(Order.serve)

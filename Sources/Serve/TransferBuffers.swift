@@ -9,7 +9,7 @@ import Glibc
     private var end = 0
     /// Bytes of memory that something ever came into.
     private var filled = 0
-    private var watch = Watch()
+    private var watch = Watch(.here)
 
     init(capacity: Int) {
         self.capacity = capacity
