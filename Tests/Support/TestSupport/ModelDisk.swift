@@ -60,7 +60,7 @@ public struct RandomStep {
         var parts: [WritePart] = []
         if operation == .write, Bool.random(using: &random) {
             // Blocks for the most part, and now and then longer than a record may be.
-            let longestPart = aligned ? 8 * [1, 1, 4, 300].randomElement(using: &random)! : 20
+            let longestPart = aligned ? 8 * ([1, 1, 4, 300].randomElement(using: &random) ?? 1) : 20
             var done = 0
             while done < count {
                 let part = min(count - done, aligned ? longestPart : Int.random(in: 1...longestPart, using: &random))
