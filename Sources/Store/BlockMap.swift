@@ -74,27 +74,43 @@ struct MapReader: ~Escapable {
     /// their checksums.
     @_lifetime(copy self)
     func leaf(over block: UInt64, _ known: KnownValues?, _ state: Int) throws(Failure) -> Leaf {
+        try leaf(place(of: block, known, state), known, state)
+    }
+
+    /// Where the leaf over `block` is.
+    func place(of block: UInt64, _ known: KnownValues?, _ state: Int) throws(Failure) -> LeafPlace {
         var node = disk.root
         var level = disk.height
         var base: UInt64 = 0
         while true {
             let span = BlockMap.entrySpan(level: level)
-            let whole = span &* UInt64(BlockMap.fanout)
-            guard node != 0 else { return Leaf(first: base, end: base &+ whole, bytes: nil) }
-            let bytes: RawSpan
-            if let found = known?.value(node, in: state, view) {
-                bytes = found.bytes
-            } else {
-                bytes = try BlockMap.node(node, level: level, view, tables)
-                known?.insert(node, in: state, bytes)
-            }
-            if level == 0 { return Leaf(first: base, end: base &+ whole, bytes: bytes) }
+            guard node != 0, level > 0 else { return LeafPlace(node: node, first: base, end: base &+ span &* UInt64(BlockMap.fanout)) }
             let index = min(Int((block &- base) / span), BlockMap.fanout - 1)
-            node = BlockMap.entry(bytes, index)
+            node = BlockMap.entry(try bytes(of: node, level: level, known, state), index)
             base &+= UInt64(index) &* span
             level -= 1
         }
     }
+
+    @_lifetime(copy self)
+    func leaf(_ place: LeafPlace, _ known: KnownValues?, _ state: Int) throws(Failure) -> Leaf {
+        Leaf(first: place.first, end: place.end, bytes: place.node == 0 ? nil : try bytes(of: place.node, level: 0, known, state))
+    }
+
+    @_lifetime(copy self)
+    private func bytes(of node: UInt64, level: Int, _ known: KnownValues?, _ state: Int) throws(Failure) -> RawSpan {
+        if let found = known?.value(node, in: state, view) { return found.bytes }
+        let bytes = try BlockMap.node(node, level: level, view, tables)
+        known?.insert(node, in: state, bytes)
+        return bytes
+    }
+}
+
+/// A leaf's number, and the blocks it covers.
+struct LeafPlace {
+    /// 0: nothing is mapped there.
+    let node: UInt64
+    let first, end: UInt64
 }
 
 /// A leaf of a map, or a run of blocks that has none.

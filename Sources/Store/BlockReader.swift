@@ -13,13 +13,13 @@ public struct BlockReader: ~Copyable {
     /// The disk's record as of the transaction `seen`.
     private var disk: DiskRecord?
     private var seen = 0
-    /// Enough for the leaves of 64 GiB of disk, and for packs of 23 GiB of data. A MiB each, of which a thread takes what it
-    /// uses.
+    /// Enough for the leaves of 128 GiB of disk, and for packs of 23 GiB of data. 2 MiB and one, of which a thread takes what
+    /// it uses.
     private let knownNodes, knownPacks: KnownValues
 
     /// For the disk of that name.
     public init(_ store: Store, disk name: String) throws(Failure) {
-        let knownNodes = try KnownValues(capacity: 1 << 15)
+        let knownNodes = try KnownValues(capacity: 1 << 16)
         let knownPacks = try KnownValues(capacity: 1 << 15)
         var meta = try ReadTransaction(store.meta)
         var packs = try ReadTransaction(store.packs)
@@ -101,8 +101,8 @@ public struct BlockReader: ~Copyable {
         return true
     }
 
-    /// Has the processor fetch what reads of these ranges look at first. In a large store each read waits for memory three
-    /// times: for an entry of the map, for one of a directory, for the data. Here all wait together.
+    /// Has the processor fetch what reads of these ranges look at first. In a large store each read waits for memory five
+    /// times: for where the leaf is, its entry, where the pack is, its directory's entry, the data. Here all wait together.
     public mutating func prefetch(_ ranges: [SectorRange]) throws(Failure) {
         let disk = try renew()
         defer { reset() }
@@ -120,12 +120,19 @@ public struct BlockReader: ~Copyable {
                 block += 1
             }
         }
-        for index in 0..<count { try map.leaf(over: blocks[index], knownNodes, seen).prefetch(blocks[index]) }
+        // What tells where a leaf or a pack is grows with the store as well: it is fetched a step ahead.
+        var places = InlineArray<64, LeafPlace>(repeating: LeafPlace(node: 0, first: 0, end: 0))
+        for index in 0..<count {
+            places[index] = try map.place(of: blocks[index], knownNodes, seen)
+            knownNodes.prefetch(places[index].node)
+        }
+        for index in 0..<count { try map.leaf(places[index], knownNodes, seen).prefetch(blocks[index]) }
         var blobs = InlineArray<64, BlobNumber>(repeating: .none)
         for index in 0..<count {
-            blobs[index] = try map.leaf(over: blocks[index], knownNodes, seen).blob(blocks[index])
-            if blobs[index] != .none { try finder.prefetch(blobs[index]) }
+            blobs[index] = try map.leaf(places[index], knownNodes, seen).blob(blocks[index])
+            if blobs[index] != .none { finder.prefetch(pack: blobs[index].pack) }
         }
+        for index in 0..<count where blobs[index] != .none { try finder.prefetch(blobs[index]) }
         for index in 0..<count where blobs[index] != .none {
             if let stored = try finder.find(blobs[index].pack)?.stored(blobs[index].slot) { stored.prefetch(at: 0, count: Self.prefetchedOfBlock) }
         }

@@ -41,6 +41,12 @@ final class KnownValues: @unchecked Sendable {
         return unsafe KnownValue(bytes: _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: view), note: Int(entry.note))
     }
 
+    /// Has the processor fetch what `value` looks at.
+    @inline(__always)
+    func prefetch(_ key: UInt64) {
+        if let start = unsafe entries.baseAddress { unsafe clinux_prefetch(start + place(key)) }
+    }
+
     /// - Parameter note: what its finder wants to know of it again.
     func insert(_ key: UInt64, in state: Int, _ bytes: RawSpan, note: Int = 0) {
         let start = unsafe bytes.withUnsafeBytes { $0.baseAddress }

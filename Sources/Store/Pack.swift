@@ -187,10 +187,10 @@ struct PackFinder: ~Escapable {
             let span = unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: packs)
             return PackView(KnownValue(bytes: span, note: slotCount))
         }
-        let noted = known?.value(number, in: state, packs)
-        if let noted, noted.note > 0 { return keep(PackView(noted), number) }
-        guard let value = try value(number), let pack = PackView(value, number: number) else { return nil }
-        known?.insert(number, in: state, value, note: pack.slotCount)
+        guard let value = try value(number) else { return nil }
+        if value.note > 0 { return keep(PackView(value), number) }
+        guard let pack = PackView(value.bytes, number: number) else { return nil }
+        known?.insert(number, in: state, value.bytes, note: pack.slotCount)
         return keep(pack, number)
     }
 
@@ -202,20 +202,25 @@ struct PackFinder: ~Escapable {
         return pack
     }
 
+    /// Has the processor fetch what tells where a pack is.
+    func prefetch(pack number: UInt64) { known?.prefetch(number) }
+
     /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
     /// look at it.
     func prefetch(_ blob: BlobNumber) throws(Failure) {
         guard let value = try value(blob.pack) else { return }
-        value.prefetch(at: 0, count: PackFormat.headerSize)
-        value.prefetch(at: PackView.entry(blob.slot), count: PackFormat.entrySize)
+        // Of a pack that was looked at, the header is not looked at again.
+        if value.note == 0 { value.bytes.prefetch(at: 0, count: PackFormat.headerSize) }
+        value.bytes.prefetch(at: PackView.entry(blob.slot), count: PackFormat.entrySize)
     }
 
+    /// The pack's value, and how many slots it has: 0 until it was looked at.
     @_lifetime(copy self)
-    private func value(_ number: UInt64) throws(Failure) -> RawSpan? {
-        if let noted = known?.value(number, in: state, packs) { return noted.bytes }
+    private func value(_ number: UInt64) throws(Failure) -> KnownValue? {
+        if let noted = known?.value(number, in: state, packs) { return noted }
         guard let value = try packs.value(table, number) else { return nil }
         known?.insert(number, in: state, value)
-        return value
+        return KnownValue(bytes: value, note: 0)
     }
 
     /// Whether that blob is the block of that digest.
