@@ -23,18 +23,8 @@ public struct FileMapping: ~Copyable, @unchecked Sendable {
         return unsafe _overrideLifetime(RawSpan(_unsafeStart: base + offset, byteCount: count), borrowing: self)
     }
 
-    /// Whether the system has all of these bytes in memory, at most 1 MiB: mincore(2).
-    public func isResident(at offset: Int, count: Int) -> Bool {
-        let pageSize = 4096
-        let start = offset / pageSize * pageSize
-        let pages = (offset + count - start + pageSize - 1) / pageSize
-        var states = InlineArray<257, UInt8>(repeating: 0)
-        guard pages <= states.count else { return false }
-        var span = states.mutableSpan
-        let address = unsafe UnsafeMutableRawPointer(mutating: self.address(at: offset, count: count) - (offset - start))
-        let result = unsafe span.withUnsafeMutableBufferPointer { unsafe mincore(address, pages * pageSize, $0.baseAddress) }
-        return result == 0 && (0..<pages).allSatisfy { states[$0] & 1 != 0 }
-    }
+    /// Whether the system has all of these bytes in memory, at most 1 MiB.
+    public func isResident(at offset: Int, count: Int) -> Bool { bytes(at: offset, count: count).residentByteCount == count }
 
     /// Where these bytes are, for as long as the mapping is.
     @unsafe public func address(at offset: Int, count: Int) -> UnsafeRawPointer {

@@ -94,29 +94,21 @@ final class Recognizer: @unchecked Sendable {
     }
 }
 
-/// Which part of a mapped file is known to be in memory: mincore(2), asked for a stretch at a time.
+/// Which part of a mapped file is known to be in memory, asked for a stretch at a time.
 private struct Residency {
     private var known: Range<UInt> = 0..<0
-    /// Pages that are asked for at a time.
-    private static let stretch = 32
+    /// Bytes that are asked for at a time.
+    private static let stretch = 32 * 4096
 
     /// Whether `part` of `whole` can be read without a wait for the disk.
     mutating func covers(_ part: RawSpan, of whole: RawSpan) -> Bool {
-        let (start, end) = (address(part), address(part) + UInt(part.byteCount))
-        if !(known.lowerBound <= start && end <= known.upperBound) { ask(from: start & ~4095, to: address(whole) + UInt(whole.byteCount)) }
-        return known.lowerBound <= start && end <= known.upperBound
-    }
-
-    private mutating func ask(from start: UInt, to end: UInt) {
-        let pages = min(Self.stretch, Int((end - start + 4095) / 4096))
-        var states = InlineArray<32, UInt8>(repeating: 0)
-        var span = states.mutableSpan
-        let result = unsafe span.withUnsafeMutableBufferPointer {
-            unsafe mincore(UnsafeMutableRawPointer(bitPattern: start), pages * 4096, $0.baseAddress)
+        let start = address(part), end = start + UInt(part.byteCount)
+        if !(known.lowerBound <= start && end <= known.upperBound) {
+            let offset = Int(start - address(whole))
+            let asked = whole.extracting(offset..<min(whole.byteCount, offset + Self.stretch))
+            known = start..<start + UInt(asked.residentByteCount)
         }
-        var resident = 0
-        while result == 0, resident < pages, states[resident] & 1 != 0 { resident += 1 }
-        known = start..<start + UInt(resident) * 4096
+        return known.lowerBound <= start && end <= known.upperBound
     }
 
     private func address(_ span: RawSpan) -> UInt { unsafe span.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) } }
