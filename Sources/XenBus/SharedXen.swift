@@ -10,8 +10,7 @@ import Synchronization
 /// looked up again: that the guest took it back goes unseen.
 @safe public final class SharedXen: XenHost, @unchecked Sendable {
     fileprivate let descriptors: SharedDescriptors
-    private let memory: UnsafeMutableRawPointer
-    private let byteCount: Int
+    private let memory: SimulatedMemory
     /// One more than the page of each grant reference that was used, else 0. Rings look them up side by side, and find the
     /// same.
     private let pages: UnsafeMutablePointer<Atomic<UInt32>>
@@ -25,22 +24,13 @@ import Synchronization
     /// Joins the machine. The descriptors stay the caller's.
     public init(_ descriptors: SharedDescriptors) throws(Failure) {
         self.descriptors = descriptors
-        let size = lseek(descriptors.memory, 0, SEEK_END)
-        let memory = unsafe mmap(nil, max(0, size), PROT_READ | PROT_WRITE, MAP_SHARED, descriptors.memory, 0)
-        guard size > 0, let memory = unsafe memory, unsafe memory != MAP_FAILED else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
-        }
-        unsafe self.memory = memory
-        byteCount = size
+        memory = try SimulatedMemory(file: descriptors.memory)
         unsafe pages = .allocate(capacity: Self.referenceLimit)
         for index in 0..<Self.referenceLimit { unsafe (pages + index).initialize(to: Atomic(0)) }
         free = Mutex(Array(descriptors.events.indices))
     }
 
-    deinit {
-        unsafe munmap(memory, byteCount)
-        unsafe pages.deallocate()
-    }
+    deinit { unsafe pages.deallocate() }
 
     /// Asks the other process. Nil: there is none.
     fileprivate func ask(_ call: SharedCall, _ fields: [[UInt8]] = []) throws(Failure) -> SharedMessage? {
@@ -112,7 +102,7 @@ import Synchronization
         guard let found = try ask(.findPages, [field(domain), field(reference)]) else { return nil }
         for offset in found.fields.indices where !found.fields[offset].isEmpty {
             let page = found.number(offset)
-            if page >= 0, page < byteCount / xenPageSize, index + offset < Self.referenceLimit {
+            if page >= 0, page < memory.pageCount, index + offset < Self.referenceLimit {
                 unsafe pages[index + offset].store(UInt32(page + 1), ordering: .relaxed)
             }
         }
@@ -130,16 +120,8 @@ import Synchronization
             guard let page = try page(reference, of: domain) else { throw Failure(.system, what, "grant \(reference) is none of ours") }
             found.append(page)
         }
-        let reserved = unsafe mmap(nil, found.count * xenPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
-        guard !found.isEmpty, let reserved = unsafe reserved, unsafe reserved != MAP_FAILED else {
-            throw Failure(.system, what, systemError(errno))
-        }
-        for (index, page) in found.enumerated() {
-            _ = unsafe mmap(
-                reserved + index * xenPageSize, xenPageSize, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, descriptors.memory,
-                page * xenPageSize)
-        }
-        return unsafe reserved
+        guard let mapped = unsafe memory.map(found) else { throw Failure(.system, what, systemError(errno)) }
+        return unsafe mapped
     }
 
     @unsafe public func unmapPages(_ pages: UnsafeMutableRawPointer, count: Int) { _ = unsafe munmap(pages, count * xenPageSize) }
@@ -152,22 +134,11 @@ import Synchronization
 
     /// Does one copy, and returns its GNTST status.
     @unsafe private func copy(_ segment: xengnttab_grant_copy_segment_t, isLent: Bool) throws(Failure) -> Int32 {
-        let isFromGrant = unsafe segment.flags == UInt16(GNTCOPY_source_gref)
-        let foreign = unsafe isFromGrant ? segment.source.foreign : segment.dest.foreign
-        let length = unsafe Int(segment.len)
-        guard Int(foreign.offset) + length <= xenPageSize, let page = try page(foreign.ref, of: foreign.domid),
-            let local = unsafe isFromGrant ? segment.dest.virt : segment.source.virt
+        let foreign = unsafe segment.foreignSide
+        guard foreign.end <= xenPageSize, let page = try page(foreign.reference, of: foreign.domain), let local = unsafe segment.localSide
         else { return GNTST_bad_gntref }
-        let offset = page * xenPageSize + Int(foreign.offset)
-        let address = unsafe memory + offset
-        if isFromGrant {
-            unsafe local.copyMemory(from: address, byteCount: length)
-        } else if isLent {
-            guard unsafe copyLent(local, length, to: descriptors.memory, at: offset) else {
-                throw Failure(.system, "copy to granted pages", systemError(EFAULT))
-            }
-        } else {
-            unsafe address.copyMemory(from: local, byteCount: length)
+        guard unsafe memory.copy(segment, local, page: page, isLent: isLent) else {
+            throw Failure(.system, "copy to granted pages", systemError(EFAULT))
         }
         return GNTST_okay
     }

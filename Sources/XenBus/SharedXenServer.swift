@@ -24,7 +24,7 @@ public final class SharedXenServer: Sendable {
         self.xen = xen
         channels = try (0..<max(1, channelCount)).map { _ throws(Failure) in try xen.openElsewhere() }
         descriptors = SharedDescriptors(
-            memory: guest.machine.memoryFile, store: xen.storeDescriptor, guestEvents: guest.xen.eventDescriptor, calls: ends[1],
+            memory: guest.machine.memory.file, store: xen.storeDescriptor, guestEvents: guest.xen.eventDescriptor, calls: ends[1],
             events: channels.map(\.eventDescriptor))
     }
 

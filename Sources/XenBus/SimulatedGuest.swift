@@ -19,11 +19,11 @@ import Glibc
     /// Takes pages of zeros, one after the other in memory. They are never given back: machines are short-lived.
     public func allocatePages(_ count: Int) throws(Failure) -> [SimulatedPage] {
         let first: Int? = machine.state.with { state in
-            guard state.nextPage + count <= machine.pageLimit else { return nil }
+            guard state.nextPage + count <= machine.memory.pageCount else { return nil }
             state.nextPage += count
             return state.nextPage - count
         }
-        guard let first else { throw Failure(.noSpace, "pages of a simulated guest", "all \(machine.pageLimit) are taken") }
+        guard let first else { throw Failure(.noSpace, "pages of a simulated guest", "all \(machine.memory.pageCount) are taken") }
         return (first..<first + count).map { SimulatedPage(number: $0, machine: machine) }
     }
 
@@ -58,5 +58,5 @@ import Glibc
     let machine: SimulatedMachine
 
     /// Its first byte. The page lives as long as the machine.
-    @unsafe public var pointer: UnsafeMutableRawPointer { unsafe machine.memory + number * xenPageSize }
+    @unsafe public var pointer: UnsafeMutableRawPointer { unsafe machine.memory.pointer(toPage: number) }
 }

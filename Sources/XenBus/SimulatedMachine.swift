@@ -4,17 +4,11 @@ import Glibc
 
 /// A Xen machine within this process: domains with pages, grants and event channels, and a xenstore. `SimulatedXen`
 /// is how a process sees it, `SimulatedGuest` how a guest does.
-///
-/// Pages are those of one memory file, so that mapping grants gives what gntdev gives: the same memory at another
-/// address, any pages one after the other.
 @safe public final class SimulatedMachine: Sendable {
     let state: Monitor<State>
-    /// Where all the pages are mapped; a guest's own view of them.
-    nonisolated(unsafe) let memory: UnsafeMutableRawPointer
-    let memoryFile: Int32
+    let memory: SimulatedMemory
     /// Readable when a process that was nudged has taken an event.
     private let takenSignal: Int32
-    let pageLimit: Int
 
     /// A machine with a domain 0 and room for `pageLimit` pages, which take memory once they are used.
     public init(pageLimit: Int = 65536) throws(Failure) {
@@ -22,23 +16,16 @@ import Glibc
         guard file >= 0, ftruncate(file, pageLimit * xenPageSize) == 0 else {
             throw Failure(.system, "memory of a simulated machine", systemError(errno))
         }
-        let memory = unsafe mmap(nil, pageLimit * xenPageSize, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
-        guard let memory = unsafe memory, unsafe memory != MAP_FAILED else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
-        }
         let signal = cxen_event_descriptor()
         guard signal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
-        unsafe self.memory = memory
-        memoryFile = file
+        memory = try SimulatedMemory(file: file)
         takenSignal = signal
-        self.pageLimit = pageLimit
         state = Monitor(State(takenSignal: signal))
         addDomain(0, name: "Domain-0", uuid: "00000000-0000-0000-0000-000000000000")
     }
 
     deinit {
-        unsafe munmap(memory, pageLimit * xenPageSize)
-        _ = close(memoryFile)
+        _ = close(memory.file)
         _ = close(takenSignal)
     }
 
