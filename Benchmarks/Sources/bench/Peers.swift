@@ -1,4 +1,5 @@
 import BlockModel
+import Glibc
 import TestSupport
 
 /// Other servers of virtual disks, asked the same by the same client: fio, over NBD on a UNIX socket.
@@ -37,6 +38,8 @@ struct Peers {
             }
         }
         guard let limit = servers.first, limit.kind == .nbdkit else { return section }
+        // What all that has left to be written back would be in the first figures.
+        sync()
         for round in 0..<plan.rounds {
             for pattern in Pattern.all(plan, part: part, round: round) {
                 say("peers: round \(round + 1), \(pattern.name)")
