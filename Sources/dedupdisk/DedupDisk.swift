@@ -37,9 +37,16 @@ struct DedupDisk: ParsableCommand {
         } catch where exitCode(for: error) == .success {
             DedupDisk.exit(withError: error)  // --help, --version
         } catch {
-            Console.complain("\(message(for: error)) (see: dedupdisk help)")
+            Console.complain(usage(CommandLine.arguments.dropFirst().first ?? "", message(for: error)))
             DedupDisk.exit(withError: ExitCode.validationFailure)
         }
+    }
+
+    /// What is wrong with a command line that begins with `word`, and where it says how it is done.
+    private static func usage(_ word: String, _ message: String) -> String {
+        let isCommand = configuration.subcommands.contains { $0._commandName == word }
+        guard isCommand || word.isEmpty || word.hasPrefix("-") else { return "\(word): no such command (see: dedupdisk help)" }
+        return "\(message) (see: dedupdisk help\(isCommand ? " " + word : ""))"
     }
 
     private static func status(of failure: Failure) -> Int32 {

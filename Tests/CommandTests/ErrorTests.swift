@@ -156,6 +156,13 @@ import Testing
         #expect(outcome.errorLines.count == 1 && outcome.errors.hasPrefix("dedupdisk: "), "\(outcome.errors)")
     }
 
+    /// A slip says where it is told how to do it.
+    @Test func wrongUsageTellsWhoHelps() throws {
+        #expect(try tool.start(["conect", "vm"]).wait().errors == "dedupdisk: conect: no such command (see: dedupdisk help)\n")
+        #expect(try tool.start(["list", "--frobnicate"]).wait().errors.hasSuffix("(see: dedupdisk help list)\n"))
+        #expect(try tool.start(["--frobnicate"]).wait().errors.hasSuffix("(see: dedupdisk help)\n"))
+    }
+
     @Test(arguments: ["connect", "serve", "create", "delete", "list", "import", "export", "map", "stats", "check"])
     func everyCommandHasHelp(command: String) throws {
         for arguments in [[command, "--help"], ["help", command]] {
