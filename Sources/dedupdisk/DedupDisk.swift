@@ -59,8 +59,7 @@ struct DedupDisk: ParsableCommand {
 
     /// LMDB believes its pages, and so may a damaged one lead it, or whoever reads what it gives, to where no memory is or none
     /// that may be written, or have it spoil the allocator's, which aborts. This program's own code is memory-safe but for what
-    /// it marks: should that be at fault, whoever asks for a backtrace gets it. What serves a guest still dies of the signal
-    /// after these words, so that whoever watches over it starts it again.
+    /// it marks: should that be at fault, whoever asks for a backtrace gets it.
     private static func dieOfDamagedPagesInWords() {
         guard unsafe getenv("SWIFT_BACKTRACE") == nil else { return }
         var action = sigaction()
@@ -70,10 +69,7 @@ struct DedupDisk: ParsableCommand {
                 (restore the store from a copy; with SWIFT_BACKTRACE=enable=yes the same command tells where)
 
                 """
-            _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
-            guard unsafe isServing else { _exit(3) }
-            signal(number, SIG_DFL)
-            raise(number)  // When the handler returns.
+            unsafe die(of: number, saying: line)
         }
         for signal in [SIGSEGV, SIGABRT] { unsafe sigaction(signal, &action, nil) }
     }
@@ -81,13 +77,20 @@ struct DedupDisk: ParsableCommand {
     /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
     private static func dieOfBusErrorsInWords() {
         var action = sigaction()
-        unsafe action.__sigaction_handler.sa_handler = { _ in
+        unsafe action.__sigaction_handler.sa_handler = { number in
             let line: StaticString = "dedupdisk: store: a page of it cannot be read: an I/O error, or its file was cut short (see the system's log; restore it from a copy)\n"
-            _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
-            _exit(3)
+            unsafe die(of: number, saying: line)
         }
         unsafe sigaction(SIGBUS, &action, nil)
     }
+}
+
+/// The end of a signal's handler. What serves a guest still dies of the signal, so that whoever watches over it starts it again.
+@unsafe private func die(of number: Int32, saying line: StaticString) {
+    _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
+    guard unsafe isServing else { _exit(3) }
+    signal(number, SIG_DFL)
+    raise(number)  // When the handler returns.
 }
 
 /// Written before any thread is started, read in a signal's handler.
