@@ -135,7 +135,7 @@ import Synchronization
     /// Does one copy, and returns its GNTST status.
     @unsafe private func copy(_ segment: xengnttab_grant_copy_segment_t, isLent: Bool) throws(Failure) -> Int32 {
         let foreign = unsafe segment.foreignSide
-        guard foreign.end <= xenPageSize, let page = try page(foreign.reference, of: foreign.domain), let local = unsafe segment.localSide
+        guard foreign.range.upperBound <= xenPageSize, let page = try page(foreign.reference, of: foreign.domain), let local = unsafe segment.localSide
         else { return GNTST_bad_gntref }
         guard unsafe memory.copy(segment, local, page: page, isLent: isLent) else {
             throw Failure(.system, "copy to granted pages", systemError(EFAULT))

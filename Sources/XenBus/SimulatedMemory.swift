@@ -41,10 +41,10 @@ import Glibc
     /// - Parameter isLent: the local side, which is read, may not be there.
     /// - Returns: false: it was not, and gntdev would fail with EFAULT.
     @unsafe func copy(_ segment: xengnttab_grant_copy_segment_t, _ local: UnsafeMutableRawPointer, page: Int, isLent: Bool) -> Bool {
-        let isFromGrant = unsafe segment.flags == UInt16(GNTCOPY_source_gref)
-        let length = unsafe Int(segment.len)
-        let offset = unsafe page * xenPageSize + Int(isFromGrant ? segment.source.foreign.offset : segment.dest.foreign.offset)
-        if isFromGrant {
+        let range = unsafe segment.foreignSide.range
+        let length = range.count
+        let offset = page * xenPageSize + range.lowerBound
+        if unsafe segment.isFromGrant {
             unsafe local.copyMemory(from: base + offset, byteCount: length)
         } else if isLent {
             // The system call fails as gntdev's does.
@@ -56,13 +56,15 @@ import Glibc
     }
 }
 
-/// Which granted bytes a segment of a grant copy is about, and where the local ones are.
 extension xengnttab_grant_copy_segment_t {
-    @unsafe var foreignSide: (reference: GrantReference, domain: DomainID, end: Int) {
-        let foreign = unsafe flags == UInt16(GNTCOPY_source_gref) ? source.foreign : dest.foreign
-        return unsafe (foreign.ref, foreign.domid, Int(foreign.offset) + Int(len))
+    @unsafe fileprivate var isFromGrant: Bool { unsafe flags == UInt16(GNTCOPY_source_gref) }
+
+    /// The granted bytes it is about: their grant, and where they are in its page, or beyond its end.
+    @unsafe var foreignSide: (reference: GrantReference, domain: DomainID, range: Range<Int>) {
+        let foreign = unsafe isFromGrant ? source.foreign : dest.foreign
+        return unsafe (foreign.ref, foreign.domid, Int(foreign.offset)..<Int(foreign.offset) + Int(len))
     }
-    @unsafe var localSide: UnsafeMutableRawPointer? {
-        unsafe flags == UInt16(GNTCOPY_source_gref) ? dest.virt : source.virt
-    }
+
+    /// Where the others are.
+    @unsafe var localSide: UnsafeMutableRawPointer? { unsafe isFromGrant ? dest.virt : source.virt }
 }

@@ -46,7 +46,7 @@ extension SimulatedXen {
     ) throws(StoreRefusal) -> Int32 {
         let foreign = unsafe segment.foreignSide
         // gntdev refuses the whole call.
-        guard foreign.end <= xenPageSize else { throw StoreRefusal(code: EINVAL) }
+        guard foreign.range.upperBound <= xenPageSize else { throw StoreRefusal(code: EINVAL) }
         guard state.domains[foreign.domain]?.isAlive == true else { return GNTST_bad_domain }
         guard let grant = state.grant(foreign.reference, of: foreign.domain, to: domain), let local = unsafe segment.localSide
         else { return GNTST_bad_gntref }

@@ -39,6 +39,9 @@ enum Console {
         try print(String(decoding: try encoder.encode(value), as: UTF8.self))
     }
 
+    /// `1 blob`, `2 blobs`.
+    static func count(_ number: some BinaryInteger, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
+
     /// `1536 MiB` as people write it: three digits that count, powers of 1024.
     static func size(_ bytes: UInt64) -> String {
         if bytes < 1024 { return "\(bytes) B" }

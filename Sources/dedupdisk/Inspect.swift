@@ -62,7 +62,7 @@ struct Stats: ParsableCommand {
             ["stored", Console.size(found.storedBytes), "on the filesystem, in \(found.store)" + (found.compression == .none ? "" : ", compressed with \(found.compression.name)")],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
         ]
-        if found.damagedBlobs > 0 { rows.append(["damaged", "\(found.damagedBlobs) blocks", "see: dedupdisk check --read-data"]) }
+        if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }
         let width = rows.map { $0[1].count }.max() ?? 0
         for row in rows {
             let name = row[0] + String(repeating: " ", count: 11 - row[0].count)
@@ -89,8 +89,9 @@ struct Check: ParsableCommand {
         for problem in report.problems { Console.complain(problem) }
         if report.problemCount > report.problems.count { Console.complain("and \(report.problemCount - report.problems.count) more") }
         try Console.print(
-            "\(report.disks) disks, \(report.mappedBlocks) mapped blocks, \(report.blobs) blobs in \(report.packs) packs: "
-                + (report.problemCount == 0 ? "no damage" : report.isRepaired ? "repaired" : "\(report.problemCount) problems"))
+            "\(Console.count(report.disks, "disk")), \(Console.count(report.mappedBlocks, "mapped block")), "
+                + "\(Console.count(report.blobs, "blob")) in \(Console.count(report.packs, "pack")): "
+                + (report.problemCount == 0 ? "no damage" : report.isRepaired ? "repaired" : Console.count(report.problemCount, "problem")))
         if report.problemCount > 0, !report.isRepaired { throw ExitCode(3) }
     }
 }

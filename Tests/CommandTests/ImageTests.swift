@@ -176,6 +176,13 @@ import Testing
         #expect(child.wait().status == 0)
         #expect(try tool.succeed("stats").hasPrefix("dedup ratio  1.00\n"))
     }
+
+    @Test func checkCountsWhatThereIs() throws {
+        try tool.disk("d", [1])
+        #expect(try tool.succeed("check") == "1 disk, 1 mapped block, 1 blob in 1 pack: no damage\n")
+        try tool.disk("e", [1, 2, 3])
+        #expect(try tool.succeed("check").hasPrefix("2 disks, 4 mapped blocks, 3 blobs in "))
+    }
 }
 
 @Suite struct OutputTests {
