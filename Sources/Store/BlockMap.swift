@@ -53,11 +53,17 @@ struct MapReader: ~Escapable {
     private let view: View
     private let tables: Store.Tables
     private let disk: DiskRecord
+    private let known: KnownValues?
+    private let state: Int
     /// Blocks in the disk, rounded up.
     let blockCount: UInt64
 
+    /// - Parameter known: nodes that were found before, some of them in `state`, which is the one of `view`: they are not looked
+    ///   for, nor are their checksums computed again.
     @_lifetime(copy view)
-    init(_ disk: DiskRecord, _ view: View, _ tables: Store.Tables) {
+    init(_ disk: DiskRecord, _ view: View, _ tables: Store.Tables, _ known: KnownValues? = nil, _ state: Int = 0) {
+        self.known = known
+        self.state = state
         self.view = view
         self.tables = tables
         self.disk = disk
@@ -66,19 +72,10 @@ struct MapReader: ~Escapable {
 
     /// The leaf over `block`, empty when nothing is mapped around it.
     @_lifetime(copy self)
-    func leaf(over block: UInt64) throws(Failure) -> Leaf {
-        try leaf(over: block, nil, 0)
-    }
-
-    /// The same, without looking for nodes that `known` has seen in `state`, which is the one of this view, and without
-    /// their checksums.
-    @_lifetime(copy self)
-    func leaf(over block: UInt64, _ known: KnownValues?, _ state: Int) throws(Failure) -> Leaf {
-        try leaf(place(of: block, known, state), known, state)
-    }
+    func leaf(over block: UInt64) throws(Failure) -> Leaf { try leaf(leafPlace(over: block)) }
 
     /// Where the leaf over `block` is.
-    func place(of block: UInt64, _ known: KnownValues?, _ state: Int) throws(Failure) -> LeafPlace {
+    func leafPlace(over block: UInt64) throws(Failure) -> LeafPlace {
         var node = disk.root
         var level = disk.height
         var base: UInt64 = 0
@@ -86,19 +83,22 @@ struct MapReader: ~Escapable {
             let span = BlockMap.entrySpan(level: level)
             guard node != 0, level > 0 else { return LeafPlace(node: node, first: base, end: base &+ span &* UInt64(BlockMap.fanout)) }
             let index = min(Int((block &- base) / span), BlockMap.fanout - 1)
-            node = BlockMap.entry(try bytes(of: node, level: level, known, state), index)
+            node = BlockMap.entry(try bytes(of: node, level: level), index)
             base &+= UInt64(index) &* span
             level -= 1
         }
     }
 
     @_lifetime(copy self)
-    func leaf(_ place: LeafPlace, _ known: KnownValues?, _ state: Int) throws(Failure) -> Leaf {
-        Leaf(first: place.first, end: place.end, bytes: place.node == 0 ? nil : try bytes(of: place.node, level: 0, known, state))
+    func leaf(_ place: LeafPlace) throws(Failure) -> Leaf {
+        Leaf(first: place.first, end: place.end, bytes: place.node == 0 ? nil : try bytes(of: place.node, level: 0))
     }
 
+    /// Has the processor fetch what tells where that leaf is.
+    func prefetch(_ place: LeafPlace) { known?.prefetch(place.node) }
+
     @_lifetime(copy self)
-    private func bytes(of node: UInt64, level: Int, _ known: KnownValues?, _ state: Int) throws(Failure) -> RawSpan {
+    private func bytes(of node: UInt64, level: Int) throws(Failure) -> RawSpan {
         if let found = known?.value(node, in: state, view) { return found.bytes }
         let bytes = try BlockMap.node(node, level: level, view, tables)
         known?.insert(node, in: state, bytes)

@@ -77,14 +77,14 @@ public struct BlockReader: ~Copyable {
     private mutating func readOnce(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask) throws(Failure) -> Bool {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables)
+        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
         let state = packs.id
         var finder = PackFinder(packs.view, store.packTables.packs, knownPacks, state)
         var leaf = Leaf(first: 0, end: 0, bytes: nil)
         for index in 0..<buffer.byteCount / blockSize {
             guard wanted.contains(index) else { continue }
             let block = first &+ UInt64(index)
-            if !leaf.covers(block) { leaf = try map.leaf(over: block, knownNodes, seen) }
+            if !leaf.covers(block) { leaf = try map.leaf(over: block) }
             let blob = leaf.blob(block)
             guard blob != .none else {
                 buffer.zero(at: index * blockSize, count: blockSize)
@@ -106,7 +106,7 @@ public struct BlockReader: ~Copyable {
     public mutating func prefetch(_ ranges: [SectorRange]) throws(Failure) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables)
+        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
         var finder = PackFinder(packs.view, store.packTables.packs, knownPacks, packs.id)
         var blocks = InlineArray<64, UInt64>(repeating: 0)
         var count = 0
@@ -123,13 +123,13 @@ public struct BlockReader: ~Copyable {
         // What tells where a leaf or a pack is grows with the store as well: it is fetched a step ahead.
         var places = InlineArray<64, LeafPlace>(repeating: LeafPlace(node: 0, first: 0, end: 0))
         for index in 0..<count {
-            places[index] = try map.place(of: blocks[index], knownNodes, seen)
-            knownNodes.prefetch(places[index].node)
+            places[index] = try map.leafPlace(over: blocks[index])
+            map.prefetch(places[index])
         }
-        for index in 0..<count { try map.leaf(places[index], knownNodes, seen).prefetch(blocks[index]) }
+        for index in 0..<count { try map.leaf(places[index]).prefetch(blocks[index]) }
         var blobs = InlineArray<64, BlobNumber>(repeating: .none)
         for index in 0..<count {
-            blobs[index] = try map.leaf(places[index], knownNodes, seen).blob(blocks[index])
+            blobs[index] = try map.leaf(places[index]).blob(blocks[index])
             if blobs[index] != .none { finder.prefetch(pack: blobs[index].pack) }
         }
         for index in 0..<count where blobs[index] != .none { try finder.prefetch(blobs[index]) }
@@ -146,13 +146,13 @@ public struct BlockReader: ~Copyable {
     public mutating func run(from first: UInt64, limit: UInt64) throws(Failure) -> (isMapped: Bool, count: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables)
+        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
         let end = first &+ max(1, min(limit, map.blockCount &- min(first, map.blockCount)))
-        var leaf = try map.leaf(over: first, knownNodes, seen)
+        var leaf = try map.leaf(over: first)
         let isMapped = leaf.blob(first) != .none
         var block = first
         while block < end {
-            if !leaf.covers(block) { leaf = try map.leaf(over: block, knownNodes, seen) }
+            if !leaf.covers(block) { leaf = try map.leaf(over: block) }
             if leaf.isEmpty {
                 guard !isMapped else { break }
                 block = leaf.end
@@ -175,13 +175,13 @@ public struct BlockReader: ~Copyable {
     public mutating func mapped(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables)
+        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
         var finder = PackFinder(packs.view, store.packTables.packs)
         let end = min(end, map.blockCount)
         var found: [MappedBlock] = []
         var block = first
         while block < end, found.count < limit {
-            let leaf = try map.leaf(over: block, knownNodes, seen)
+            let leaf = try map.leaf(over: block)
             guard !leaf.isEmpty else {
                 block = leaf.end
                 continue

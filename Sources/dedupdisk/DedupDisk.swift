@@ -45,7 +45,7 @@ struct DedupDisk: ParsableCommand {
     /// What is wrong with a command line that begins with `word`, and where it says how it is done.
     private static func usage(_ word: String, _ message: String) -> String {
         let isCommand = configuration.subcommands.contains { $0._commandName == word }
-        guard isCommand || word.isEmpty || word.hasPrefix("-") else { return "\(word): no such command (see: dedupdisk help)" }
+        guard isCommand || ["", "help"].contains(word) || word.hasPrefix("-") else { return "\(word): no such command (see: dedupdisk help)" }
         return "\(message) (see: dedupdisk help\(isCommand ? " " + word : ""))"
     }
 
