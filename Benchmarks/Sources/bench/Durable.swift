@@ -57,7 +57,7 @@ struct Durable {
         let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
         let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? nil : 2)
         // In short turns: a disk that others use as well may take twice as long for a second.
-        for turn in 1...(plan.isShort ? 1 : 5) {
+        for turn in 1...plan.turns {
             let limit = try limits.overwrites(plan.disk, count: count, threads: threads)
             let run = try run(.write(generation: UInt64(turn)), on: disk, shape, flushing: true)
             comparison.add(

@@ -71,7 +71,7 @@ private struct Pattern {
 
     /// How often the servers take turns in a round. Two processes that wake each other on a virtual machine's processors may do so
     /// at half the speed for a second, or at twice: many short turns tell more than a long one.
-    func turns(_ plan: Plan) -> Int { isReading && !plan.isShort ? 5 : 1 }
+    func turns(_ plan: Plan) -> Int { isReading ? plan.turns : 1 }
 
     /// - Parameter part: bytes of a part of the disk.
     static func all(_ plan: Plan, part: Int, round: Int) -> [Pattern] {

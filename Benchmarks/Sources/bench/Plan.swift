@@ -20,6 +20,9 @@ struct Plan: Sendable {
     /// `full`, or what stands for it in a short run.
     func size(_ full: Int, short: Int) -> Int { isShort ? short : full }
 
+    /// How often limit and subject take turns in a round, where a few long ones would tell less than many short ones.
+    var turns: Int { isShort ? 1 : 5 }
+
     static var cores: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
     /// Threads for a deep load: enough that a core never waits for a request; more would only show what switching between them
     /// costs.
