@@ -22,7 +22,7 @@ let package = Package(
     products: [
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
-        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk"]),
+        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk", "CInterpose"]),
         // A guest to drive it, and processes to run beside it.
         .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
@@ -39,6 +39,8 @@ let package = Package(
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
+        // What the program has in place of libc's functions, for LMDB's library.
+        .target(name: "CInterpose", dependencies: ["CLinux"]),
         // libxxhash's code, of which only the header is used (libxxhash-dev).
         .target(name: "CXXHash"),
         .target(
@@ -47,7 +49,7 @@ let package = Package(
 
         // The store and the disks. None of these knows Xen.
         .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
-        .target(name: "LMDB", dependencies: ["CLMDB", "BlockModel"], swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "BlockModel"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
         .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux", "CLZ4", "CZstd"], swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
@@ -64,13 +66,13 @@ let package = Package(
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Disk", "Serve", "XenBus", "BlockModel",
+                "Store", "Disk", "Serve", "XenBus", "BlockModel", "CInterpose",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
 
         .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
-        .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "CInterpose", "TestSupport"], swiftSettings: strict),
         .executableTarget(
             name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
@@ -96,7 +98,7 @@ let package = Package(
             name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "Hashing", "BlockModel", "TestSupport"],
+            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"],
             swiftSettings: strict),
         .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),

@@ -7,6 +7,10 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case usage
         /// The operating system or a library refused.
         case system
+        /// This user may not.
+        case notPermitted
+        /// Nothing can be written on that filesystem.
+        case readOnly
         /// There is no such store, disk, file or VM.
         case notFound
         /// It is there already.
@@ -15,6 +19,8 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case busy
         /// No room: the filesystem, a quota or the map is full.
         case noSpace
+        /// No memory, or no address space.
+        case noMemory
         /// What is stored is not what was written.
         case damage
         /// A signal asked for the end.

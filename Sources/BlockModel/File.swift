@@ -21,6 +21,8 @@ public struct File: ~Copyable, Sendable {
         public static let truncate = Options(rawValue: O_TRUNC)
         /// A directory, so that its entries can be made durable with `synchronize` (`O_DIRECTORY`).
         public static let directory = Options(rawValue: O_DIRECTORY)
+        /// Fail when the path's last part is a link (`O_NOFOLLOW`).
+        public static let notFollowing = Options(rawValue: O_NOFOLLOW)
     }
 
     /// Where the file was opened; what errors name.
@@ -339,8 +341,9 @@ extension Failure {
             case ENOSPC: (.noSpace, "free some space on its filesystem")
             case EDQUOT: (.noSpace, "raise the quota or delete something")
             case EBUSY, ETXTBSY: (.busy, "something else is using it")
-            case EACCES, EPERM: (.system, "check its permissions, or run as root")
-            case EROFS: (.system, "its filesystem is read-only")
+            case ENOMEM: (.noMemory, "see ulimit -v, and how much memory is free")
+            case EACCES, EPERM: (.notPermitted, "check its permissions, or run as root")
+            case EROFS: (.readOnly, "its filesystem is read-only")
             default: (.system, nil)
             }
         self.init(kind, "\(operation) \(path)", unsafe String(cString: strerror(code)), remedy: remedy)

@@ -39,3 +39,7 @@ public struct Thread: Sendable {
     /// Waits for its end.
     public func join() { pthread_join(handle, nil) }
 }
+
+/// Has a stop from the terminal (Ctrl-Z, SIGTSTP) wait until this process holds no lock that other processes wait for. For the
+/// start of a program.
+public func deferTerminalStops() { clinux_defer_stops() }

@@ -7,10 +7,24 @@
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/statvfs.h>
+#include <sys/syscall.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 int clinux_punch_hole(int descriptor, off_t offset, off_t count) {
     return fallocate(descriptor, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, offset, count);
+}
+
+int clinux_allocate(int descriptor, off_t count) { return fallocate(descriptor, 0, 0, count); }
+
+int clinux_filesystem(const char *path, uint32_t *type, int *is_read_only)
+{
+    struct statfs status;
+    if (statfs(path, &status) != 0) return -1;
+    *type = (uint32_t)status.f_type;
+    *is_read_only = (status.f_flags & ST_RDONLY) != 0;
+    return 0;
 }
 
 int clinux_lock(int descriptor, int exclusive) {
@@ -45,6 +59,32 @@ int clinux_unlock(int descriptor)
     struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
     return fcntl(descriptor, F_OFD_SETLK, &whole);
 }
+
+int clinux_lock_range(int descriptor, int exclusive, off_t start, off_t count)
+{
+    struct flock range = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = count };
+    return fcntl(descriptor, F_OFD_SETLK, &range);
+}
+
+int clinux_unlock_range(int descriptor, off_t start, off_t count)
+{
+    struct flock range = { .l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = count };
+    return fcntl(descriptor, F_OFD_SETLK, &range);
+}
+
+int clinux_is_range_locked(int descriptor, int exclusive, off_t start, off_t count)
+{
+    struct flock range = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET, .l_start = start, .l_len = count };
+    if (fcntl(descriptor, F_OFD_GETLK, &range) != 0)
+        return -1;
+    return range.l_type != F_UNLCK;
+}
+
+pid_t clinux_process_id(void) { return (pid_t)syscall(SYS_getpid); }
+
+static _Thread_local pid_t identity;
+void clinux_set_identity(pid_t value) { identity = value; }
+pid_t clinux_get_identity(void) { return identity; }
 
 const int clinux_seek_data = SEEK_DATA, clinux_seek_hole = SEEK_HOLE;
 

@@ -10,6 +10,8 @@ final class Committer: Sendable {
     let diskName: String
     let journal: Journal
     let staging: Monitor<Staging>
+    /// For the store's lock, until the disk is closed: what guests wait for must not fail because another process is slow.
+    let patience: Patience
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
@@ -24,6 +26,7 @@ final class Committer: Sendable {
         self.diskName = diskName
         fullGeneration = journal.capacity / 4
         self.journal = journal
+        patience = store.patience.endless()
         staging = Monitor(Staging(end: end))
     }
 
@@ -130,7 +133,7 @@ final class Committer: Sendable {
     func runCommitting() {
         while let (generation, batch) = nextNamed() {
             do throws(Failure) {
-                try store.commit(batch, to: diskName, journal: generation.end)
+                try store.commit(batch, to: diskName, journal: generation.end, patience)
                 finish(nil)
             } catch {
                 finish(error)

@@ -76,6 +76,12 @@ public final class StoreDisk: BlockDevice {
             let end = head
             committer.staging.with { $0 = Staging(end: end) }
             threads = try committer.start()
+        } else if store.isReadOnly {
+            // What can't be taken in is read where it is.
+            let staged = committer.staging.with { $0.active }
+            _ = try committer.journal.replay(from: record.journal) { (record, payload) throws(Failure) in
+                staged.stage(record, payload: payload)
+            }
         }
         self.committer = committer
         self.readers = readers
@@ -88,10 +94,12 @@ public final class StoreDisk: BlockDevice {
 
     deinit { try? close() }
 
-    /// Locks the disk. What waits in the journal is taken in first, also when the disk is only to be read.
+    /// Locks the disk. What waits in the journal is taken in first, also when the disk is only to be read, if the store can be
+    /// written to.
     private static func lock(_ store: Store, _ name: String, readOnly: Bool) throws(Failure) -> DiskLock {
         guard readOnly else { return try store.lock(name) }
         let lock = try store.lock(name, exclusive: false)
+        if store.isReadOnly { return lock }
         if try lock.journal.size() == 0 { return lock }
         _ = consume lock
         try StoreDisk(store, name).close()
@@ -149,15 +157,33 @@ public final class StoreDisk: BlockDevice {
         try? readers.with { (reader) throws(Failure) in try reader.prefetch(ranges) }
     }
 
-    /// The next run of mapped blocks at `block` or after it, at most `limit` long; staged blocks are not looked at.
+    /// Whether there are blocks that are not in the map yet.
+    public var hasStaged: Bool { committer.staging.with { !$0.isEmpty } }
+
+    /// The next run of blocks that are in use at `block` or after it, at most `limit` long. What is staged by a writer meanwhile
+    /// is not looked at; what was, in a store that is only read, is.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
-        try readers.with { (reader) throws(Failure) in
+        if isReadOnly, hasStaged { return try nextInUse(at: block, limit: limit) }
+        return try readers.with { (reader) throws(Failure) in
             let found = try reader.mapped(from: block, to: .max, limit: Int(limit)).blocks
             guard let first = found.first?.block else { return nil }
             var end = first
             for mapped in found where mapped.block == end { end += 1 }
             return first..<end
         }
+    }
+
+    private func nextInUse(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
+        let perBlock = UInt64(sectorsPerBlock)
+        var sector = block * perBlock
+        while sector < sectorCount {
+            let extent = try extent(at: sector, limit: .max)
+            let end = (sector + extent.count + perBlock - 1) / perBlock
+            let first = sector / perBlock
+            if !extent.isHole { return first..<min(end, first + limit) }
+            sector = end * perBlock
+        }
+        return nil
     }
 
     /// Staged blocks first, then the map: what is committed in between was seen as staged.
@@ -424,7 +450,7 @@ public final class StoreDisk: BlockDevice {
             try drain { $0.isEmpty }
             // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
             guard try isMapped(first, to: end) else { return }
-            try committer.store.unmap(committer.diskName, from: first, to: end)
+            try committer.store.unmap(committer.diskName, from: first, to: end, committer.patience)
         }
     }
 
@@ -486,13 +512,15 @@ public final class StoreDisk: BlockDevice {
         if let failure { throw failure }
     }
 
-    /// Commits all that is staged.
+    /// Commits all that is staged. The store's lock is waited for as long as commands do, not as guests.
     /// - Throws: when it can't; then everything is safe in the journal, and goes in when the disk is opened next.
     public func close() throws(Failure) {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+        committer.patience.shorten(limit: Self.patienceAtEnd, limitWhenStopped: committer.store.patience.limitWhenStopped)
+        // With the descriptor goes the lock in any case.
         defer { try? committer.journal.file.unlock() }
         // Who finds damage says so before it goes; that it can't does not make the disk fail.
-        defer { try? committer.store.recordDamage() }
+        defer { try? committer.store.recordDamage(committer.patience) }
         guard !threads.isEmpty else { return }
         committer.staging.with { $0.isClosing = true }
         committer.staging.notify()
@@ -501,11 +529,20 @@ public final class StoreDisk: BlockDevice {
         // A commit that came through at last does not mean that what was staged behind it did.
         if !isEmpty || reason != nil {
             let failure = reason ?? Failure(.system, "its committer", "it ended early")
+            // Acknowledged is safe; on the disk it is safer. A failure is told by the latch, and by what is thrown here.
+            try? synchronizeJournal(to: committer.staging.with { $0.active.end.sequence })
             throw Failure(failure.kind, "disk \(committer.diskName)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
         }
         try committer.journal.file.truncate(to: 0)
-        try committer.store.trim()
+        do throws(Failure) {
+            try committer.store.trim(committer.patience)
+        } catch where error.kind == .busy {
+            // Whoever is at work leaves some room for the next to give back.
+        }
     }
+
+    /// Seconds for which the end waits for another process that is at work.
+    private static let patienceAtEnd = 10.0
 
     // MARK: Size
 

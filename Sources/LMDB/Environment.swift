@@ -1,6 +1,7 @@
 internal import CLMDB
 public import BlockModel
 internal import Glibc
+internal import Synchronization
 
 /// An LMDB environment (lmdb.h, `MDB_env`): one memory-mapped file of copy-on-write B+trees, one writer at a
 /// time over all processes, readers that never wait.
@@ -16,47 +17,118 @@ public final class Environment: @unchecked Sendable {
     /// The directory, for error messages.
     public let path: String
     let handle: OpaquePointer
+    /// The locks of the store that it belongs to, and which number it has there.
+    let lockFile: LockFile
+    let number: Int
+    /// Read transactions that nobody uses at the moment.
+    let idleReaders = Mutex<[IdleReader]>([])
+    /// Address space of its map, in bytes, and whether it is less than it should be.
+    private let mapBytes: Int
+    private let isMapSmall: Bool
     /// Set when the process's registry knows it.
     var id: FileID?
 
-    /// Opens the environment in directory `path`, which exists.
+    /// Opens the environment in directory `path`, which exists, while `LockFile.Lock.opening` is held.
     ///
     /// The map is address space, not memory or disk: it is fixed and generous, so that no process ever has to
-    /// move it under another's feet (lmdb.h, `mdb_env_set_mapsize`).
+    /// move it under another's feet (lmdb.h, `mdb_env_set_mapsize`). Where the process may have less, it is smaller.
     /// - Parameters:
+    ///   - number: which of the store's environments it is, 0 or 1.
     ///   - mapBytes: upper limit of the file's size, a multiple of the page size.
     ///   - creating: make the file when it is missing. Otherwise a missing file is `.notFound`.
-    /// - Throws: `.damage` when the file is not an LMDB file, or shorter than it says.
-    init(path: String, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) {
+    /// - Throws: `.damage` when the file is not an LMDB file, or shorter than it says; `.noSpace` when there is no room for
+    ///   the table of readers.
+    init(path: String, _ number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) {
         self.path = path
+        self.number = number
+        self.lockFile = lockFile
         let file = path + "/data.mdb"
         if !creating, unsafe access(file, F_OK) != 0 {
             throw Failure(.notFound, file, unsafe String(cString: strerror(errno)))
         }
-        var created: OpaquePointer?
-        guard unsafe mdb_env_create(&created) == 0, let created = unsafe created else { throw Failure(.system, path, "LMDB gave no environment") }
-        unsafe handle = created
+        if !lockFile.isReadOnly { try Self.prepareFiles(path, creating: creating) }
+        let opened = try unsafe Self.openMapped(path, lockFile, mapBytes: mapBytes, tables: tables)
+        unsafe handle = opened.handle
+        self.mapBytes = unsafe opened.mapBytes
+        isMapSmall = self.mapBytes < mapBytes
         // A throw from here on runs the deinitialiser, which closes the environment.
-        try unsafe check(mdb_env_set_mapsize(handle, mapBytes), "map \(path)")
-        try unsafe check(mdb_env_set_maxdbs(handle, MDB_dbi(tables)), "open \(path)")
-        try unsafe check(mdb_env_set_maxreaders(handle, 1022), "open \(path)")
-        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
-        try unsafe check(mdb_env_set_assert(handle) { _, message in
-            let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
-            let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
-            _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
-            _exit(3)
-        }, "open \(path)")
-        // No thread-local readers: a read transaction belongs to who holds it.
-        try unsafe check(mdb_env_open(handle, path, UInt32(MDB_NOTLS), 0o600), "open \(path)")
         try refuseShortFile(file)
+        if !lockFile.isReadOnly { try forgetDeadReaders() }
+    }
+
+    /// Makes LMDB's files, so that they belong to whom the directory belongs, and have the blocks that are written through a map.
+    private static func prepareFiles(_ path: String, creating: Bool) throws(Failure) {
+        if creating { _ = try File.owned(path + "/data.mdb") }
+        let locks = try File.owned(path + "/lock.mdb")
+        try locks.allocate(byteCount: max(lockBytes, locks.size()))
+    }
+
+    /// What `lock.mdb` takes: 1022 readers (`mdb_env_set_maxreaders`), 64 bytes each, and the mutexes.
+    private static let lockBytes: UInt64 = 65536
+    /// Address space that an environment has to have beyond what its file takes.
+    private static let leastGrowth = 64 << 20
+
+    /// Opens it with the largest map that the process may have.
+    @unsafe private static func openMapped(
+        _ path: String, _ lockFile: LockFile, mapBytes: Int, tables: Int
+    ) throws(Failure) -> (handle: OpaquePointer, mapBytes: Int) {
+        var bytes = mapBytes
+        while true {
+            do throws(Failure) {
+                return (try unsafe open(path, lockFile, mapBytes: bytes, tables: tables), bytes)
+            } catch where error.kind == .noMemory {
+                var status = stat()
+                let needed = unsafe (stat(path + "/data.mdb", &status) == 0 ? Int(status.st_size) : 0) + leastGrowth
+                guard bytes > needed else { throw noAddressSpace("map \(path)", needed) }
+                bytes = max(needed, bytes / 2) & ~4095
+            }
+        }
+    }
+
+    @unsafe private static func open(_ path: String, _ lockFile: LockFile, mapBytes: Int, tables: Int) throws(Failure) -> OpaquePointer {
+        var created: OpaquePointer?
+        guard lockFile.withIdentity({ unsafe mdb_env_create(&created) }) == 0, let created = unsafe created else {
+            throw Failure(.system, path, "LMDB gave no environment")
+        }
+        // No thread-local readers: a read transaction belongs to who holds it. Without a lock file where nobody writes.
+        let flags = UInt32(MDB_NOTLS) | (lockFile.isReadOnly ? UInt32(MDB_RDONLY | MDB_NOLOCK) : 0)
+        var result = unsafe mdb_env_set_mapsize(created, mapBytes)
+        if result == 0 { result = unsafe mdb_env_set_maxdbs(created, MDB_dbi(tables)) }
+        if result == 0 { result = unsafe mdb_env_set_maxreaders(created, 1022) }
+        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
+        if result == 0 {
+            result = unsafe mdb_env_set_assert(created) { _, message in
+                let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
+                let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
+                _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
+                _exit(3)
+            }
+        }
+        if result == 0 { result = unsafe mdb_env_open(created, path, flags, 0o600) }
+        guard result == 0 else {
+            unsafe mdb_env_close(created)
+            throw failure(result, "open \(path)", path)
+        }
+        return unsafe created
+    }
+
+    /// Clears what processes that are gone left in the table of readers.
+    func forgetDeadReaders() throws(Failure) {
+        let entering = try lockFile.hold(.reading(number))
         var dead: Int32 = 0
         try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
+        _ = consume entering
     }
 
     deinit { close() }
 
-    func closeHandle() { unsafe mdb_env_close(handle) }
+    func closeHandle() {
+        idleReaders.withLock { idle in
+            for reader in idle { unsafe mdb_txn_abort(reader.handle) }
+            idle = []
+        }
+        lockFile.withIdentity { unsafe mdb_env_close(handle) }
+    }
 
     /// A page beyond the end of the file would be a bus error at first touch.
     private func refuseShortFile(_ file: String) throws(Failure) {
@@ -74,6 +146,8 @@ public final class Environment: @unchecked Sendable {
 
     /// Opens the named table, creating it when `creating`. To be called before any other transaction of this process.
     public func table(_ name: StaticString, creating: Bool) throws(Failure) -> Table {
+        let hold = try lockFile.isReadOnly ? nil : lockFile.hold(creating ? .writing(number) : .reading(number))
+        defer { withExtendedLifetime(hold) {} }
         var transaction: OpaquePointer?
         try unsafe check(mdb_txn_begin(handle, nil, creating ? 0 : UInt32(MDB_RDONLY), &transaction), "open \(path)")
         var dbi = MDB_dbi(0)
@@ -91,6 +165,8 @@ public final class Environment: @unchecked Sendable {
 
     /// Whether there is a table of that name. To be called before any other transaction of this process.
     public func hasTable(_ name: StaticString) throws(Failure) -> Bool {
+        let hold = try lockFile.isReadOnly ? nil : lockFile.hold(.reading(number))
+        defer { withExtendedLifetime(hold) {} }
         var transaction: OpaquePointer?
         try unsafe check(mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &transaction), "open \(path)")
         defer { unsafe mdb_txn_abort(transaction) }
@@ -109,7 +185,7 @@ public final class Environment: @unchecked Sendable {
     }
 
     /// Less than 1 MiB is left where the environment is: statvfs(3).
-    private var isFilesystemFull: Bool {
+    private static func isFilesystemFull(_ path: String) -> Bool {
         var status = statvfs()
         return unsafe statvfs(path, &status) == 0 && UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20
     }
@@ -120,13 +196,27 @@ public final class Environment: @unchecked Sendable {
 
     /// The error behind a result code of LMDB, or of the system: LMDB returns both.
     func failure(_ result: CInt, _ what: String) -> Failure {
+        if isMapSmall, result == MDB_MAP_FULL || result == MDB_MAP_RESIZED { return Self.noAddressSpace(what, mapBytes) }
+        return Self.failure(result, what, path)
+    }
+
+    private static func noAddressSpace(_ what: String, _ bytes: Int) -> Failure {
+        var limit = rlimit()
+        let isLimited = unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur != .max
+        let allowed = isLimited ? ", and this process may have \(limit.rlim_cur >> 20) MiB in all (ulimit -v)" : ""
+        return Failure(.noMemory, what, "it takes more than \(bytes >> 20) MiB of address space\(allowed)",
+            remedy: isLimited ? "raise the limit: ulimit -v unlimited" : "see vm.overcommit_memory and vm.max_map_count")
+    }
+
+    private static func failure(_ result: CInt, _ what: String, _ path: String) -> Failure {
         let why = unsafe String(cString: mdb_strerror(result))
         switch result {
         case ENOSPC, EDQUOT:
             return Failure(.noSpace, what, why, remedy: "free some space on the filesystem of \(path)")
-        case EIO where isFilesystemFull:
+        case EIO where isFilesystemFull(path):
             // What LMDB returns when write(2) took a part only (mdb.c, `mdb_page_flush`).
             return Failure(.noSpace, what, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
+        case ENOMEM: return Failure(.noMemory, what, why, remedy: "see ulimit -v, and how much memory is free")
         case MDB_MAP_FULL:
             return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_PANIC, MDB_VERSION_MISMATCH:
@@ -135,7 +225,7 @@ public final class Environment: @unchecked Sendable {
             return Failure(.busy, what, "too many processes read the store", remedy: "end some of them")
         case ENOENT: return Failure(.notFound, what, why)
         case MDB_NOTFOUND: return Failure(.damage, what, "missing", remedy: "not a store, or a damaged one: restore it from a copy")
-        case EACCES, EPERM: return Failure(.system, what, why, remedy: "run as root, or as the owner of \(path)")
+        case EACCES, EPERM: return Failure(.notPermitted, what, why, remedy: "run as root, or as the owner of \(path)")
         default: return Failure(.system, what, why)
         }
     }

@@ -28,7 +28,11 @@ extension Environment {
     /// Opens the environment in directory `path`, as `init` does, or shares it with whoever in this process has it
     /// open: LMDB must not open one twice in a process (lmdb.h, "Caveats"), as it would take the locks, which are the
     /// process's, for nobody's, and make them anew under the others' feet.
-    public static func open(path: String, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) -> Environment {
+    ///
+    /// For whoever holds `LockFile.Lock.opening`.
+    public static func open(
+        path: String, number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool
+    ) throws(Failure) -> Environment {
         let file = path + "/data.mdb"
         while true {
             let result = opened.withLock { opened -> Result<Environment, Failure>? in
@@ -37,7 +41,7 @@ extension Environment {
                     return entry.environment.map { .success($0) }
                 }
                 do throws(Failure) {
-                    let environment = try Environment(path: path, mapBytes: mapBytes, tables: tables, creating: creating)
+                    let environment = try Environment(path: path, number, lockFile, mapBytes: mapBytes, tables: tables, creating: creating)
                     environment.id = FileID(file)
                     if let id = environment.id { opened[id] = Weak(environment) }
                     return .success(environment)

@@ -9,15 +9,37 @@ public struct ReadTransaction: ~Copyable {
     private let handle: OpaquePointer
 
     public init(_ environment: Environment) throws(Failure) {
+        unsafe handle = try Self.begin(environment)
         self.environment = environment
+    }
+
+    private static func begin(_ environment: Environment) throws(Failure) -> OpaquePointer {
+        // One that was used before keeps its slot in the table of readers; a new one has to enter it.
+        if let idle = environment.idleReaders.withLock({ $0.popLast() }) {
+            let result = unsafe mdb_txn_renew(idle.handle)
+            if result != 0 { unsafe mdb_txn_abort(idle.handle) }
+            try environment.check(result, "read \(environment.path)")
+            return unsafe idle.handle
+        }
+        let entering = try environment.lockFile.isReadOnly ? nil : environment.lockFile.hold(.reading(environment.number))
+        defer { withExtendedLifetime(entering) {} }
         var begun: OpaquePointer?
         try unsafe environment.check(
             mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &begun), "read \(environment.path)")
         guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
-        unsafe handle = begun
+        return unsafe begun
     }
 
-    deinit { unsafe mdb_txn_abort(handle) }
+    deinit {
+        let kept = unsafe IdleReader(handle)
+        let isKept = environment.idleReaders.withLock { idle in
+            guard idle.count < Environment.mostIdleReaders else { return false }
+            unsafe mdb_txn_reset(kept.handle)
+            idle.append(kept)
+            return true
+        }
+        if !isKept { unsafe mdb_txn_abort(kept.handle) }
+    }
 
     public var view: View {
         @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
@@ -35,6 +57,18 @@ public struct ReadTransaction: ~Copyable {
     }
 }
 
+/// A read transaction that sees nothing at the moment.
+@safe
+struct IdleReader: @unchecked Sendable {
+    let handle: OpaquePointer
+    init(_ handle: OpaquePointer) { unsafe self.handle = handle }
+}
+
+extension Environment {
+    /// More are given up when nobody uses them.
+    static var mostIdleReaders: Int { 16 }
+}
+
 /// The write transaction: there is one at a time, over all processes. Dropped without `commit`, it never was.
 /// It belongs to the thread that began it.
 @safe
@@ -42,15 +76,22 @@ public struct WriteTransaction: ~Copyable {
     private let environment: Environment
     private let handle: OpaquePointer
     private var ended = false
+    /// Given up behind LMDB's own lock.
+    private let hold: LockFile.Hold
 
     /// Waits for the other writers.
-    public init(_ environment: Environment) throws(Failure) {
-        self.environment = environment
+    /// - Parameter patience: for how long, when it is not as long as the environment's users wait by themselves.
+    /// - Throws: `.busy` when it took too long; `.system` where the store can't be written to.
+    public init(_ environment: Environment, _ patience: Patience? = nil) throws(Failure) {
+        try environment.lockFile.refuseIfReadOnly()
+        let hold = try environment.lockFile.hold(.writing(environment.number), patience)
         var begun: OpaquePointer?
         try unsafe environment.check(
             mdb_txn_begin(environment.handle, nil, 0, &begun), "write to \(environment.path)")
         guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
         unsafe handle = begun
+        self.environment = environment
+        self.hold = hold
     }
 
     deinit { if !ended { unsafe mdb_txn_abort(handle) } }

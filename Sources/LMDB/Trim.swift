@@ -9,10 +9,11 @@ extension Environment {
     /// value, a count and as many page numbers. It uses those of a transaction again once no reader sees an older
     /// state and the last commit is a newer one; the same condition makes it safe to forget what is in them. A page
     /// that is used again is written whole, never read first.
-    public func trim() throws(Failure) {
+    /// - Parameter patience: how long to wait for the other writers.
+    public func trim(_ patience: Patience? = nil) throws(Failure) {
         let file = try File(path: path + "/data.mdb", options: [.write])
         // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
-        let holding = try WriteTransaction(self)
+        let holding = try WriteTransaction(self, patience)
         let reading = try ReadTransaction(self)
         let end = try highWaterBytes(), size = try file.size()
         // A damaged list may name any number.

@@ -173,7 +173,8 @@ extension Store {
 
     /// The journal's file, whose name is durable before anything is in it.
     private func openJournal(_ number: UInt64) throws(Failure) -> File {
-        let journal = try File(path: journalPath(number), options: [.write, .create])
+        if isReadOnly { return try File(path: journalPath(number), options: [.notFollowing]) }
+        let journal = try File.owned(journalPath(number))
         if try journal.size() == 0 { try File(path: path + "/journals", options: [.directory]).synchronize() }
         return journal
     }
@@ -187,21 +188,17 @@ extension Store {
     // MARK: Unmapping and deleting
 
     /// Unmaps the blocks `first..<end` of a disk, in several commits, each bounded.
-    public func unmap(_ name: String, from first: UInt64, to end: UInt64) throws(Failure) {
+    /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
+    public func unmap(_ name: String, from first: UInt64, to end: UInt64, _ patience: Patience? = nil) throws(Failure) {
         var next = first
         while next < end {
-            var transaction = try StoreTransaction.begin(self)
+            var transaction = try StoreTransaction.begin(self, patience)
             var disk = try transaction.disk(name)
             next = try transaction.unmap(&disk, from: next, to: end, leaves: Self.leavesPerCommit)
             try transaction.putDisk(disk)
             try transaction.commit()
-            // LMDB's lock goes to whoever asks first, and that would always be this thread.
-            if next < end { usleep(Self.pauseMicroseconds) }
         }
     }
-
-    /// Between two such commits, so that those who wait for their turn get it.
-    private static let pauseMicroseconds: UInt32 = 200
 
     /// 256 MiB of disk: what a commit of a discard or a deletion works through.
     private static let leavesPerCommit = 128
@@ -234,30 +231,34 @@ extension Store {
 
     /// Gives the free pages of both environments back to the filesystem. Commits leave some behind, as LMDB never
     /// writes over what the last commit needs; so one that changes next to nothing comes first.
-    public func trim() throws(Failure) {
-        try StoreTransaction.begin(self).commit()
-        try meta.trim()
-        try packs.trim()
+    public func trim(_ patience: Patience? = nil) throws(Failure) {
+        try StoreTransaction.begin(self, patience).commit()
+        try meta.trim(patience)
+        try packs.trim(patience)
     }
 
     // MARK: The reserve
 
     private static let reserveBytes: off_t = 1 << 20
-    private var reservePath: String { path + "/reserve" }
 
-    private func releaseReserve() { unsafe unlink(reservePath) }
+    private func releaseReserve() { Self.releaseReserve(in: path) }
+    func refillReserve() { Self.refillReserve(in: path) }
+
+    static func releaseReserve(in directory: String) { unsafe unlink(directory + "/reserve") }
 
     /// Sets the reserve aside again; a full filesystem leaves it for later.
-    func refillReserve() {
-        let descriptor = unsafe open(reservePath, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
-        guard descriptor >= 0 else { return }
+    static func refillReserve(in directory: String) {
+        let path = directory + "/reserve"
+        guard let file = try? File.owned(path) else { return }
         // A small reserve is better than none.
-        var bytes = Self.reserveBytes
-        while bytes >= 1 << 16, posix_fallocate(descriptor, 0, bytes) != 0 {
-            _ = ftruncate(descriptor, 0)
-            bytes /= 2
+        var bytes = UInt64(reserveBytes)
+        while bytes >= 1 << 16 {
+            do throws(Failure) { return try file.allocate(byteCount: bytes) } catch {
+                // Cutting what was allocated can't fail.
+                try? file.truncate(to: 0)
+                bytes /= 2
+            }
         }
-        if bytes < 1 << 16 { unsafe unlink(reservePath) }
-        close(descriptor)
+        unsafe unlink(path)
     }
 }

@@ -74,6 +74,7 @@ extension Store {
 
     /// Replaces the list of damaged blobs.
     private func note(damaged: [BlobNumber]) throws(Failure) {
+        if isReadOnly { return }
         do {
             let reading = try ReadTransaction(meta)
             let known = try reading.view.count(tables.damaged)

@@ -4,10 +4,12 @@ internal import LMDB
 extension Store {
     /// Enters the batch in the disk's map, storing each distinct block that the store does not have yet. When it
     /// returns, all of it is durable; when it throws, none of it happened.
-    /// - Parameter journal: what the map holds of the disk's journal afterwards; nil leaves that as it is.
-    public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil) throws(Failure) {
+    /// - Parameters:
+    ///   - journal: what the map holds of the disk's journal afterwards; nil leaves that as it is.
+    ///   - patience: how long to wait for other writers; as long as others of the process when not given.
+    public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
         try batch.name()
-        var transaction = try StoreTransaction.begin(self)
+        var transaction = try StoreTransaction.begin(self, patience)
         var disk = try transaction.disk(name)
         try transaction.place(batch)
         var changes: [MapChange] = []
@@ -25,9 +27,9 @@ extension Store {
 extension Store {
     /// Writes down the blobs that readers of this process found damaged, so that the next write of the same content
     /// heals them, whichever process it comes from.
-    public func recordDamage() throws(Failure) {
-        guard !suspects.withLock({ $0.isEmpty }) else { return }
-        var transaction = try StoreTransaction.begin(self)
+    public func recordDamage(_ patience: Patience? = nil) throws(Failure) {
+        guard !isReadOnly, !suspects.withLock({ $0.isEmpty }) else { return }
+        var transaction = try StoreTransaction.begin(self, patience)
         let suspects = try transaction.recordSuspects()
         try transaction.commit()
         self.suspects.withLock { $0.subtract(suspects) }

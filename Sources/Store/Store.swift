@@ -11,6 +11,7 @@ internal import Synchronization
 ///     DIR/journals/  a file a disk: its lock, and writes on their way into the store
 ///     DIR/filter     what writers know of the digests: see `DigestFilter`; may be deleted when nobody has the store open
 ///     DIR/reserve    room that is given back when the filesystem is full, so that deleting works
+///     DIR/lock       who is using it: see `LockFile`
 ///
 /// Any number of processes may have it open.
 public final class Store: Sendable {
@@ -21,6 +22,11 @@ public final class Store: Sendable {
     let tables: Tables
     let packTables: PackTables
     let storeID: (UInt64, UInt64)
+    let lockFile: LockFile
+    /// It can't be written to here, and nobody else writes to it either.
+    public var isReadOnly: Bool { lockFile.isReadOnly }
+    /// How long to wait for other processes where nothing else is said.
+    public var patience: Patience { lockFile.patience }
     /// Blobs that a reader of this process found damaged, for the next commit to write down.
     let suspects = Mutex<Set<BlobNumber>>([])
     /// What writers know of the digests; for whoever holds `meta`'s write transaction, and for hints.
@@ -41,130 +47,167 @@ public final class Store: Sendable {
     var metaPath: String { path + "/meta" }
     var filterPath: String { path + "/filter" }
 
+    /// What a store is opened for.
+    public enum Access: Sendable {
+        /// Where it can't be written to, it is read all the same, as long as nobody writes.
+        case reading
+        case writing
+    }
+
     /// Opens the store at `path`.
     /// - Parameters:
     ///   - creating: make it when there is none; its directory must then be missing or empty.
     ///   - compression: how a store that is made compresses; one that is there keeps its way.
-    /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one.
-    public init(path: String, creating: Bool = false, compression: Compression = .none) throws(Failure) {
-        let exists = try Self.exists(path + "/meta/data.mdb", of: path)
-        if !exists {
-            guard creating else {
-                throw Failure(.notFound, "store \(path)", try Self.exists(path, of: path) ? "not a store" : "there is none",
-                    remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
+    ///   - patience: how long to wait for other processes.
+    /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one, `.busy`.
+    public convenience init(
+        path: String, for access: Access = .writing, creating: Bool = false, compression: Compression = .none, patience: Patience = Patience()
+    ) throws(Failure) {
+        let directory = StoreDirectory(path: path)
+        // Whoever makes it may be faster, or fail.
+        for _ in 0..<8 {
+            let state = try directory.state()
+            if state == .store {
+                if let opened = try Self.open(directory, access, patience) {
+                    self.init(path, opened.lockFile, opened.parts)
+                    return
+                }
+            } else if creating {
+                if let made = try Self.make(directory, compression, patience) {
+                    self.init(path, made.lockFile, made.parts)
+                    return
+                }
+            } else {
+                let why = state == .missing ? "there is none" : state == .other ? "not a store" : "its making was interrupted, or is at work"
+                throw Failure(.notFound, "store \(path)", why, remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
             }
-            try Self.prepareDirectory(path)
         }
+        throw Failure(.busy, "store \(path)", "it is made and removed again and again", remedy: "try again")
+    }
+
+    private init(_ path: String, _ lockFile: LockFile, _ parts: Parts) {
         self.path = path
-        // Address space only: LMDB's file is as long as what is in it.
-        meta = try Environment.open(path: path + "/meta", mapBytes: 1 << 40, tables: 8, creating: !exists)
-        packs = try Environment.open(path: path + "/packs", mapBytes: 1 << 44, tables: 2, creating: !exists)
-        // A store whose creation was interrupted is completed by the next one to open it.
-        let metaIsFresh = try Self.isFresh(meta)
-        let packsAreFresh = try Self.isFresh(packs)
-        let fresh = metaIsFresh || packsAreFresh
-        tables = Tables(
-            store: try meta.table("store", creating: fresh), disks: try meta.table("disks", creating: fresh),
-            nodes: try meta.table("nodes", creating: fresh), counts: try meta.table("counts", creating: fresh),
-            changes: try meta.table("changes", creating: fresh), index: try meta.table("index", creating: fresh),
-            damaged: try meta.table("damaged", creating: fresh))
-        packTables = PackTables(store: try packs.table("store", creating: fresh), packs: try packs.table("packs", creating: fresh))
-        storeID = try Self.identity(fresh ? compression : nil, meta, tables.store, packs, packTables)
-        if fresh {
-            refillReserve()
-            for directory in [path, path + "/meta", path + "/packs", path + "/journals", path + "/.."] {
-                try File(path: directory, options: [.directory]).synchronize()
-            }
+        self.lockFile = lockFile
+        (meta, packs, tables, packTables, storeID) = (parts.meta, parts.packs, parts.tables, parts.packTables, parts.storeID)
+    }
+
+    /// What an open store is made of.
+    private struct Parts {
+        let meta, packs: Environment
+        let tables: Tables
+        let packTables: PackTables
+        var storeID: (UInt64, UInt64) = (0, 0)
+    }
+
+    /// Opens what is there. Nil: it is not there any more.
+    private static func open(
+        _ directory: StoreDirectory, _ access: Access, _ patience: Patience
+    ) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
+        func openLocked(_ lockFile: LockFile) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
+            try open(directory, lockFile).map { (lockFile, $0) }
+        }
+        do throws(Failure) {
+            return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
+        } catch where error.kind == .noSpace {
+            // The tables of readers are missing, and there is no room for them: what the reserve is for.
+            releaseReserve(in: directory.path)
+        }
+        do throws(Failure) {
+            return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
+        } catch where error.kind == .noSpace && access == .reading {
+            // It can be read without, while nobody writes.
+            return try openLocked(directory.readOnlyLockFile(patience))
         }
     }
 
-    /// Whether there is something at `file`: access(2). What may not be looked at is not taken for missing.
-    private static func exists(_ file: String, of path: String) throws(Failure) -> Bool {
-        guard unsafe access(file, F_OK) != 0 else { return true }
-        let code = errno
-        guard code == ENOENT || code == ENOTDIR else { throw Failure(systemCall: "open store", path, errno: code) }
-        return false
+    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile) throws(Failure) -> Parts? {
+        let opening = try lockFile.isReadOnly ? nil : lockFile.hold(.opening)
+        guard try directory.state() == .store else { return nil }
+        try directory.refuseIncomplete()
+        var parts = try open(directory.path, lockFile, creating: false)
+        parts.storeID = try identity(of: parts)
+        _ = consume opening
+        return parts
+    }
+
+    private static func open(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Parts {
+        // Address space only: LMDB's file is as long as what is in it. Where there is little, the packs get most of it.
+        let packs = try Environment.open(path: path + "/packs", number: 1, lockFile, mapBytes: 1 << 44, tables: 2, creating: creating)
+        let meta = try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 8, creating: creating)
+        if !creating {
+            // Of another format, its tables may be others.
+            for environment in [meta, packs] { try checkFormat(environment) }
+        }
+        return Parts(
+            meta: meta, packs: packs,
+            tables: Tables(
+                store: try meta.table("store", creating: creating), disks: try meta.table("disks", creating: creating),
+                nodes: try meta.table("nodes", creating: creating), counts: try meta.table("counts", creating: creating),
+                changes: try meta.table("changes", creating: creating), index: try meta.table("index", creating: creating),
+                damaged: try meta.table("damaged", creating: creating)),
+            packTables: PackTables(store: try packs.table("store", creating: creating), packs: try packs.table("packs", creating: creating)))
+    }
+
+    /// Makes a store. Nil: somebody else has made one.
+    private static func make(
+        _ directory: StoreDirectory, _ compression: Compression, _ patience: Patience
+    ) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
+        let made = try directory.makeDirectories()
+        let lockFile = try directory.newLockFile(patience)
+        let opening = try lockFile.hold(.opening)
+        guard try directory.state() != .store else { return nil }
+        do throws(Failure) {
+            try directory.beginMaking()
+            var parts = try open(directory.path, lockFile, creating: true)
+            parts.storeID = try makeSuperblocks(parts, compression)
+            refillReserve(in: directory.path)
+            try directory.finishMaking()
+            _ = consume opening
+            return (lockFile, parts)
+        } catch {
+            directory.abandonMaking(made)
+            throw error
+        }
+    }
+
+    private static func makeSuperblocks(_ parts: Parts, _ compression: Compression) throws(Failure) -> (UInt64, UInt64) {
+        var random = SystemRandomNumberGenerator()
+        var superblock = Superblock(storeID: (random.next(), random.next()))
+        var packs = try WriteTransaction(parts.packs)
+        try packs.put(parts.packTables.store, Superblock.key, superblock.encoded.rawBytes)
+        try packs.commit()
+        superblock.compression = compression
+        var meta = try WriteTransaction(parts.meta)
+        try meta.put(parts.tables.store, Superblock.key, superblock.encoded.rawBytes)
+        try meta.commit()
+        return superblock.storeID
+    }
+
+    /// - Throws: when it has no superblock, or one that is not known here.
+    private static func checkFormat(_ environment: Environment) throws(Failure) {
+        guard try environment.hasTable("store") else {
+            throw Failure(.damage, environment.path, "it is empty, though the rest of the store is there", remedy: "restore it from a copy")
+        }
+        let table = try environment.table("store", creating: false)
+        let reading = try ReadTransaction(environment)
+        _ = try superblock(reading.view, table, environment.path)
+    }
+
+    /// The store's id, the same in both environments.
+    private static func identity(of parts: Parts) throws(Failure) -> (UInt64, UInt64) {
+        let reading = try ReadTransaction(parts.meta)
+        let readingPacks = try ReadTransaction(parts.packs)
+        let id = try superblock(reading.view, parts.tables.store, parts.meta.path).storeID
+        guard try id == superblock(readingPacks.view, parts.packTables.store, parts.packs.path).storeID else {
+            throw Failure(.damage, parts.packs.path, "it belongs to another store", remedy: "put back the directory that belongs beside meta")
+        }
+        return id
     }
 
     /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
     /// would map, fault in and unmap each anew (mallopt(3)). For the whole process; to be called at its start.
     public static func tuneAllocator() {
         clinux_tune_allocator(32 << 20, 64 << 20)
-    }
-
-    /// Whether the environment still lacks its tables or its superblock: its creation did not come to its end.
-    /// - Throws: `.damage` when it is of another format, whose tables may be others.
-    private static func isFresh(_ environment: Environment) throws(Failure) -> Bool {
-        guard try environment.hasTable("store") else { return true }
-        let table = try environment.table("store", creating: false)
-        let reading = try ReadTransaction(environment)
-        guard let bytes = try reading.view.value(table, Superblock.key) else { return true }
-        _ = try Superblock(bytes, of: environment.path)
-        return false
-    }
-
-    /// The store's id, the same in both environments; written when the store is fresh.
-    private static func identity(
-        _ fresh: Compression?, _ meta: Environment, _ metaTable: Environment.Table, _ packs: Environment, _ packTables: PackTables
-    ) throws(Failure) -> (UInt64, UInt64) {
-        if let compression = fresh {
-            var transaction = try WriteTransaction(meta)
-            let isOld = try transaction.view.value(metaTable, Superblock.key) != nil
-            if !isOld {
-                var random = SystemRandomNumberGenerator()
-                var superblock = Superblock(storeID: (random.next(), random.next()))
-                superblock.compression = compression
-                try transaction.put(metaTable, Superblock.key, superblock.encoded.rawBytes)
-            }
-            let id = try superblock(transaction.view, metaTable, meta.path).storeID
-            // Inside the first transaction: two creators make one store.
-            var other = try WriteTransaction(packs)
-            let isKnown = try other.view.value(packTables.store, Superblock.key) != nil
-            // A superblock in `meta` without one in `packs`, or packs without one in `meta`, is no interrupted creation.
-            let packCount = try other.view.count(packTables.packs)
-            guard isOld ? isKnown : packCount == 0 else {
-                throw Failure(.damage, isOld ? packs.path : meta.path, "it is empty, and the other half of the store is not", remedy: "restore it from a copy")
-            }
-            if !isKnown {
-                try other.put(packTables.store, Superblock.key, Superblock(storeID: id).encoded.rawBytes)
-            }
-            try other.commit()
-            try transaction.commit()
-        }
-        let reading = try ReadTransaction(meta)
-        let readingPacks = try ReadTransaction(packs)
-        let id = try superblock(reading.view, metaTable, meta.path).storeID
-        guard try id == superblock(readingPacks.view, packTables.store, packs.path).storeID else {
-            throw Failure(.damage, packs.path, "it belongs to another store", remedy: "put back the directory that belongs beside meta")
-        }
-        return id
-    }
-
-    private static func prepareDirectory(_ path: String) throws(Failure) {
-        func make(_ path: String, mode: mode_t) throws(Failure) {
-            if unsafe mkdir(path, mode) != 0, errno != EEXIST {
-                throw Failure(errno == ENOSPC ? .noSpace : .system, "create the store's directory \(path)", unsafe String(cString: strerror(errno)))
-            }
-        }
-        var parent = ""
-        for part in path.split(separator: "/", omittingEmptySubsequences: true) {
-            parent += (parent.isEmpty && !path.hasPrefix("/") ? "" : "/") + part
-            try make(parent, mode: parent.count == path.count ? 0o700 : 0o755)
-        }
-        guard let directory = unsafe opendir(path) else {
-            throw Failure(.system, "store \(path)", unsafe String(cString: strerror(errno)), remedy: "name a directory")
-        }
-        defer { unsafe closedir(directory) }
-        while let entry = unsafe readdir(directory) {
-            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
-                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            // What an interrupted creation leaves is welcome; a stranger's files are not.
-            guard [".", "..", "lost+found", "meta", "packs", "journals", "filter", "filter.new", "reserve"].contains(name) else {
-                throw Failure(.exists, "create a store in \(path)", "the directory is not empty", remedy: "name an empty or a new directory")
-            }
-        }
-        for part in ["/meta", "/packs", "/journals"] { try make(path + part, mode: 0o700) }
     }
 
     static func superblock(_ view: View, _ table: Environment.Table, _ path: String) throws(Failure) -> Superblock {

@@ -23,9 +23,11 @@ struct StoreTransaction: ~Copyable {
     }
 
     /// Waits for the other writers.
-    /// - Parameter rebuilding: without a look at counts and index, which are about to be made anew.
-    static func begin(_ store: Store, rebuilding: Bool = false) throws(Failure) -> StoreTransaction {
-        let lmdb = try WriteTransaction(store.meta)
+    /// - Parameters:
+    ///   - patience: for how long; as long as others of the process when not given.
+    ///   - rebuilding: without a look at counts and index, which are about to be made anew.
+    static func begin(_ store: Store, _ patience: Patience? = nil, rebuilding: Bool = false) throws(Failure) -> StoreTransaction {
+        let lmdb = try WriteTransaction(store.meta, patience)
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, lmdb, superblock)
         if !rebuilding {

@@ -47,25 +47,27 @@ struct Superblock: Equatable {
 
     init(storeID: (UInt64, UInt64)) { self.storeID = storeID }
 
-    /// - Throws: `.damage` when it is not a superblock, or one of a version or with features that are not known here.
+    /// - Throws: `.damage` when it is not a superblock; `.system` when it is one of a version or with features that are not known here.
     init(_ bytes: RawSpan, of path: String) throws(Failure) {
         guard bytes.byteCount >= 12, bytes.load(at: 0, as: UInt64.self) == Self.magic else {
             throw Failure(.damage, path, "not a dedupdisk store", remedy: "name the directory of a store with --store")
         }
+        // Of every version, the last word is the checksum of what is before it: what another one says of itself can be believed.
+        let end = bytes.byteCount - 8
+        let isIntact = end >= 16 && bytes.load(at: end, as: UInt64.self) == checksum(bytes.extracting(0..<end))
         let version: UInt32 = bytes.load(at: 8)
-        guard version == Self.version else {
-            throw Failure(.damage, path, "a store of format \(version), this program knows \(Self.version)",
+        guard !isIntact || version == Self.version else {
+            throw Failure(.system, path, "a store of format \(version), this program knows \(Self.version)",
                 remedy: version > Self.version ? "use a newer dedupdisk" : "export its disks with the program that made it")
         }
-        guard bytes.byteCount == Self.byteCount,
-            bytes.load(at: 168, as: UInt64.self) == checksum(bytes.extracting(0..<168)),
-            bytes.load(at: 12, as: UInt32.self) == UInt32(blockSize), let compression = Compression(rawValue: bytes.load(at: 160))
+        guard isIntact, bytes.byteCount == Self.byteCount, bytes.load(at: 12, as: UInt32.self) == UInt32(blockSize),
+            let compression = Compression(rawValue: bytes.load(at: 160))
         else {
             throw Failure(.damage, path, "its superblock is damaged", remedy: "restore the store from a copy")
         }
         incompatibleFeatures = bytes.load(at: 16)
         guard incompatibleFeatures == 0 else {
-            throw Failure(.damage, path, "it uses features \(incompatibleFeatures) that this program does not know", remedy: "use a newer dedupdisk")
+            throw Failure(.system, path, "it uses features \(incompatibleFeatures) that this program does not know", remedy: "use a newer dedupdisk")
         }
         compatibleFeatures = bytes.load(at: 24)
         storeID = (bytes.load(at: 32), bytes.load(at: 40))

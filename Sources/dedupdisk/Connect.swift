@@ -59,7 +59,7 @@ private struct Attaching: DiskServer {
             try? device.close()
             throw error
         }
-        try device.close()
+        try close(device, named: name, unlessForced: stop)
         switch outcome {
         case .unplugged: Console.complain("unplugged disk \(name)")
         case .forced: Console.complain("disk \(name) was taken from the guest without its consent")

@@ -26,6 +26,7 @@ struct DedupDisk: ParsableCommand {
             dieOfBusErrorsInWords()
             dieOfDamagedPagesInWords()
             Store.tuneAllocator()
+            deferTerminalStops()
             var command = try parseAsRoot()
             unsafe isServing = command is Connect || command is Serve || command is BackendCommand
             try command.run()

@@ -48,7 +48,7 @@ struct DiskSource: ParsableArguments {
     }
 
     private func openStore() throws -> Store {
-        guard size != nil, !ephemeral, !readOnly else { return try options.open() }
+        guard size != nil, !ephemeral, !readOnly else { return try options.open(for: ephemeral || readOnly ? .reading : .writing) }
         let store = try options.openOrCreate()
         try store.removeLeftovers()
         return store

@@ -58,7 +58,7 @@ struct List: ParsableCommand {
     }
 
     func run() throws {
-        let rows = try options.open().disks().map {
+        let rows = try options.open(for: .reading).disks().map {
             Row(name: $0.name, size: $0.byteCount, mappedBytes: $0.mappedBlocks * UInt64(blockSize), created: $0.created)
         }
         if json { return try Console.printJSON(rows) }
@@ -78,9 +78,17 @@ struct Map: ParsableCommand {
     @Option(help: ArgumentHelp("Look at no more than this many bytes.", valueName: "n")) var length: ByteSize?
     @Flag(help: "Print JSON, an object a line.") var json = false
 
+    /// The map of a store that can't be written to may be older than the disk.
+    private func refuseStaged(in store: Store) throws {
+        guard store.isReadOnly, try StoreDisk(store, disk, readOnly: true).hasStaged else { return }
+        throw Failure(.readOnly, "map disk \(disk)", "its last writes are in its journal, and the store can't be written to",
+            remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
+    }
+
     func run() throws {
-        let store = try options.open()
+        let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
+        try refuseStaged(in: store)
         let first = (offset?.bytes ?? 0) / UInt64(blockSize)
         let (end, overflow) = (offset?.bytes ?? 0).addingReportingOverflow(length?.bytes ?? .max)
         // Rounded up without a sum that may not fit.

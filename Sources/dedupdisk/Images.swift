@@ -38,7 +38,7 @@ struct Export: ParsableCommand {
     @Argument(help: "The image, or - for standard output.") var file: String
 
     func run() throws {
-        let store = try options.open()
+        let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
         let source = try StoreDisk(store, disk, readOnly: true)
         let stop = try StopRequest()

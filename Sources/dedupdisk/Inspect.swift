@@ -32,7 +32,7 @@ struct Stats: ParsableCommand {
     }
 
     func run() throws {
-        let found = try options.open().statistics(of: disk)
+        let found = try options.open(for: .reading).statistics(of: disk)
         if json {
             return try Console.printJSON(Report(
                 format: 1, store: found.store, provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
@@ -80,7 +80,7 @@ struct Check: ParsableCommand {
     @Flag(help: "Make digest index, reference counts and totals anew when they are wrong.") var repair = false
 
     func run() throws {
-        let store = try options.open()
+        let store = try options.open(for: repair ? .writing : .reading)
         let progress = Progress("read")
         let report = try store.check(readData: readData, repair: repair) {
             progress.update(UInt64($0), of: UInt64($1)) { "\($0) packs" }

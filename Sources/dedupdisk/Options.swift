@@ -15,11 +15,13 @@ struct StoreOptions: ParsableArguments {
     }
 
     /// The store, which is there.
-    func open() throws(Failure) -> Store { try Store(path: path) }
+    func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, patience: Self.patience) }
     /// The store, made when there is none.
     func openOrCreate(compression: Compression? = nil) throws(Failure) -> Store {
-        try Store(path: path, creating: true, compression: compression ?? .none)
+        try Store(path: path, creating: true, compression: compression ?? .none, patience: Self.patience)
     }
+    /// As long as people wait for a command, who hear of it.
+    private static var patience: Patience { Patience(report: { Console.complain($0) }) }
     /// Whether there is a store.
     var exists: Bool { unsafe access(path + "/meta/data.mdb", F_OK) == 0 }
 }

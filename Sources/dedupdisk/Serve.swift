@@ -62,7 +62,7 @@ private struct Listening: DiskServer {
             // Threads are still in the disk: nothing that they use may go before the process does.
             _exit(0)
         }
-        try device.close()
+        try close(device, named: name, unlessForced: stop)
         Console.complain("disk \(name) is closed")
     }
 }

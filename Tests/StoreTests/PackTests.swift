@@ -179,10 +179,18 @@ extension [UInt8] {
 
     @Test func otherVersionsAndUnknownFeaturesAreRefused() throws {
         var superblock = Superblock(storeID: (3, 4))
-        let newer = superblock.encoded.withChange { $0.store(Superblock.version + 1, at: 8) }
+        func ofVersion(_ version: UInt32) -> [UInt8] {
+            superblock.encoded.withChange {
+                $0.store(version, at: 8)
+                $0.store(checksum($0.bytes.extracting(0..<168)), at: 168)
+            }
+        }
+        let newer = ofVersion(Superblock.version + 1)
+        // Not damage: nothing has to be restored.
+        #expect(Self.refusal(newer)?.kind == .system)
         #expect(Self.refusal(newer)?.why.contains("format \(Superblock.version + 1)") == true)
         #expect(Self.refusal(newer)?.remedy == "use a newer dedupdisk")
-        let older = superblock.encoded.withChange { $0.store(Superblock.version - 1, at: 8) }
+        let older = ofVersion(Superblock.version - 1)
         #expect(Self.refusal(older)?.remedy == "export its disks with the program that made it")
         superblock.incompatibleFeatures = 8
         #expect(Self.refusal(superblock.encoded)?.why.contains("features 8") == true)

@@ -16,7 +16,8 @@ import Testing
     /// A commit is not handed to the kernel as a whole, and arrives as a whole.
     @Test func largeCommitsAreWrittenInPieces() throws {
         let scratch = try ScratchDirectory()
-        let environment = try Environment.open(path: scratch.path, mapBytes: 1 << 30, tables: 1, creating: true)
+        let lockFile = try LockFile(try File.owned(scratch.path + "/lock"), patience: Patience())
+        let environment = try Environment.open(path: scratch.path, number: 0, lockFile, mapBytes: 1 << 30, tables: 1, creating: true)
         let table = try environment.table("values", creating: true)
         let count = 24, byteCount = 700_000
         var writing = try WriteTransaction(environment)

@@ -10,6 +10,12 @@
 // fallocate(2), FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE.
 int clinux_punch_hole(int descriptor, off_t offset, off_t count);
 
+// fallocate(2) of the first `count` bytes, without libc's way around it, which is not safe beside others.
+int clinux_allocate(int descriptor, off_t count);
+
+// statfs(2): what kind the filesystem of a path is, and whether it is mounted read-only.
+int clinux_filesystem(const char *path, uint32_t *type, int *is_read_only);
+
 // fcntl(2), F_OFD_SETLK on the whole file: a write lock, or a read lock.
 int clinux_lock(int descriptor, int exclusive);
 
@@ -18,6 +24,12 @@ int clinux_unlock(int descriptor);
 
 // fcntl(2), F_OFD_GETLK: 1 when another opening holds a lock, 0 when none does, -1 and errno.
 int clinux_is_locked(int descriptor);
+
+// The same for `count` bytes from `start` on: a write lock, or a read lock.
+int clinux_lock_range(int descriptor, int exclusive, off_t start, off_t count);
+int clinux_unlock_range(int descriptor, off_t start, off_t count);
+// Whether a write lock, or a read lock, there would find another opening in the way: 1, 0, or -1 and errno.
+int clinux_is_range_locked(int descriptor, int exclusive, off_t start, off_t count);
 
 // A descriptor, closed on exec, of a new file that no path leads to: open(2) with O_TMPFILE, or, where the
 // filesystem can't, mkostemp(3) and unlink(2).
@@ -37,6 +49,21 @@ static inline void clinux_prefetch(const void *address) { __builtin_prefetch(add
 
 // memcpy(3), also where the processor's own way is slow.
 void clinux_copy(void *to, const void *from, size_t count);
+
+// getpid(2), whatever `clinux_identity` is.
+pid_t clinux_process_id(void);
+
+// What getpid(2) is to answer in this thread instead of the process's id; 0: nothing else. It does where the program has a
+// getpid of its own (CInterpose).
+void clinux_set_identity(pid_t identity);
+pid_t clinux_get_identity(void);
+
+// A process that holds what others wait for should not be stopped from its terminal (SIGTSTP): it stops when it has let go.
+// Between the two calls, which nest, it does not; what was asked for meanwhile happens with the last `end`.
+void clinux_begin_unstoppable(void);
+void clinux_end_unstoppable(void);
+// Has SIGTSTP, unless it is ignored, wait for that. For the program's start.
+void clinux_defer_stops(void);
 
 // pthread_setname_np(3); a name of more than 15 bytes changes nothing.
 void clinux_name_thread(pthread_t thread, const char *name);

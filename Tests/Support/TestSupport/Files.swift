@@ -9,6 +9,14 @@ public enum Files {
         return bytes
     }
 
+    /// What a file without a size has to say, as those of /proc are.
+    public static func text(_ path: String) throws(Failure) -> String {
+        let file = try File(path: path)
+        var bytes = [UInt8](repeating: 0, count: 65536)
+        let count = try bytes.withMutableBytes { (span) throws(Failure) in try file.readNext(into: &span) }
+        return String(decoding: bytes.prefix(count), as: UTF8.self)
+    }
+
     public static func write(_ path: String, _ bytes: [UInt8]) throws(Failure) {
         try File(path: path, options: [.write, .create, .truncate], mode: 0o644).write(at: 0, bytes.rawBytes)
     }

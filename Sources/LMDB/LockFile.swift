@@ -1,0 +1,271 @@
+public import BlockModel
+internal import CLinux
+internal import Glibc
+internal import Synchronization
+
+/// Who uses a store: its locks, in one file, for processes of any container.
+///
+/// LMDB has locks of its own, in shared memory. They know processes and threads by their ids, which are the same in different PID
+/// namespaces; they wait without limit; and they name nobody. So whoever wants one of LMDB's locks takes the one here first, and
+/// LMDB's is free then. The kernel keeps these (fcntl(2), `F_OFD_SETLK`): they end with their holder, however that dies.
+///
+///          0  magic, "DDLOCK 1"          8 bytes
+///        256  who holds lock n           256 bytes each, n counts from 0: text, see `LockHolder`
+///     2³²     + n          locked        lock n is held
+///     2³² + 4096 + n       locked        somebody waits for lock n
+///     2³³     + i          locked        a process uses the store whose number is i (`identity`)
+///
+/// Nothing in it outlives the processes. The numbers' range is locked as a whole, to read, by one who may not write to the store,
+/// so that nobody changes it meanwhile.
+public final class LockFile: Sendable {
+    /// What can be held.
+    public struct Lock: Sendable, Equatable {
+        let number: Int
+        /// What messages call it.
+        let name: StaticString
+        /// Opening the store's environments, and making them.
+        public static let opening = Lock(number: 0, name: "the right to open the store")
+        /// Writing to the environment of that number: 0 or 1.
+        static func writing(_ environment: Int) -> Lock { Lock(number: 1 + 2 * environment, name: "the store's write lock") }
+        /// Entering the table of readers of that environment.
+        static func reading(_ environment: Int) -> Lock { Lock(number: 2 + 2 * environment, name: "the store's table of readers") }
+        static let count = 5
+        public static func == (a: Lock, b: Lock) -> Bool { a.number == b.number }
+    }
+
+    /// Where the file is.
+    public var path: String { file.path }
+    /// Nobody writes to the store while this is held: it may not, or cannot, be written to here.
+    public let isReadOnly: Bool
+    /// A number that no other process of the store has; 0 when it is read-only.
+    let identity: pid_t
+    private let file: File
+    private let turns: [Monitor<Turn>]
+    /// Limits of waiting that nobody else sets.
+    public let patience: Patience
+
+    private static let recordBytes = 256
+    private static let firstLock: UInt64 = 1 << 32
+    private static let firstWaiter: UInt64 = firstLock + 4096
+    private static let firstIdentity: UInt64 = 1 << 33
+    private static let identities = firstIdentity..<firstIdentity + 1 << 31
+    public static let magic = "DDLOCK 1"
+    public static let byteCount = UInt64((1 + Lock.count) * recordBytes)
+
+    /// Whose turn it is among this process's threads, in the order in which they came.
+    private struct Turn {
+        var isHeld = false
+        var queue: [UInt64] = []
+        var next: UInt64 = 0
+        /// This process was the last to hold it.
+        var wasOurs = false
+    }
+
+    /// Says that the store is in use, by this process.
+    /// - Parameters:
+    ///   - file: the lock file, opened to write.
+    ///   - patience: how long to wait for a lock where nothing else is said.
+    /// - Throws: `.busy` when somebody who may only read has the store.
+    public init(_ file: consuming File, patience: Patience) throws(Failure) {
+        self.patience = patience
+        isReadOnly = false
+        turns = (0..<Lock.count).map { _ in Monitor(Turn()) }
+        identity = try Self.claimIdentity(file, patience)
+        self.file = file
+    }
+
+    /// Keeps all others from writing to the store, which this process may only read.
+    /// - Parameter file: the lock file, opened to read.
+    /// - Throws: `.busy` when somebody may write to the store at this time.
+    public init(readOnly file: consuming File, patience: Patience) throws(Failure) {
+        self.patience = patience
+        isReadOnly = true
+        turns = []
+        identity = 0
+        guard try file.tryLock(Self.identities, exclusive: false) else {
+            throw Failure(.busy, "read the store of \(file.path)", "it is in use by others, and it takes the right to write to its files to read beside them",
+                remedy: "run as root or as the store's owner, or wait until nobody uses it")
+        }
+        self.file = file
+    }
+
+    /// - Throws: why the store can't be written to.
+    public func refuseIfReadOnly() throws(Failure) {
+        guard isReadOnly else { return }
+        throw Failure(.system, "write to the store of \(path)", "it can only be read here: its filesystem is read-only, or its files are others'",
+            remedy: "mount it for writing, or run as root or as the store's owner")
+    }
+
+    // MARK: Numbers of processes
+
+    private static func claimIdentity(_ file: borrowing File, _ patience: Patience) throws(Failure) -> pid_t {
+        let own = clinux_process_id()
+        // Where the program answers getpid(2), any number will do that is no process's: those of containers collide.
+        let isFree = isAnswered(1)
+        var waiting = Waiting(patience, "the right to use the store")
+        while true {
+            for _ in 0..<16 {
+                let identity = isFree ? pid_t.random(in: 1 << 23..<1 << 30) : own
+                let place = firstIdentity + UInt64(identity)
+                if try file.tryLock(place..<place + 1, exclusive: true) { return identity }
+            }
+            let place = firstIdentity + UInt64(own)
+            if !isFree, try file.isLockedElsewhere(place..<place + 1, exclusively: true) {
+                throw Failure(.busy, "use the store of \(file.path)", "a process with the same number, \(own), uses it, perhaps in another container",
+                    remedy: "start this one again")
+            }
+            try waiting.pause(for: nil, remedy: "somebody who may only read it has it open: wait until that is over")
+        }
+    }
+
+    /// Whether getpid(2) can be told what to answer.
+    private static func isAnswered(_ number: pid_t) -> Bool {
+        clinux_set_identity(number)
+        defer { clinux_set_identity(0) }
+        return getpid() == number
+    }
+
+    /// Calls `body`, in which LMDB finds this process's number by getpid(2).
+    func withIdentity<Result>(_ body: () -> Result) -> Result {
+        guard identity != 0 else { return body() }
+        clinux_set_identity(identity)
+        defer { clinux_set_identity(0) }
+        return body()
+    }
+
+    // MARK: Holding
+
+    /// A lock, held until the end of this value.
+    public struct Hold: ~Copyable {
+        private let file: LockFile
+        private let lock: Lock
+
+        fileprivate init(_ file: LockFile, _ lock: Lock) {
+            self.file = file
+            self.lock = lock
+        }
+
+        deinit { file.release(lock) }
+    }
+
+    /// Waits for a lock. Threads of this process get it in turn; among processes, one that had it gives way to one that waits.
+    /// - Throws: `.busy` when patience is at its end.
+    public func hold(_ lock: Lock, _ patience: Patience? = nil) throws(Failure) -> Hold {
+        var waiting = Waiting(patience ?? self.patience, lock.name)
+        let gaveWay = try takeTurn(lock, &waiting)
+        do throws(Failure) {
+            try takeLock(lock, &waiting, givingWay: gaveWay)
+        } catch {
+            endTurn(lock)
+            throw error
+        }
+        waiting.end()
+        return Hold(self, lock)
+    }
+
+    /// - Returns: whether this process was the last that had it, as far as it knows.
+    private func takeTurn(_ lock: Lock, _ waiting: inout Waiting) throws(Failure) -> Bool {
+        let turn = turns[lock.number]
+        var ticket: UInt64?
+        var last: Failure?
+        let wasOurs = try turn.wait { (turn) throws(Failure) -> Wait<Bool?> in
+            if !turn.isHeld, ticket == nil ? turn.queue.isEmpty : turn.queue.first == ticket {
+                if ticket != nil { turn.queue.removeFirst() }
+                turn.isHeld = true
+                return .done(turn.wasOurs)
+            }
+            let own = ticket ?? turn.next
+            if ticket == nil {
+                turn.next &+= 1
+                turn.queue.append(own)
+                ticket = own
+            }
+            do throws(Failure) {
+                return .atMost(try waiting.step(for: holder(of: lock), remedy: nil))
+            } catch {
+                turn.queue.removeAll { $0 == own }
+                last = error
+                return .done(nil)
+            }
+        }
+        guard let wasOurs else {
+            // Whoever is next may be waiting for this one's place in the queue.
+            turn.notify()
+            throw last ?? Failure(.busy, "wait for \(lock.name)", "it took too long")
+        }
+        return wasOurs
+    }
+
+    private func endTurn(_ lock: Lock) {
+        let turn = turns[lock.number]
+        let isWaitedFor = turn.with { turn in
+            turn.isHeld = false
+            return !turn.queue.isEmpty
+        }
+        if isWaitedFor { turn.notify() }
+    }
+
+    private func takeLock(_ lock: Lock, _ waiting: inout Waiting, givingWay: Bool) throws(Failure) {
+        let place = Self.firstLock + UInt64(lock.number), queue = Self.firstWaiter + UInt64(lock.number)
+        // Another process looks for it each few milliseconds, and would rarely find it free.
+        if givingWay, try isWaitedFor(lock) { usleep(Self.longestPauseMicroseconds + 1000) }
+        var isAnnounced = false
+        // That it can't be taken back does no harm: whoever holds it waits a little more often.
+        defer { if isAnnounced { try? file.unlock(queue..<queue + 1) } }
+        while true {
+            clinux_begin_unstoppable()
+            do throws(Failure) {
+                if try file.tryLock(place..<place + 1, exclusive: true) {
+                    sign(lock, LockHolder.own.encoded)
+                    return
+                }
+            } catch {
+                clinux_end_unstoppable()
+                throw error
+            }
+            clinux_end_unstoppable()
+            turns[lock.number].with { $0.wasOurs = false }
+            if !isAnnounced { isAnnounced = try file.tryLock(queue..<queue + 1, exclusive: false) }
+            try waiting.pause(for: holder(of: lock), remedy: nil)
+        }
+    }
+
+    /// Whether another process waits.
+    func isWaitedFor(_ lock: Lock) throws(Failure) -> Bool {
+        let queue = Self.firstWaiter + UInt64(lock.number)
+        return try file.isLockedElsewhere(queue..<queue + 1)
+    }
+
+    static let longestPauseMicroseconds: UInt32 = 2000
+
+    fileprivate func release(_ lock: Lock) {
+        let place = Self.firstLock + UInt64(lock.number)
+        turns[lock.number].with { $0.wasOurs = true }
+        // Only a descriptor that is none could fail.
+        try? file.unlock(place..<place + 1)
+        clinux_end_unstoppable()
+        endTurn(lock)
+    }
+
+    // MARK: Tests
+
+    /// How many threads of this process wait.
+    func waiters(_ lock: Lock) -> Int { turns[lock.number].with { $0.queue.count } }
+
+    // MARK: Names
+
+    /// Where the record is full of zeros, or there is no room on the filesystem, a waiter has nobody to name.
+    private func sign(_ lock: Lock, _ record: [UInt8]) {
+        try? file.write(at: UInt64((1 + lock.number) * Self.recordBytes), record.rawBytes)
+    }
+
+    /// Who holds the lock, or held it last.
+    private func holder(of lock: Lock) -> LockHolder? {
+        var record = [UInt8](repeating: 0, count: Self.recordBytes)
+        // Only a name is missing then.
+        let count = try? record.withMutableBytes { (bytes) throws(Failure) in
+            try file.read(at: UInt64((1 + lock.number) * Self.recordBytes), into: &bytes)
+        }
+        return count == Self.recordBytes ? LockHolder(record) : nil
+    }
+}
