@@ -22,6 +22,8 @@ extension Environment {
         }
         // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
         if size > end { _ = try file.punchHole(at: end, count: size - end) }
+        // XFS sets blocks aside behind a file's end, as many as it has, for minutes; it takes them back for this.
+        try file.truncate(to: size)
         holding.abort()
     }
 

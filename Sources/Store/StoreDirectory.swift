@@ -109,8 +109,13 @@ struct StoreDirectory {
                 throw Failure(systemCall: "create the directory", parent, errno: errno)
             }
         }
-        try refuseStrangers()
-        try refuseNetwork()
+        do throws(Failure) {
+            try refuseNetwork()
+            try refuseStrangers()
+        } catch {
+            for directory in made.reversed() { unsafe rmdir(directory) }
+            throw error
+        }
         return made
     }
 
