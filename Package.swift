@@ -24,9 +24,9 @@ let package = Package(
         // What the benchmarks, a nested package, measure.
         .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk", "CInterpose"]),
         // A guest to drive it, and processes to run beside it.
-        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
+        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
-        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
+        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenSimulation", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -56,6 +56,8 @@ let package = Package(
 
         // Xen. Neither of these knows a disk.
         .target(name: "XenBus", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
+        // A machine of the same kind within the process, for tests, benchmarks and fuzzers.
+        .target(name: "XenSimulation", dependencies: ["XenBus", "CXen", "BlockModel"], swiftSettings: strict),
         .target(name: "Blkif", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
 
         // Network block devices. It knows no disk either, and no socket.
@@ -79,19 +81,19 @@ let package = Package(
         .testTarget(
             name: "DiskTests", dependencies: ["Disk", "Store", "LMDB", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
-        .target(name: "FrontEnd", dependencies: ["XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(name: "FrontEnd", dependencies: ["XenSimulation", "XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
         .target(
-            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenBus", "Blkif", "BlockModel", "TestSupport"],
+            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
         .executableTarget(
             name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "BlockModel"], path: "Tests/Support/RingProcess",
             swiftSettings: strict),
 
-        .testTarget(name: "XenBusTests", dependencies: ["XenBus", "BlockModel"], swiftSettings: strict),
+        .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "BlockModel"], swiftSettings: strict),
         .testTarget(
             name: "ServeTests",
             dependencies: [
-                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport",
+                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenSimulation", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport",
             ],
             swiftSettings: strict),
         .testTarget(

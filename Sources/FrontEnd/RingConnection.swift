@@ -1,6 +1,7 @@
 public import Blkif
 import BlockModel
 public import XenBus
+public import XenSimulation
 
 /// A front end's ring, granted to domain 0, and its event channel.
 public final class RingConnection {

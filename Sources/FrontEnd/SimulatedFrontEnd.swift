@@ -1,6 +1,7 @@
 public import Blkif
 public import BlockModel
-public import XenBus
+internal import XenBus
+public import XenSimulation
 
 /// A block front end over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
 /// operations of any size, many of them under way at a time. Every wait ends after `patienceMilliseconds`.

@@ -1,14 +1,14 @@
-import CXen
+package import CXen
 
 /// Copies between our memory and granted pages, to be done in one call (`xengnttab_grant_copy`): room for a fixed
 /// number of them, allocated once. The hypervisor does the copies, so no page of the guest gets mapped, and a page
 /// that the guest takes away in the middle is an error of one copy.
 @safe public struct GrantCopyBatch: ~Copyable {
-    let segments: UnsafeMutableBufferPointer<xengnttab_grant_copy_segment_t>
+    package let segments: UnsafeMutableBufferPointer<xengnttab_grant_copy_segment_t>
     /// Number of copies.
     public private(set) var count = 0
     /// What is copied from may not be there, see `takeFrom`: for simulations, in which no kernel looks first.
-    private(set) var isFromLentMemory = false
+    package private(set) var isFromLentMemory = false
 
     /// Room for `capacity` copies.
     public init(capacity: Int) {

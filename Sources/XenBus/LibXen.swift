@@ -43,7 +43,7 @@ import Glibc
 }
 
 /// What `errno` says, in words.
-func systemError(_ code: Int32) -> String {
+package func systemError(_ code: Int32) -> String {
     guard let text = unsafe strerror(code) else { return "error \(code)" }
     return unsafe String(cString: text)
 }

@@ -118,7 +118,7 @@ extension Xenstore {
 }
 
 /// The error for what the xenstore refused with this `errno`.
-func storeFailure(_ operation: String, _ path: String, _ code: Int32) -> Failure {
+package func storeFailure(_ operation: String, _ path: String, _ code: Int32) -> Failure {
     let remedy = switch code {
     case EACCES, EPERM: "run as root, in the domain that owns the node"
     case ENOSPC: "the domain has as many nodes in the xenstore as it may have; remove some"

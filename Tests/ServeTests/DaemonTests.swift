@@ -7,6 +7,7 @@ import Synchronization
 import TestSupport
 import Testing
 import XenBus
+import XenSimulation
 
 /// A daemon whose devices the toolstack makes and removes.
 @Suite struct DaemonTests {

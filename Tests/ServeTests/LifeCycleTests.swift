@@ -4,6 +4,7 @@ import Glibc
 import Serve
 import Testing
 import XenBus
+import XenSimulation
 
 @Suite struct LifeCycleTests {
     let served: ServedDisk

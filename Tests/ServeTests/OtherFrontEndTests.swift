@@ -6,6 +6,7 @@ import Glibc
 import Serve
 import Testing
 import XenBus
+import XenSimulation
 
 /// Front ends of other systems than Linux: each goes through the states, and reads and writes the nodes, as its driver does.
 @Suite struct OtherFrontEndTests {

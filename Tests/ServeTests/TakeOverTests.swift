@@ -6,6 +6,7 @@ import Glibc
 @testable import Serve
 import Testing
 import XenBus
+import XenSimulation
 
 /// What a process finds that comes after another one.
 @Suite struct TakeOverTests {

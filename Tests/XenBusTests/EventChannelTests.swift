@@ -1,6 +1,7 @@
 import BlockModel
 import Testing
 import XenBus
+import XenSimulation
 
 @Suite struct EventChannelTests {
     let machine: SimulatedMachine

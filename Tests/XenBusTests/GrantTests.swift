@@ -1,6 +1,7 @@
 import BlockModel
 import Testing
 import XenBus
+import XenSimulation
 
 @Suite struct GrantTests {
     let machine: SimulatedMachine

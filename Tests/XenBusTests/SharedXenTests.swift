@@ -2,6 +2,7 @@ import BlockModel
 import Glibc
 import Testing
 import XenBus
+import XenSimulation
 
 /// A domain in another process, whose part another thread plays: what it inherits are descriptors either way.
 @Suite struct SharedXenTests {

@@ -2,6 +2,7 @@ import BlockModel
 import Glibc
 import Testing
 import XenBus
+import XenSimulation
 
 @Suite struct XenstoreTests {
     let machine: SimulatedMachine

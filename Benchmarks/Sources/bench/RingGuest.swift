@@ -6,6 +6,7 @@ import Glibc
 import Histogram
 import TestSupport
 import XenBus
+import XenSimulation
 
 /// A guest whose disk another process serves: its pages and its ring are memory that both map, and each wakes the other
 /// through an eventfd.

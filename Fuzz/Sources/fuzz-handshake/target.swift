@@ -4,6 +4,7 @@ import DiskExercise
 import FuzzDriver
 @testable import Serve
 import XenBus
+import XenSimulation
 
 /// The bytes are what a guest has written into its nodes, and what a toolstack's nodes say of a disk.
 @main struct HandshakeTarget {

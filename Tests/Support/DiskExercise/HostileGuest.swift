@@ -4,6 +4,7 @@ import FrontEnd
 import Glibc
 public import Serve
 public import XenBus
+public import XenSimulation
 
 /// A guest that does with its front end whatever a script says, while a back end serves it: any values in its nodes, any
 /// bytes in its rings and pages, grants that come and go, events at any time.

@@ -4,6 +4,7 @@ import Glibc
 import Serve
 import TestSupport
 public import XenBus
+public import XenSimulation
 
 /// A simulated machine with a guest, and another process that serves it a disk: one that can really be killed.
 public final class RemoteDisk {

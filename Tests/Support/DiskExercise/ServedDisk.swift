@@ -3,7 +3,8 @@ public import BlockModel
 public import FrontEnd
 public import Serve
 import Synchronization
-public import XenBus
+import XenBus
+public import XenSimulation
 
 /// A simulated machine with a guest, and a thread that serves it a disk.
 public final class ServedDisk {

@@ -1,6 +1,7 @@
 public import BlockModel
 import Glibc
 public import XenBus
+public import XenSimulation
 
 /// What xl does to the xenstore when it attaches a disk to a guest and detaches it (libxl_disk.c, libxl_device.c).
 public struct Toolstack {

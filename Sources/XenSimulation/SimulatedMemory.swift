@@ -1,6 +1,7 @@
 import BlockModel
 import CXen
 import Glibc
+import XenBus
 
 /// The memory of a `SimulatedMachine`, as one process has it: one memory file, whole, so that mapping grants gives what
 /// gntdev gives: the same memory at another address, any pages one after the other.

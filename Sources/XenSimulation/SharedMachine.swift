@@ -1,6 +1,7 @@
 import BlockModel
 import CXen
 import Glibc
+import XenBus
 
 /// What another process needs to be a domain of a `SimulatedMachine`, as descriptors that it inherits.
 ///

@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+public import XenBus
 
 extension SimulatedXen {
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {

@@ -2,6 +2,7 @@ public import BlockModel
 import CXen
 import Glibc
 import Synchronization
+public import XenBus
 
 /// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and
 /// events cost what they cost without a hypervisor between.

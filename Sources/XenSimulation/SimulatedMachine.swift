@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+public import XenBus
 
 /// A Xen machine within this process: domains with pages, grants and event channels, and a xenstore. `SimulatedXen`
 /// is how a process sees it, `SimulatedGuest` how a guest does.

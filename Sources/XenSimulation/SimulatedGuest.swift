@@ -1,5 +1,6 @@
 public import BlockModel
 import Glibc
+public import XenBus
 
 /// A guest of a `SimulatedMachine`: what the front end's side of the tests is made of.
 @safe public final class SimulatedGuest: Sendable {

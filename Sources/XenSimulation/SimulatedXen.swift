@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+public import XenBus
 
 /// A process's view of a `SimulatedMachine`: what `LibXen` is of a real one, with the same errors.
 public final class SimulatedXen: XenHost, EventChannels {

@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+public import XenBus
 
 extension SimulatedXen {
     public func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]? {

@@ -1,4 +1,5 @@
 import Glibc
+import XenBus
 
 /// What the xenstore refuses, as an `errno`.
 struct StoreRefusal: Error { let code: Int32 }

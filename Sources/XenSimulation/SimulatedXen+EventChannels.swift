@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+public import XenBus
 
 extension SimulatedXen {
     /// Opens a port that `remote` may connect to: what a front end does.

@@ -1,6 +1,7 @@
 public import BlockModel
 import CXen
 import Glibc
+import XenBus
 
 /// The other end of a `SharedXen`, in the process that has the machine: a domain's view of it, lent to another process.
 public final class SharedXenServer: Sendable {
