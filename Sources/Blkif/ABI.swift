@@ -60,8 +60,3 @@ public enum ABI: Sendable, CaseIterable {
     /// Segments, or the number of sectors to discard, or the handle of an indirect request.
     var payloadOffset: Int { idOffset + 16 }
 }
-
-extension ABI {
-    /// The largest slot of any ABI.
-    static let maximumSlotByteCount = 112
-}

@@ -226,8 +226,6 @@ public struct Violation: Error, Equatable, Sendable, CustomStringConvertible {
 
 /// Longest data of an option that is looked at.
 public let maximumOptionBytes = 1 << 16
-/// Bytes of input that hold any message of a handshake.
-public let longestHandshakeMessage = optionHeaderBytes + maximumOptionBytes
 private let optionHeaderBytes = 16
 private let allocationContext = "base:allocation"
 /// The context's number in requests of this server.

@@ -14,8 +14,6 @@ public enum Reply {
     /// A chunk of extents without the extents: the header and the context.
     public static let statusHeaderByteCount = 24
     public static let extentByteCount = 8
-    /// Room for any reply without data.
-    public static let longestByteCount = 34
 
     public enum Kind: UInt16, Sendable {
         case none = 0

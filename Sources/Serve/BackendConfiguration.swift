@@ -16,7 +16,7 @@ public struct BackendConfiguration: Sendable {
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4
-    /// Rings that a guest may use at the same time, each with a thread and 8 MiB here.
+    /// Rings that a guest may use at the same time, each with a thread and 4 MiB of staging here.
     public var maximumQueues = Self.defaultQueues
     /// How often the disk is asked whether its size was changed.
     public var refreshInterval = Duration.seconds(1)

@@ -15,6 +15,8 @@ struct BackendNodes<Store: Xenstore> {
     let device: VirtualDevice
     let backend: String
     let frontend: String
+    /// What holds all devices of our class that the guest has.
+    private let backendParent: String
     /// Who makes and removes them.
     let isToolstacks: Bool
 
@@ -26,7 +28,8 @@ struct BackendNodes<Store: Xenstore> {
         self.ownDomain = ownDomain
         self.device = device
         self.isToolstacks = isToolstacks
-        backend = "/local/domain/\(ownDomain)/backend/\(className)/\(domain)/\(device.number)"
+        backendParent = "/local/domain/\(ownDomain)/backend/\(className)/\(domain)"
+        backend = "\(backendParent)/\(device.number)"
         frontend = Self.frontendDirectory(domain) + "/\(device.number)"
     }
 
@@ -148,10 +151,11 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Removes both ends.
+    /// Removes both ends, and with the guest's last device the directory of its devices, as libxl does: each guest would leave one.
     func remove(in transaction: XenstoreTransaction) throws(Failure) {
         try store.remove(frontend, in: transaction)
         try store.remove(backend, in: transaction)
+        if try store.list(backendParent, in: transaction)?.isEmpty == true { try store.remove(backendParent, in: transaction) }
     }
 
     func mode(readOnly: Bool) -> String { readOnly ? "r" : "w" }

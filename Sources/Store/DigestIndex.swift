@@ -12,7 +12,7 @@ internal import LMDB
 ///     10  0               to 15
 ///     16  n × 12 bytes:  prefix 48 bits, pack 32 bits, slot 16 bits, each big-endian
 ///
-/// 12 bytes at the 69% that splitting leaves full make 17 bytes a blob, where a record of LMDB takes 38. The
+/// 12 bytes in buckets that merges leave three quarters full make 16 bytes a blob, where a record of LMDB takes 38. The
 /// prefix is a hint: a hit is checked against the digest in the pack. Entries with equal prefixes stay in one
 /// bucket, which outgrows its page before it separates them.
 enum DigestIndex {

@@ -98,9 +98,10 @@ public final class ServedDisk {
     /// All that is in the xenstore of devices, for tests that nothing is left. The machine's own view.
     public func remainingNodes() throws(Failure) -> [String] {
         let xen = try SimulatedXen(machine)
-        let backends = try xen.list("/local/domain/0/backend/dedupdisk/\(guest.id)") ?? []
+        // Empty, the directory would stay for each guest that ever was.
+        let backends = try xen.list("/local/domain/0/backend/dedupdisk/\(guest.id)").map { $0.isEmpty ? ["directory"] : $0 }
         let frontends = try xen.list("/local/domain/\(guest.id)/device/vbd") ?? []
-        return backends.map { "backend \($0)" } + frontends.map { "frontend \($0)" }
+        return (backends ?? []).map { "backend \($0)" } + frontends.map { "frontend \($0)" }
     }
 
     /// Whether the back end holds nothing of the guest's: no page, no event channel.
