@@ -184,6 +184,26 @@ public struct File: ~Copyable, Sendable {
         return false
     }
 
+    /// Whether there is a regular file at `path`, not a link to one: lstat(2).
+    public static func isRegular(_ path: String) -> Bool {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFREG
+    }
+
+    /// The names in a directory, but for `.` and `..`, in no order: readdir(3).
+    public static func names(inDirectory path: String) throws(Failure) -> [String] {
+        guard let directory = unsafe opendir(path) else { throw Failure(systemCall: "list", path, errno: errno) }
+        defer { unsafe closedir(directory) }
+        var names: [String] = []
+        while let entry = unsafe readdir(directory) {
+            let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
+                unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+
     /// Whether `path` is a regular file, or nothing yet: stat(2).
     public static func isMissingOrRegular(_ path: String) throws(Failure) -> Bool {
         var status = stat()
@@ -209,12 +229,12 @@ public struct File: ~Copyable, Sendable {
         return UInt64(start)..<UInt64(end)
     }
 
-    /// The same for the file at `path`, without opening it, and so without the loss of record locks that closing it
-    /// would bring (fcntl(2)): stat(2).
-    public static func allocatedBytes(_ path: String) throws(Failure) -> UInt64 {
+    /// Bytes that what is at `path` occupies, without opening it, and so without the loss of record locks that closing it
+    /// would bring (fcntl(2)): lstat(2). Nil: it is a directory.
+    public static func allocatedBytes(ofFile path: String) throws(Failure) -> UInt64? {
         var status = stat()
-        guard unsafe stat(path, &status) == 0 else { throw Failure(systemCall: "look at", path, errno: errno) }
-        return UInt64(status.st_blocks) * 512
+        guard unsafe lstat(path, &status) == 0 else { throw Failure(systemCall: "look at", path, errno: errno) }
+        return status.st_mode & S_IFMT == S_IFDIR ? nil : UInt64(max(0, status.st_blocks)) * 512
     }
 
     /// fallocate(2), PUNCH_HOLE | KEEP_SIZE: the range reads as zeros and gives its whole filesystem blocks back.

@@ -21,3 +21,20 @@ extension RawSpan {
         }
     }
 }
+
+extension RawSpan {
+    /// Has the disk begin to read these bytes of a mapped file, `limit` of them at most: madvise(2), `MADV_WILLNEED`. Exactly them:
+    /// what is touched unannounced brings as much around it as the device reads ahead, which may be megabytes for a page.
+    public func expect(limit: Int = .max) {
+        unsafe withUnsafeBytes { bytes in
+            guard let base = bytes.baseAddress, bytes.count > 0 else { return }
+            let before = Int(UInt(bitPattern: base) % 4096)
+            let end = before + min(bytes.count, limit)
+            // The kernel takes no more at a time than the device does.
+            for start in stride(from: 0, to: end, by: 1 << 18) {
+                // A hint: whatever becomes of it, the bytes can be read.
+                _ = unsafe madvise(UnsafeMutableRawPointer(mutating: base - before + start), min(1 << 18, end - start), MADV_WILLNEED)
+            }
+        }
+    }
+}

@@ -139,13 +139,18 @@ struct Journal: ~Copyable, Sendable {
 
     /// Calls `body` with each valid record from `position` on, and the offset of its payload. Whoever wrote them may have had
     /// a ring of another size: it ended where the file does, or further on, where there are no records.
+    /// - Parameter limit: bytes of records behind which no further one is begun.
     /// - Returns: the position behind the last.
-    func replay(from position: JournalPosition, _ body: (Record, UInt64) throws(Failure) -> Void) throws(Failure) -> JournalPosition {
+    func replay(
+        from position: JournalPosition, limit: Int = .max, _ body: (Record, UInt64) throws(Failure) -> Void
+    ) throws(Failure) -> JournalPosition {
         var position = position
+        var taken = 0
         var payload = [UInt8](repeating: 0, count: Self.maximumBlocks * blockSize)
         let end = try file.size()
         // Each record takes at least its header, so a ring of `end` bytes has no more than this many.
         for _ in 0...end / UInt64(Self.headerSize) {
+            if taken >= limit { break }
             if position.offset + UInt64(Self.headerSize) > end { position.offset = 0 }
             guard let (record, sum) = try header(at: position.offset), record.sequence == position.sequence &+ 1 else { break }
             if record.kind == .skip {
@@ -160,9 +165,20 @@ struct Journal: ~Copyable, Sendable {
             }
             guard isWhole else { break }
             try body(record, start)
+            taken += record.byteCount
             position = JournalPosition(sequence: record.sequence, offset: position.offset + UInt64(record.byteCount))
         }
         return position
+    }
+
+    /// Gives the filesystem back what the records between two positions take, which are in the map.
+    func release(from start: JournalPosition, to end: JournalPosition) throws(Failure) {
+        if start.offset <= end.offset {
+            _ = try file.punchHole(at: start.offset, count: end.offset - start.offset)
+        } else {
+            _ = try file.punchHole(at: start.offset, count: max(start.offset, file.size()) - start.offset)
+            _ = try file.punchHole(at: 0, count: end.offset)
+        }
     }
 
     private func header(at offset: UInt64) throws(Failure) -> (Record, UInt64)? {

@@ -8,8 +8,9 @@ final class Generation: @unchecked Sendable {
     /// Bytes of the journal that it takes, and those of them that are records.
     private(set) var journalBytes: UInt64 = 0
     private(set) var recordBytes: UInt64 = 0
-    /// The journal's position behind it.
+    /// The journal's position behind it, and before it.
     var end = JournalPosition(sequence: 0, offset: 0)
+    private(set) var start = JournalPosition(sequence: 0, offset: 0)
     /// When its first record came.
     private(set) var began = 0.0
 
@@ -26,6 +27,8 @@ final class Generation: @unchecked Sendable {
     /// What is staged for a block: the offset of its 4096 bytes in the journal, `discarded` or `absent`.
     func place(_ block: UInt64) -> UInt64 { table[block] ?? Self.absent }
 
+    func hasBlocks(_ range: Range<UInt64>) -> Bool { table.blocks.contains { range.contains($0) } }
+
     /// Blocks in ascending order, with their places.
     func sorted() -> [(block: UInt64, place: UInt64)] {
         table.blocks.sorted().map { ($0, place($0)) }
@@ -36,6 +39,7 @@ final class Generation: @unchecked Sendable {
         journalBytes = 0
         recordBytes = 0
         self.end = end
+        start = end
     }
 
     /// Takes in the unused end of the ring, which frees up with the records before it.
@@ -96,6 +100,9 @@ struct Staging {
     /// Those of records.
     var recordBytes: UInt64 { frozen.reduce(active.recordBytes) { $0 + $1.recordBytes } }
     var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
+
+    /// Whether any of these blocks is staged. Looks at all that are.
+    func hasBlocks(_ range: Range<UInt64>) -> Bool { active.hasBlocks(range) || frozen.contains { $0.hasBlocks(range) } }
 
     /// What is staged for `block`, or `Generation.absent`.
     func place(_ block: UInt64) -> UInt64 {

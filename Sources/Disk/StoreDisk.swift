@@ -18,6 +18,8 @@ public final class StoreDisk: BlockDevice {
     private let writer: Monitor<Writer>
     private let journalSync: Monitor<JournalSync>
     private let isClosed = Atomic(false)
+    /// Blocks with data that were staged when the disk was opened, in ascending order.
+    private let leftoverBlocks: [UInt64]
     /// A flush has synced the journal since its file was filled.
     private let wasFlushed = Atomic(false)
 
@@ -25,6 +27,8 @@ public final class StoreDisk: BlockDevice {
     private struct Writer: ~Copyable {
         /// Where the next record goes.
         var head: JournalPosition
+        /// What an interrupted writer left is not all in the map, as there was no room: until it is, nothing follows it.
+        var isBehindLeftover = false
         /// How far the journal's file was written.
         var journalLength: UInt64 = 0
         /// For parts of blocks, and for records.
@@ -55,7 +59,8 @@ public final class StoreDisk: BlockDevice {
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
-    /// Opens a disk and takes in what an interrupted writer left in its journal.
+    /// Opens a disk and takes in what an interrupted writer left in its journal. On a full filesystem that may have to wait: it is read
+    /// where it lies, and writes go on once it is in the map.
     /// - Parameters:
     ///   - readOnly: any number of readers may have it then, and no writer.
     ///   - journalBytes: how much may be on its way into the store: at least 4 MiB.
@@ -67,29 +72,36 @@ public final class StoreDisk: BlockDevice {
         let journal = try Journal(lock.intoJournal(), id: record.number, capacity: max(journalBytes, 4 << 20) & ~4095)
         let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
         let readers = try ReaderPool(store, disk: name)
-        var head = record.journal
+        var writer = Writer(head: record.journal)
         var threads: [Thread] = []
-        if !readOnly {
-            head = try Self.recover(committer, from: record.journal)
-            // A hole: what is written within a file costs the filesystem less than what makes it longer.
-            try committer.journal.file.truncate(to: committer.journal.capacity)
-            let end = head
-            committer.staging.with { $0 = Staging(end: end) }
-            threads = try committer.start()
-        } else if store.isReadOnly {
-            // What can't be taken in is read where it is.
-            let staged = committer.staging.with { $0.active }
-            _ = try committer.journal.replay(from: record.journal) { (record, payload) throws(Failure) in
-                staged.stage(record, payload: payload)
+        let leftover = Generation()
+        leftover.reset(end: record.journal)
+        if readOnly {
+            // What could not be taken in.
+            try Self.replay(committer, into: leftover)
+        } else {
+            do throws(Failure) {
+                writer.head = try Self.recover(committer, leftover)
+            } catch where error.kind == .noSpace {
+                writer.head = leftover.end
+                writer.isBehindLeftover = true
             }
         }
+        // Before what waits.
+        let end = writer.isBehindLeftover || readOnly ? leftover.start : writer.head
+        committer.staging.with { staging in
+            staging = Staging(end: end)
+            if writer.isBehindLeftover || readOnly { staging.active = leftover }
+        }
+        leftoverBlocks = writer.isBehindLeftover || readOnly ? leftover.sorted().filter { $0.place != Generation.discarded }.map(\.block) : []
+        if !readOnly { threads = try committer.start() }
         self.committer = committer
         self.readers = readers
         self.threads = threads
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
-        writer = Monitor(Writer(head: head))
-        journalSync = Monitor(JournalSync(sequence: head.sequence))
+        self.writer = Monitor(writer)
+        journalSync = Monitor(JournalSync(sequence: end.sequence))
     }
 
     deinit { try? close() }
@@ -102,25 +114,80 @@ public final class StoreDisk: BlockDevice {
         if store.isReadOnly { return lock }
         if try lock.journal.size() == 0 { return lock }
         _ = consume lock
-        try StoreDisk(store, name).close()
+        do throws(Failure) {
+            try StoreDisk(store, name).close()
+        } catch where error.kind == .noSpace {
+            // Then it is read where it lies.
+        }
         return try store.lock(name, exclusive: false)
     }
 
-    /// Commits what the journal holds beyond the map, and begins a new era.
-    private static func recover(_ committer: Committer, from position: JournalPosition) throws(Failure) -> JournalPosition {
-        let generation = Generation()
-        generation.reset(end: position)
-        let last = try committer.journal.replay(from: position) { (record, payload) throws(Failure) in
+    /// Stages what the journal holds beyond the map.
+    private static func replay(_ committer: Committer, into generation: Generation, limit: Int = .max) throws(Failure) {
+        let last = try committer.journal.replay(from: generation.end, limit: limit) { (record, payload) throws(Failure) in
             generation.stage(record, payload: payload)
         }
+        // A record that only says that the ring goes on elsewhere is none that anybody waits for.
+        if !generation.isEmpty { generation.end = last }
+    }
+
+    /// Bytes of records that are taken in at a time where there is no room for all.
+    private static let leastPiece = 2 << 20
+
+    /// Commits what the journal holds beyond the map, and begins a new era.
+    /// - Parameter generation: empty; when it fails, it has what the journal still holds.
+    private static func recover(_ committer: Committer, _ generation: Generation) throws(Failure) -> JournalPosition {
+        try replay(committer, into: generation)
         if !generation.isEmpty {
-            generation.end = last
-            try committer.commit(generation)
+            do throws(Failure) {
+                try committer.commit(generation)
+            } catch where error.kind == .noSpace {
+                try recoverInPieces(committer, generation, from: generation.start)
+            }
         }
+        return try beginEra(committer, after: generation.end)
+    }
+
+    /// A piece at a time, each of which makes room for the next, as it need not be in the journal any more.
+    private static func recoverInPieces(_ committer: Committer, _ generation: Generation, from start: JournalPosition) throws(Failure) {
+        var start = start
+        while true {
+            generation.reset(end: start)
+            try replay(committer, into: generation, limit: leastPiece)
+            if generation.isEmpty { return }
+            do throws(Failure) {
+                try committer.commit(generation)
+            } catch where error.kind == .noSpace {
+                generation.reset(end: start)
+                try replay(committer, into: generation)
+                throw error
+            }
+            try committer.journal.release(from: start, to: generation.end)
+            start = generation.end
+        }
+    }
+
+    /// All records are in the map: those that come now cannot be taken for theirs, whatever a crash leaves of the file.
+    private static func beginEra(_ committer: Committer, after last: JournalPosition) throws(Failure) -> JournalPosition {
         let start = JournalPosition(sequence: Journal.nextEra(after: last.sequence), offset: 0)
         try committer.store.note(start, of: committer.diskName)
         try committer.journal.file.truncate(to: 0)
+        // A hole: what is written within a file costs the filesystem less than what makes it longer.
+        try committer.journal.file.truncate(to: committer.journal.capacity)
         return start
+    }
+
+    /// Has what an interrupted writer left committed first.
+    private func followLeftover(_ writer: inout Writer) throws(Failure) {
+        try drain { $0.isEmpty }
+        let start = try Self.beginEra(committer, after: writer.head)
+        committer.staging.with { state in
+            state.active.reset(end: start)
+            state.committed = start.sequence
+        }
+        journalSync.with { $0.sequence = max($0.sequence, start.sequence) }
+        writer.head = start
+        writer.isBehindLeftover = false
     }
 
     // MARK: Reading
@@ -160,30 +227,34 @@ public final class StoreDisk: BlockDevice {
     /// Whether there are blocks that are not in the map yet.
     public var hasStaged: Bool { committer.staging.with { !$0.isEmpty } }
 
-    /// The next run of blocks that are in use at `block` or after it, at most `limit` long. What is staged by a writer meanwhile
-    /// is not looked at; what was, in a store that is only read, is.
+    /// The next run of blocks with data at `block` or after it, at most `limit` long: mapped ones, or such that were staged when the
+    /// disk was opened. What was staged since is not looked at.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
-        if isReadOnly, hasStaged { return try nextInUse(at: block, limit: limit) }
-        return try readers.with { (reader) throws(Failure) in
+        let mapped = try readers.with { (reader) throws(Failure) -> Range<UInt64>? in
             let found = try reader.mapped(from: block, to: .max, limit: Int(limit)).blocks
             guard let first = found.first?.block else { return nil }
             var end = first
             for mapped in found where mapped.block == end { end += 1 }
             return first..<end
         }
+        guard let staged = nextLeftover(at: block, limit: limit), staged.lowerBound < mapped?.lowerBound ?? .max else { return mapped }
+        return staged
     }
 
-    private func nextInUse(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
-        let perBlock = UInt64(sectorsPerBlock)
-        var sector = block * perBlock
-        while sector < sectorCount {
-            let extent = try extent(at: sector, limit: .max)
-            let end = (sector + extent.count + perBlock - 1) / perBlock
-            let first = sector / perBlock
-            if !extent.isHole { return first..<min(end, first + limit) }
-            sector = end * perBlock
+    private func nextLeftover(at block: UInt64, limit: UInt64) -> Range<UInt64>? {
+        var low = 0, high = leftoverBlocks.count
+        while low < high {
+            let middle = (low + high) / 2
+            if leftoverBlocks[middle] < block { low = middle + 1 } else { high = middle }
         }
-        return nil
+        guard low < leftoverBlocks.count else { return nil }
+        let first = leftoverBlocks[low]
+        var end = first
+        while low < leftoverBlocks.count, leftoverBlocks[low] == end, end - first < limit {
+            end += 1
+            low += 1
+        }
+        return first..<end
     }
 
     /// Staged blocks first, then the map: what is committed in between was seen as staged.
@@ -352,8 +423,11 @@ public final class StoreDisk: BlockDevice {
             blocks += entries[index].record.blocks
         }
         let byteCount = UInt64(entries.count * Journal.headerSize + payloadBytes)
-        try makeRoom(byteCount, blocks, &writer)
+        if writer.isBehindLeftover { try followLeftover(&writer) }
+        let isStoreFull = try makeRoom(byteCount, blocks, &writer)
         let offset = writer.head.offset
+        // The last of a full filesystem is for those who make room in it.
+        if isStoreFull, offset + byteCount > writer.journalLength, let failure = committer.staging.with({ $0.failure }) { throw failure }
         // Behind the front, what comes without a flush is not likely to be flushed in small parts, and nowhere is what is long.
         if offset + byteCount > writer.journalLength,
             (offset < committer.journal.frontBytes && payloadBytes <= Self.shortWrite) || wasFlushed.exchange(false, ordering: .relaxed)
@@ -379,9 +453,10 @@ public final class StoreDisk: BlockDevice {
     }
 
     /// Sees to it that a record fits at the head, and its blocks among the staged.
-    private func makeRoom(_ byteCount: UInt64, _ blocks: UInt64, _ writer: inout Writer) throws(Failure) {
+    /// - Returns: whether nothing can be committed, as the store is full.
+    private func makeRoom(_ byteCount: UInt64, _ blocks: UInt64, _ writer: inout Writer) throws(Failure) -> Bool {
         let capacity = committer.journal.capacity
-        let (isEmpty, used, staged) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount) }
+        let (isEmpty, used, staged, isStoreFull) = committer.staging.with { ($0.isEmpty, $0.journalBytes, $0.active.blockCount, $0.failure?.kind == .noSpace) }
         // When nothing is staged, the ring begins anew: pages that are written over again and again take less of the
         // filesystem and of its bandwidth than pages all over the ring. The record must not reach the one that says so.
         if isEmpty, writer.head.offset >= max(committer.journal.frontBytes, byteCount) { try skip(&writer) }
@@ -391,6 +466,7 @@ public final class StoreDisk: BlockDevice {
             try drain { $0.journalBytes + needed <= capacity && $0.active.blockCount + Int(blocks) <= Generation.maximumBlocks }
         }
         if byteCount > left { try skip(&writer) }
+        return isStoreFull
     }
 
     /// Goes on at the beginning of the ring.
@@ -442,8 +518,18 @@ public final class StoreDisk: BlockDevice {
         // The block at the disk's end may be short of sectors; with all it has, it is whole.
         let end = range.end == sectorCount ? (range.end + perBlock - 1) / perBlock : range.end / perBlock
         guard first < end else { return try zero(range.start, to: range.end, &writer) }
+        do throws(Failure) {
+            try discardBlocks(first, to: end, &writer)
+        } catch where error.kind == .noSpace {
+            // It makes room: where nothing of it is staged, the map alone has it, and to unmap takes no more than the reserve.
+            guard !isStaged(first, to: end) else { throw error }
+            if try isMapped(first, to: end) { try committer.store.unmap(committer.diskName, from: first, to: end, committer.patience) }
+        }
         try zero(range.start, to: first * perBlock, &writer)
         try zero(min(end * perBlock, range.end), to: range.end, &writer)
+    }
+
+    private func discardBlocks(_ first: UInt64, to end: UInt64, _ writer: inout Writer) throws(Failure) {
         if end - first <= Self.stagedDiscardBlocks {
             try append(Journal.Entry(.discard, first, blocks: end - first), of: RawSpan(), &writer)
         } else {
@@ -452,6 +538,11 @@ public final class StoreDisk: BlockDevice {
             guard try isMapped(first, to: end) else { return }
             try committer.store.unmap(committer.diskName, from: first, to: end, committer.patience)
         }
+    }
+
+    /// Whether any of these blocks waits in the journal. For whoever holds the writer, without whom none comes.
+    private func isStaged(_ first: UInt64, to end: UInt64) -> Bool {
+        committer.staging.with { $0.hasBlocks(first..<end) }
     }
 
     /// Whether the map has any of these blocks.
@@ -463,7 +554,19 @@ public final class StoreDisk: BlockDevice {
     private func zero(_ start: UInt64, to end: UInt64, _ writer: inout Writer) throws(Failure) {
         guard start < end else { return }
         let zeros = [UInt8](repeating: 0, count: Int(end - start) * sectorSize)
-        try writePieces(at: start, zeros.rawBytes, &writer)
+        do throws(Failure) {
+            try writePieces(at: start, zeros.rawBytes, &writer)
+        } catch where error.kind == .noSpace {
+            // What is zero already needs no room.
+            guard try isZero(start, to: end) else { throw error }
+        }
+    }
+
+    /// Whether sectors of one block are zero.
+    private func isZero(_ start: UInt64, to end: UInt64) throws(Failure) -> Bool {
+        var bytes = [UInt8](repeating: 0, count: Int(end - start) * sectorSize)
+        try bytes.withMutableBytes { (bytes) throws(Failure) in try read(at: start, into: &bytes) }
+        return Hashing.isZero(bytes.rawBytes)
     }
 
     // MARK: Flushing and closing
@@ -553,18 +656,48 @@ public final class StoreDisk: BlockDevice {
     }
 
     /// Gives a disk another size. It may be in use while it grows, and whoever serves it is told by `refresh`.
-    /// - Throws: `.busy` when a disk that is in use should shrink.
-    public static func resize(_ name: String, of store: Store, to byteCount: UInt64) throws(Failure) {
+    /// - Parameter discardingData: data beyond a smaller one's end is thrown away.
+    /// - Throws: `.busy` when a disk that is in use should shrink; `.invalidRequest` when there is data beyond its new end.
+    public static func resize(_ name: String, of store: Store, to byteCount: UInt64, discardingData: Bool = false) throws(Failure) {
         guard let record = try store.disk(name) else { throw store.noSuchDisk(name) }
         guard byteCount < record.byteCount else { return try store.resize(name, to: byteCount) }
+        try Store.checkSize(byteCount, of: name)
         let disk = try StoreDisk(store, name)
         defer { try? disk.close() }
-        // What is cut off reads as zeros when the disk grows again.
-        if let gone = SectorRange(start: byteCount / UInt64(sectorSize), count: disk.sectorCount - byteCount / UInt64(sectorSize)) {
+        let end = byteCount / UInt64(sectorSize)
+        if let gone = SectorRange(start: end, count: disk.sectorCount - end) {
+            if !discardingData, let (first, bytes) = try disk.data(in: gone) {
+                throw Failure(.invalidRequest, "resize disk \(name) to \(byteCount) bytes",
+                    "\(bytes) bytes of data lie beyond that end, the first of them at byte \(first)",
+                    remedy: "leave the disk larger, or throw them away with --discard-data")
+            }
+            // What is cut off reads as zeros when the disk grows again.
             try disk.discard(gone)
         }
         try disk.drain { $0.isEmpty }
         try store.resize(name, to: byteCount, isSmaller: true)
+    }
+
+    /// How many bytes of a range, by blocks, are not holes, and where they begin; nil: all is a hole.
+    private func data(in range: SectorRange) throws(Failure) -> (first: UInt64, bytes: UInt64)? {
+        var first: UInt64?
+        var sectors: UInt64 = 0
+        var next = range.start
+        while next < range.end {
+            let extent = try extent(at: next, limit: range.end - next)
+            // Of a block that the range begins within, the rest may be all that is not zero.
+            let blockEnd = min(range.end, (next / UInt64(sectorsPerBlock) + 1) * UInt64(sectorsPerBlock))
+            let isPart = next % UInt64(sectorsPerBlock) != 0
+            let count = isPart ? min(extent.count, blockEnd - next) : extent.count
+            var isHole = extent.isHole
+            if isPart, !isHole { isHole = try isZero(next, to: next + count) }
+            if !isHole {
+                first = first ?? next * UInt64(sectorSize)
+                sectors += count
+            }
+            next += count
+        }
+        return first.map { ($0, sectors * UInt64(sectorSize)) }
     }
 
     // MARK: Tests

@@ -184,10 +184,17 @@ public final class Environment: @unchecked Sendable {
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
-    /// Less than 1 MiB is left where the environment is: statvfs(3).
+    /// Less than 1 MiB is left where the environment is, of the filesystem or of a quota, which only who tries is told of:
+    /// statvfs(3), fallocate(2).
     private static func isFilesystemFull(_ path: String) -> Bool {
         var status = statvfs()
-        return unsafe statvfs(path, &status) == 0 && UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20
+        if unsafe statvfs(path, &status) == 0, UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20 { return true }
+        do throws(Failure) {
+            try File(temporaryIn: path).allocate(byteCount: 1 << 20)
+            return false
+        } catch {
+            return error.kind == .noSpace
+        }
     }
 
     func check(_ result: CInt, _ what: @autoclosure () -> String) throws(Failure) {

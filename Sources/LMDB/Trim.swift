@@ -17,8 +17,14 @@ extension Environment {
         let reading = try ReadTransaction(self)
         let end = try highWaterBytes(), size = try file.size()
         // A damaged list may name any number.
-        for run in Self.runs(of: try freePages(reading).filter { $0 >= 0 && UInt64($0) < end / 4096 }) {
-            guard try file.punchHole(at: UInt64(run.lowerBound) * 4096, count: UInt64(run.count) * 4096) else { break }
+        let free = Self.runs(of: try freePages(reading).filter { $0 >= 0 && UInt64($0) < end / 4096 })
+        // Most of them are holes already, which are found faster than they are made.
+        var data: Range<UInt64>? = 0..<0
+        for run in free.map({ UInt64($0.lowerBound) * 4096..<UInt64($0.upperBound) * 4096 }) {
+            if let known = data, known.upperBound <= run.lowerBound { data = try file.nextData(at: run.lowerBound) }
+            guard let found = data else { break }
+            if found.lowerBound >= run.upperBound { continue }
+            guard try file.punchHole(at: run.lowerBound, count: UInt64(run.count)) else { break }
         }
         // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
         if size > end { _ = try file.punchHole(at: end, count: size - end) }

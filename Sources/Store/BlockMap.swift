@@ -44,6 +44,15 @@ enum BlockMap {
         return bytes
     }
 
+    /// Has the disk begin to read the nodes that these entries of a node above the leaves name.
+    static func expect(_ node: RawSpan, _ entries: Range<Int>, _ view: View, _ tables: Store.Tables) {
+        for index in entries {
+            let child = entry(node, index)
+            // What can't be found is told when it is looked at.
+            if child != 0 { (try? view.value(tables.nodes, child))?.expect(limit: nodeBytes) }
+        }
+    }
+
     @inline(__always)
     static func entry(_ node: RawSpan, _ index: Int) -> UInt64 { node.load(at: headerSize + index * 8) }
 }
@@ -92,6 +101,17 @@ struct MapReader: ~Escapable {
     @_lifetime(copy self)
     func leaf(_ place: LeafPlace) throws(Failure) -> Leaf {
         Leaf(first: place.first, end: place.end, bytes: place.node == 0 ? nil : try bytes(of: place.node, level: 0))
+    }
+
+    /// Has the disk begin to read the next leaves from `block` on.
+    func expectLeaves(from block: UInt64, count: Int) throws(Failure) {
+        var next = block
+        for _ in 0..<count {
+            guard next < blockCount else { return }
+            let place = try leafPlace(over: next)
+            if place.node != 0 { try view.value(tables.nodes, place.node)?.expect(limit: BlockMap.nodeBytes) }
+            next = place.end
+        }
     }
 
     /// Has the processor fetch what tells where that leaf is.

@@ -80,14 +80,16 @@ extension Store {
     /// end, which is for the holder of its lock to see to.
     public func resize(_ name: String, to byteCount: UInt64, isSmaller: Bool = false) throws(Failure) {
         try Self.checkSize(byteCount, of: name)
-        var transaction = try StoreTransaction.begin(self)
-        var disk = try transaction.disk(name)
-        guard !disk.isIncomplete else { throw noSuchDisk(name) }
-        // Another process may have made it larger since it was looked at.
-        guard isSmaller || byteCount >= disk.byteCount else { throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again") }
-        try transaction.resize(&disk, to: byteCount)
-        try transaction.putDisk(disk)
-        try transaction.commit()
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            var disk = try transaction.disk(name)
+            guard !disk.isIncomplete else { throw noSuchDisk(name) }
+            // Another process may have made it larger since it was looked at.
+            guard isSmaller || byteCount >= disk.byteCount else { throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again") }
+            try transaction.resize(&disk, to: byteCount)
+            try transaction.putDisk(disk)
+            try transaction.commit()
+        }
     }
 
     /// How new blobs are compressed.
@@ -105,19 +107,20 @@ extension Store {
 
     /// Notes how much of the disk's journal its map holds.
     public func note(_ journal: JournalPosition, of name: String) throws(Failure) {
-        try change(name) { $0.journal = journal }
+        try wayOut { (room) throws(Failure) in try change(name, room) { $0.journal = journal } }
     }
 
-    private func change(_ name: String, _ body: (inout DiskRecord) -> Void) throws(Failure) {
-        var transaction = try StoreTransaction.begin(self)
+    private func change(_ name: String, _ room: Room = .beyondReserve, _ body: (inout DiskRecord) -> Void) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self, room: room)
         var disk = try transaction.disk(name)
         body(&disk)
         try transaction.putDisk(disk)
         try transaction.commit()
     }
 
-    /// Removes what interrupted imports and deletions left.
+    /// Removes what interrupted imports and deletions left: disks, and journals of disks that are gone.
     public func removeLeftovers() throws(Failure) {
+        try removeLeftoverJournals()
         let leftovers: [DiskRecord]
         do {
             let reading = try ReadTransaction(meta)
@@ -130,6 +133,27 @@ extension Store {
                 // Somebody is at it.
             }
         }
+    }
+
+    /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's
+    /// under the lock stays so.
+    private func removeLeftoverJournals() throws(Failure) {
+        do {
+            // Mostly there are none, and nobody need be waited for.
+            let reading = try ReadTransaction(meta)
+            if try leftoverJournals(reading.view).isEmpty { return }
+        }
+        let lock = try WriteTransaction(meta)
+        for name in try leftoverJournals(lock.view) { unsafe unlink("\(path)/journals/\(name)") }
+    }
+
+    /// The names of journals that belong to no disk.
+    private func leftoverJournals(_ view: View) throws(Failure) -> [String] {
+        let journals = try File.names(inDirectory: path + "/journals").filter { UInt64($0).map { "\($0)" } == $0 }
+        guard !journals.isEmpty else { return [] }
+        let known = Set(try view.disks(tables).map { "\($0.number)" })
+        // A link, say, is a stranger's.
+        return journals.filter { !known.contains($0) && File.isRegular("\(path)/journals/\($0)") }
     }
 
     private func anyDisk(_ name: String) throws(Failure) -> DiskRecord? {
@@ -145,7 +169,8 @@ extension Store {
         }
     }
 
-    private static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
+    /// - Throws: `.usage` for a size that no disk can have.
+    public static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0, byteCount <= largestDisk else {
             throw Failure(.usage, "size of disk \(name)", "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
         }
@@ -191,74 +216,39 @@ extension Store {
     /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
     public func unmap(_ name: String, from first: UInt64, to end: UInt64, _ patience: Patience? = nil) throws(Failure) {
         var next = first
+        var size = StepSize(least: Self.fewestLeaves, most: Self.leavesPerCommit)
         while next < end {
-            var transaction = try StoreTransaction.begin(self, patience)
-            var disk = try transaction.disk(name)
-            next = try transaction.unmap(&disk, from: next, to: end, leaves: Self.leavesPerCommit)
-            try transaction.putDisk(disk)
-            try transaction.commit()
+            next = try wayOut(&size, patience) { (leaves, room) throws(Failure) in
+                var transaction = try StoreTransaction.begin(self, patience, room: room)
+                var disk = try transaction.disk(name)
+                let next = try transaction.unmap(&disk, from: next, to: end, leaves: leaves)
+                try transaction.putDisk(disk)
+                try transaction.commit()
+                return next
+            }
         }
     }
 
     /// 256 MiB of disk: what a commit of a discard or a deletion works through.
     private static let leavesPerCommit = 128
+    /// Where there is only the reserve: counts of some sixty packs at most, each on a page of its own.
+    private static let fewestLeaves = 4
 
     /// Deletes a disk. From the first commit on no command shows it; what an interruption leaves is removed by `gc`,
     /// or when a disk of that name is made.
     public func delete(_ lock: consuming DiskLock) throws(Failure) {
         let name = lock.record.name
-        let path = journalPath(lock.record.number)
-        do throws(Failure) {
-            try remove(name)
-        } catch where error.kind == .noSpace {
-            // What the reserve is for. It is filled again when there is room.
-            releaseReserve()
-            try remove(name)
-        }
-        unsafe unlink(path)
-        try trim()
-        refillReserve()
-        _ = consume lock
-    }
-
-    private func remove(_ name: String) throws(Failure) {
-        try change(name) { $0.isIncomplete = true }
+        try wayOut { (room) throws(Failure) in try change(name, room) { $0.isIncomplete = true } }
+        // Nobody will take in what is in it: up to 64 MiB for those who need them. A failure leaves it to the end.
+        try? lock.journal.truncate(to: 0)
         try unmap(name, from: 0, to: BlockMap.maximumBlocks)
-        var transaction = try StoreTransaction.begin(self)
-        try transaction.lmdb.remove(tables.disks, name)
-        try transaction.commit()
-    }
-
-    /// Gives the free pages of both environments back to the filesystem. Commits leave some behind, as LMDB never
-    /// writes over what the last commit needs; so one that changes next to nothing comes first.
-    public func trim(_ patience: Patience? = nil) throws(Failure) {
-        try StoreTransaction.begin(self, patience).commit()
-        try meta.trim(patience)
-        try packs.trim(patience)
-    }
-
-    // MARK: The reserve
-
-    private static let reserveBytes: off_t = 1 << 20
-
-    private func releaseReserve() { Self.releaseReserve(in: path) }
-    func refillReserve() { Self.refillReserve(in: path) }
-
-    static func releaseReserve(in directory: String) { unsafe unlink(directory + "/reserve") }
-
-    /// Sets the reserve aside again; a full filesystem leaves it for later.
-    static func refillReserve(in directory: String) {
-        let path = directory + "/reserve"
-        guard let file = try? File.owned(path) else { return }
-        // A small reserve is better than none.
-        var bytes = UInt64(reserveBytes)
-        while bytes >= 1 << 16 {
-            do throws(Failure) { return try file.allocate(byteCount: bytes) } catch {
-                // Cutting what was allocated can't fail.
-                try? file.truncate(to: 0)
-                bytes /= 2
-            }
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            try transaction.lmdb.remove(tables.disks, name)
+            try transaction.commit()
         }
-        unsafe unlink(path)
+        unsafe unlink(journalPath(lock.record.number))
+        try trim()
+        _ = consume lock
     }
 }

@@ -5,54 +5,69 @@ internal import LMDB
 // pack is written anew, shorter, its collected slots marked in the directory; a pack with nothing left goes.
 //
 // For each piece of work:
-// 1. `meta` notes which packs are at work.
-// 2. The packs are written anew and committed; then index and totals follow, and the note goes, in one commit.
-// A power cut within 2 leaves the note: the next writer finds slots that are collected and still in the index, and
-// takes them out.
+// 1. `meta` notes which packs are at work, and takes those of their dead blobs into the index that are not in it.
+// 2. The packs are written anew and committed.
+// 3. Index and totals follow, and with the last of them the note goes.
+//
+// Where there is room, 2 and 3 are one commit of `meta`. A power cut within leaves the note: the next writer finds slots that are
+// collected and still in the index, and takes them out. A slot that is collected and in the index is one whose collection is not
+// over; whoever looks at the store counts by that (`StoreState`).
+//
+// Packs of which nothing is left are taken first: they need no room for a copy.
 
 extension Store {
-    /// Packs in one piece of work: about 26 MiB.
+    /// Packs in one piece of work: about 26 MiB. And how far they may be apart, as whoever finishes looks at all between them.
     private static let packsPerPiece = 32
+    private static let packsBetween: UInt64 = 256
+    /// Entries of the index that a commit changes where there is only the reserve: a page each, and one above it.
+    private static let fewestEntries = 48
 
     /// Frees the bytes of blobs that nothing refers to, and gives them back to the filesystem.
     /// - Parameter progress: told packs done and packs in all.
     /// - Returns: payload bytes that were freed.
     public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
         try removeLeftovers()
-        try completeIndex()
-        try settleCounts()
-        var freed: UInt64 = 0
-        var next: UInt64 = 1
-        var done = 0
-        while !shouldStop() {
-            let (work, total) = try findWork(from: next)
-            guard let last = work.last else { break }
-            freed += try collect(work)
-            next = last + 1
-            done = min(total, done + work.count)
-            progress(done, total)
+        do throws(Failure) {
+            try completeIndex()
+        } catch where error.kind == .noSpace {
+            // Then what is dead is taken in as it is collected.
         }
-        try removeEmptyPacks()
+        try settleCounts()
+        try finishCollection()
+        var freed: UInt64 = 0
+        var done = 0
+        for wholly in [true, false] {
+            var next: UInt64 = 1
+            while !shouldStop() {
+                let (work, total) = try findWork(from: next, wholly: wholly)
+                guard let last = work.last else { break }
+                freed += try collectWithin(work)
+                next = last + 1
+                done = min(total, done + work.count)
+                progress(done, total)
+            }
+            try removeEmptyPacks()
+        }
         try trim()
-        refillReserve()
         return freed
     }
 
     /// The next packs with dead blobs in them, and the number of all packs.
-    private func findWork(from first: UInt64) throws(Failure) -> ([UInt64], Int) {
-        let reading = try ReadTransaction(meta)
-        let packReading = try ReadTransaction(packs)
-        let total = try packReading.view.count(packTables.packs)
-        var cursor = try packReading.view.cursor(packTables.packs)
+    /// - Parameter wholly: those alone that have nothing else.
+    private func findWork(from first: UInt64, wholly: Bool) throws(Failure) -> ([UInt64], Int) {
+        let state = try state()
+        let total = try state.packs.view.count(packTables.packs)
         var work: [UInt64] = []
-        var more = try cursor.seek(atOrAfter: first)
-        while more, work.count < Self.packsPerPiece, let number = cursor.integerKey {
-            if let pack = PackView(cursor.value, number: number), let counts = try ReferenceCounts.of(number, reading.view, tables),
-                counts.indices.contains(where: { counts[$0] == 0 && !pack.isCollected($0) })
-            {
-                work.append(number)
-            }
-            more = try cursor.next()
+        var counts = CountReader(state.meta.view, tables)
+        var scan = try Scan(state.meta.view, tables.counts, expecting: 0, from: first)
+        while work.count < Self.packsPerPiece, try scan.next(), let number = scan.integerKey {
+            if let start = work.first, number - start > Self.packsBetween { break }
+            guard let settled = try ReferenceCounts.of(number, state.meta.view, tables), settled.contains(0),
+                let now = try counts.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
+                let pack = try PackView.find(number, in: state.packs.view, packTables.packs)
+            else { continue }
+            pack.expectDirectory()
+            if settled.indices.contains(where: { settled[$0] == 0 && now[$0] == 0 && !pack.isCollected($0) }) { work.append(number) }
         }
         return (work, total)
     }
@@ -67,44 +82,121 @@ extension Store {
         }
     }
 
+    // MARK: Pieces
+
+    /// Collects as many packs at a time as there is room for.
+    private func collectWithin(_ work: [UInt64]) throws(Failure) -> UInt64 {
+        do throws(Failure) {
+            return try collect(work)
+        } catch where error.kind == .noSpace {
+            var freed: UInt64 = 0
+            for number in work { freed += try collectSparingly(number) }
+            return freed
+        }
+    }
+
     /// - Parameter noted: called when the packs are noted, before they are worked on.
     func collect(_ work: [UInt64], noted: () -> Void = {}) throws(Failure) -> UInt64 {
         let range = (work[0], work[work.count - 1])
         var transaction = try StoreTransaction.begin(self)
+        var isNoted = false
         // Another collection that comes in between may have put its own note in this one's place.
-        while transaction.superblock.collecting != range {
-            try transaction.finishCollecting(isOver: true)
+        while !isNoted || transaction.superblock.collecting != range {
+            isNoted = true
+            _ = try transaction.finishCollecting(isOver: true)
             transaction.superblock.collecting = range
+            _ = try transaction.indexDead(work, limit: .max)
             try transaction.commit()
             noted()
             transaction = try StoreTransaction.begin(self, rebuilding: true)
         }
-        let before = transaction.superblock.totals.deadBytes
         try transaction.rewrite(work)
-        try transaction.finishCollecting(isOver: true)
+        let freed = try transaction.finishCollecting(isOver: true).bytes
         try transaction.adoptUnknownBlobs()
-        let after = transaction.superblock.totals.deadBytes
         try transaction.commit()
-        return before - min(before, after)
+        return freed
     }
+
+    /// Collects one pack in commits none of which needs more than the reserve.
+    private func collectSparingly(_ number: UInt64) throws(Failure) -> UInt64 {
+        var freed: UInt64 = 0
+        var isNoted = false
+        // Each turn is undone by another collection at most.
+        for _ in 0..<1000 where !isNoted {
+            freed += try finishCollection(but: number)
+            isNoted = try wayOut { (room) throws(Failure) in
+                var transaction = try StoreTransaction.begin(self, room: room)
+                guard transaction.superblock.collecting.0 == 0 || transaction.superblock.collecting == (number, number) else { return false }
+                transaction.superblock.collecting = (number, number)
+                let isIndexed = try transaction.indexDead([number], limit: Self.fewestEntries)
+                try transaction.commit()
+                return isIndexed
+            }
+        }
+        let isRewritten = try wayOut { (room) throws(Failure) in
+            let transaction = try StoreTransaction.begin(self, room: room)
+            guard transaction.superblock.collecting == (number, number) else { return false }
+            // Nothing of it is in `meta` yet, which stays as it is.
+            try transaction.rewrite([number])
+            transaction.abandon()
+            return true
+        }
+        if isRewritten { regain() }
+        return try freed + finishCollection()
+    }
+
+    /// Finishes the collection that the superblock notes, if there is one, in small commits.
+    /// - Parameter number: if it is of this pack alone, it goes on.
+    /// - Returns: payload bytes that are no longer counted.
+    @discardableResult
+    private func finishCollection(but number: UInt64 = 0) throws(Failure) -> UInt64 {
+        var freed: UInt64 = 0
+        var size = StepSize(least: Self.fewestEntries, most: 1 << 13)
+        var isOver = false
+        while !isOver {
+            let bytes: UInt64
+            (bytes, isOver) = try wayOut(&size) { (entries, room) throws(Failure) in
+                var transaction = try StoreTransaction.begin(self, room: room)
+                let range = transaction.superblock.collecting
+                guard range.0 > 0, range != (number, number) else { return (0, true) }
+                let (bytes, isOver) = try transaction.finishCollecting(isOver: true, limit: entries)
+                try transaction.commit()
+                return (bytes, isOver)
+            }
+            freed += bytes
+        }
+        return freed
+    }
+
+    // MARK: Empty packs
 
     /// Removes packs all of whose slots are collected: first their counts, then they themselves.
     private func removeEmptyPacks() throws(Failure) {
-        var transaction = try StoreTransaction.begin(self)
-        var writing = try WriteTransaction(packs)
-        var empty: [UInt64] = []
-        do {
-            var cursor = try writing.view.cursor(packTables.packs)
-            var more = try cursor.first()
-            while more, let number = cursor.integerKey {
-                if let pack = PackView(cursor.value, number: number), pack.slotCount > 0, (0..<pack.slotCount).allSatisfy({ pack.isCollected($0) }) {
-                    empty.append(number)
-                }
-                more = try cursor.next()
+        let empty = try emptyPacks()
+        var next = 0
+        var size = StepSize(least: 16, most: 1 << 10)
+        while next < empty.count {
+            next = try wayOut(&size) { (count, room) throws(Failure) in
+                let end = min(empty.count, next + count)
+                try remove(emptyPacks: empty[next..<end], room)
+                return end
             }
         }
-        guard !empty.isEmpty else { return }
-        for number in empty {
+    }
+
+    private func remove(emptyPacks numbers: ArraySlice<UInt64>, _ room: Room) throws(Failure) {
+        let transaction = try StoreTransaction.begin(self, room: room)
+        // The index may still have slots of these.
+        guard transaction.superblock.collecting.0 == 0 else { return transaction.abandon() }
+        try removeEmpty(numbers, consume transaction)
+    }
+
+    private func removeEmpty(_ numbers: ArraySlice<UInt64>, _ begun: consuming StoreTransaction) throws(Failure) {
+        var transaction = begun
+        var writing = try WriteTransaction(packs)
+        for number in numbers {
+            // Somebody else may have removed it.
+            guard try isEmptyPack(number, writing.view) else { continue }
             try transaction.lmdb.remove(tables.counts, number)
             try writing.remove(packTables.packs, number)
         }
@@ -112,61 +204,154 @@ extension Store {
         try transaction.commit()
         try writing.commit()
     }
+
+    private func isEmptyPack(_ number: UInt64, _ packs: View) throws(Failure) -> Bool {
+        try PackView.find(number, in: packs, packTables.packs)?.isEmpty ?? false
+    }
+
+    private func emptyPacks() throws(Failure) -> [UInt64] {
+        let state = try state()
+        var empty: [UInt64] = []
+        var scan = try Scan(state.meta.view, tables.counts, expecting: 0)
+        var counted = 0
+        while try scan.next(), let number = scan.integerKey {
+            counted += 1
+            guard try ReferenceCounts.of(number, state.meta.view, tables)?.allSatisfy({ $0 == 0 }) ?? false,
+                let pack = try PackView.find(number, in: state.packs.view, packTables.packs)
+            else { continue }
+            pack.expectDirectory()
+            if pack.isEmpty { empty.append(number) }
+        }
+        // Whoever removed counts may have been killed before the packs were.
+        guard try state.packs.view.count(packTables.packs) > counted else { return empty }
+        var all = try Scan(state.packs.view, packTables.packs, expecting: PackFormat.expectedDirectory)
+        while try all.next(), let number = all.integerKey {
+            guard try state.meta.view.value(tables.counts, number) == nil, let pack = PackView(all.value, number: number), pack.isEmpty else { continue }
+            empty.append(number)
+        }
+        return empty
+    }
+}
+
+extension Superblock {
+    /// Slots whose bytes are gone, and which are still in the index and among the dead blobs of the totals: their collection has not
+    /// come to its end.
+    /// - Parameter limit: no more than one beyond that many are wanted.
+    /// - Returns: what the index has of them, and their stored bytes.
+    func beingCollected(
+        _ meta: View, _ packs: View, _ store: Store, limit: Int = .max
+    ) throws(Failure) -> [(entry: DigestIndex.Entry, length: Int)] {
+        let (first, last) = collecting
+        guard first > 0 else { return [] }
+        var found: [(entry: DigestIndex.Entry, length: Int)] = []
+        var index = try meta.cursor(store.tables.index)
+        var scan = try Scan(packs, store.packTables.packs, expecting: PackFormat.expectedDirectory, from: first)
+        while found.count <= limit, try scan.next(), let number = scan.integerKey, number <= last {
+            guard let pack = PackView(scan.value, number: number) else { continue }
+            for slot in 0..<pack.slotCount where pack.isCollected(slot) {
+                guard let digest = pack.digest(slot) else { continue }
+                let entry = DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))
+                if try DigestIndex.contains(entry, &index) { found.append((entry, pack.storedLength(slot))) }
+            }
+        }
+        return found
+    }
+}
+
+extension PackView {
+    /// Whether every slot was collected.
+    fileprivate var isEmpty: Bool { slotCount > 0 && (0..<slotCount).allSatisfy { isCollected($0) } }
 }
 
 extension StoreTransaction {
+    /// The slots of a pack that are dead: `counts` and the changes that were put off meanwhile agree on that, so that the totals do.
+    private func deadSlots(_ number: UInt64, _ pack: PackView, _ reader: inout CountReader) throws(Failure) -> [Int] {
+        guard let settled = try ReferenceCounts.of(number, lmdb.view, store.tables), let counts = try reader.counts(ofPack: number) else { return [] }
+        return (0..<min(pack.slotCount, settled.count, counts.count)).filter { counts[$0] == 0 && settled[$0] == 0 && !pack.isCollected($0) }
+    }
+
+    /// Takes dead blobs that came since the index was completed into it, `limit` of them at most, so that they can be collected.
+    /// - Returns: whether all of these packs are in it.
+    mutating func indexDead(_ work: [UInt64], limit: Int) throws(Failure) -> Bool {
+        var entries: [DigestIndex.Entry] = []
+        do {
+            let packs = try ReadTransaction(store.packs)
+            var reader = CountReader(lmdb.view, store.tables)
+            var index = try lmdb.view.cursor(store.tables.index)
+            for number in work where number >= superblock.indexed.pack {
+                guard let pack = try PackView.find(number, in: packs.view, store.packTables.packs) else { continue }
+                for slot in try deadSlots(number, pack, &reader) {
+                    guard let digest = pack.digest(slot) else { continue }
+                    let entry = DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))
+                    guard !superblock.indexed.isBehind(entry.blob) else { continue }
+                    let isIndexed = try DigestIndex.contains(entry, &index)
+                    if !isIndexed { entries.append(entry) }
+                }
+            }
+        }
+        guard !entries.isEmpty else { return true }
+        try updateIndex(adding: entries.prefix(limit).sorted())
+        return entries.count <= limit
+    }
+
     /// Writes packs without their dead blobs, durably.
-    mutating func rewrite(_ work: [UInt64]) throws(Failure) {
+    func rewrite(_ work: [UInt64]) throws(Failure) {
         let id = superblock.storeID.0
         var packs = try WriteTransaction(store.packs)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(store.packs)
         var reader = CountReader(lmdb.view, store.tables)
+        var index = try lmdb.view.cursor(store.tables.index)
         for number in work {
-            // Dead is what `counts` and the changes that were put off meanwhile agree on, so that the totals do.
-            guard let settled = try ReferenceCounts.of(number, lmdb.view, store.tables), let counts = try reader.counts(ofPack: number) else { continue }
-            // What came after the index was complete is not in it, and stays.
-            let indexed = number < superblock.indexed.pack ? Int.max : number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
-            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs), pack.isIntact(storeID: id),
-                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 < min(counts.count, indexed) && counts[$0] == 0 && settled[$0] == 0 })
-            else { continue }
+            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs), pack.isIntact(storeID: id) else { continue }
+            var dead = Set(try deadSlots(number, pack, &reader))
+            if number >= superblock.indexed.pack {
+                // What is not in the index stays: by that it is known what was collected.
+                for slot in dead {
+                    let blob = BlobNumber(pack: number, slot: slot)
+                    guard let digest = pack.digest(slot), !superblock.indexed.isBehind(blob) else { continue }
+                    let isIndexed = try DigestIndex.contains(DigestIndex.Entry(digest, blob), &index)
+                    if !isIndexed { dead.remove(slot) }
+                }
+            }
+            guard !dead.isEmpty else { continue }
+            if dead.count < pack.slotCount { pack.bytes.expect() }
+            guard let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { dead.contains($0) }) else { continue }
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
+        // It has digests that go, and its table may have their blobs, which would come into the index again.
+        store.invalidateFilter(superblock.storeID)
         try packs.commit()
     }
 
-    /// Takes collected slots out of index and totals, and the note away. Where there are none yet, it stays, as whoever
-    /// noted it may be about to begin.
-    /// - Parameter isOver: there will be none.
-    mutating func finishCollecting(isOver: Bool = false) throws(Failure) {
-        let (first, last) = superblock.collecting
-        guard first > 0 else { return }
-        var gone: [BlobNumber: Int] = [:]
-        var entries: [DigestIndex.Entry] = []
+    /// Takes collected slots out of index and totals, and with the last of them the note away. Where there are none yet, it stays, as
+    /// whoever noted it may be about to begin.
+    /// - Parameters:
+    ///   - isOver: there will be none.
+    ///   - limit: of slots.
+    /// - Returns: payload bytes that were taken out of the totals, and whether these were all.
+    @discardableResult
+    mutating func finishCollecting(isOver: Bool = false, limit: Int = .max) throws(Failure) -> (bytes: UInt64, isOver: Bool) {
+        guard superblock.collecting.0 > 0 else { return (0, true) }
+        var gone: [(entry: DigestIndex.Entry, length: Int)]
         do {
             let packs = try ReadTransaction(store.packs)
-            var cursor = try packs.view.cursor(store.packTables.packs)
-            var more = try cursor.seek(atOrAfter: first)
-            while more, let number = cursor.integerKey, number <= last {
-                if let pack = PackView(cursor.value, number: number) {
-                    for slot in 0..<pack.slotCount where pack.isCollected(slot) {
-                        guard let digest = pack.digest(slot) else { continue }
-                        let blob = BlobNumber(pack: number, slot: slot)
-                        gone[blob] = pack.storedLength(slot)
-                        entries.append(DigestIndex.Entry(digest, blob))
-                    }
-                }
-                more = try cursor.next()
-            }
+            gone = try superblock.beingCollected(lmdb.view, packs.view, store, limit: limit)
         }
-        let removed = try removeFromIndex(entries.sorted())
-        guard isOver || !removed.isEmpty else { return }
-        for blob in removed {
-            superblock.totals.remove(bytes: gone[blob] ?? 0)
+        let isLast = gone.count <= limit
+        gone = Array(gone.prefix(limit))
+        var lengths: [BlobNumber: Int] = [:]
+        for (entry, length) in gone { lengths[entry.blob] = length }
+        var bytes: UInt64 = 0
+        for blob in try removeFromIndex(gone.map(\.entry).sorted()) {
+            let length = lengths[blob] ?? 0
+            bytes += UInt64(length)
+            superblock.totals.remove(bytes: length)
             try lmdb.remove(store.tables.damaged, blob.rawValue)
         }
-        superblock.collecting = (0, 0)
-        // It has digests that are gone, and the table may have their blobs.
-        store.invalidateFilter(superblock.storeID)
+        // Other processes' own filters may have these in their tables, from where they would come into the index again.
+        if gone.contains(where: { !superblock.indexed.isBehind($0.entry.blob) }) { superblock.pastTable = .random(in: 1 ... .max) }
+        if isLast, isOver || !gone.isEmpty { superblock.collecting = (0, 0) }
+        return (bytes, isLast)
     }
 }

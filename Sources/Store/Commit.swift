@@ -9,7 +9,22 @@ extension Store {
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
         try batch.name()
-        var transaction = try StoreTransaction.begin(self, patience)
+        let suspects: Set<BlobNumber>
+        if (0..<batch.count).contains(where: { batch[$0].source != nil }) {
+            suspects = try commit(batch, to: name, journal, patience, .beyondReserve)
+        } else {
+            // What only unmaps makes room.
+            suspects = try wayOut(patience) { (room) throws(Failure) in try commit(batch, to: name, journal, patience, room) }
+        }
+        self.suspects.withLock { $0.subtract(suspects) }
+    }
+
+    /// - Returns: damaged blobs that are written down.
+    private func commit(
+        _ batch: Batch, to name: String, _ journal: JournalPosition?, _ patience: Patience?, _ room: Room
+    ) throws(Failure) -> Set<BlobNumber> {
+        var transaction = try StoreTransaction.begin(self, patience, room: room)
+        transaction.isUnmapping = room != .beyondReserve
         var disk = try transaction.disk(name)
         try transaction.place(batch)
         var changes: [MapChange] = []
@@ -20,7 +35,7 @@ extension Store {
         try transaction.putDisk(disk)
         let suspects = try transaction.recordSuspects()
         try transaction.commit()
-        self.suspects.withLock { $0.subtract(suspects) }
+        return suspects
     }
 }
 
@@ -39,6 +54,11 @@ extension Store {
 extension StoreTransaction {
     /// Finds or stores every block of the batch.
     fileprivate mutating func place(_ batch: Batch) throws(Failure) {
+        // Where nothing is to be found, nothing need be known.
+        guard (0..<batch.count).contains(where: { batch[$0].source != nil }) else {
+            for index in 0..<batch.count { batch[index].blob = .none }
+            return
+        }
         let filter = try syncedFilter()
         var misses: [Int] = []
         var hits: [Int] = []

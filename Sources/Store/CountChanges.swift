@@ -178,16 +178,30 @@ extension StoreTransaction {
 extension Store {
     /// Enters the changes that were put off in `counts`, so that these say what is dead.
     func settleCounts() throws(Failure) {
-        var group: UInt64 = 0
-        while true {
-            var transaction = try StoreTransaction.begin(self)
-            for _ in 0..<CountChanges.settledPerCommit {
-                guard let next = try CountChanges.group(atOrAfter: group, transaction.lmdb.view, tables) else { return try transaction.commit() }
-                try transaction.settleCounts(ofGroup: next)
-                group = next + 1
-            }
-            try transaction.commit()
+        var group: UInt64? = 0
+        // One group changes a hundred pages at most.
+        var size = StepSize(least: 1, most: CountChanges.settledPerCommit)
+        while let first = group {
+            group = try wayOut(&size) { (groups, room) throws(Failure) in try settleCounts(from: first, groups, room) }
         }
+    }
+
+    /// Enters the changes of that many groups from one on.
+    /// - Returns: the group to go on from; nil: there is none.
+    private func settleCounts(from first: UInt64, _ groups: Int, _ room: Room) throws(Failure) -> UInt64? {
+        var group = first
+        var transaction = try StoreTransaction.begin(self, room: room)
+        for _ in 0..<groups {
+            guard let next = try CountChanges.group(atOrAfter: group, transaction.lmdb.view, tables) else {
+                // Nothing was done: nothing need be committed.
+                if group > first { try transaction.commit() } else { transaction.abandon() }
+                return nil
+            }
+            try transaction.settleCounts(ofGroup: next)
+            group = next + 1
+        }
+        try transaction.commit()
+        return group
     }
 }
 
@@ -246,8 +260,11 @@ struct CountReader: ~Escapable {
             try CountChanges.all(ofGroup: group, view, tables).changes.forEachPack { (pack, changes) throws(Failure) in
                 let before = try ReferenceCounts.of(pack, view, tables) ?? []
                 let after = try Self.sums(before, changes)
+                // Only of blobs that came to life or died the pack knows more.
+                guard changes.contains(where: { (before[$0.blob.slot] == 0) != (after[$0.blob.slot] == 0) }) else { return }
                 // A pack that is not there any more has given its bytes back since.
                 let directory = try PackView.find(pack, in: packs, packTables.packs)
+                directory?.expectDirectory()
                 for change in changes {
                     let slot = change.blob.slot
                     totals.count(from: before[slot], to: after[slot], bytes: directory?.storedLength(slot) ?? 0)

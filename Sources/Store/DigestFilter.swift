@@ -41,6 +41,10 @@ final class DigestFilter: @unchecked Sendable {
     private let lines, slots: UInt64
     /// Digests that it is made for.
     let capacity: UInt64
+    /// No file has it: other processes neither see nor change it.
+    let isPrivate: Bool
+    /// What the superblock's `pastTable` was when this process last had it up to date.
+    var mark: UInt32?
 
     private static let magic: UInt64 = 0x5245_544c_4946_4444
     private static let headerSize = 4096
@@ -84,6 +88,7 @@ final class DigestFilter: @unchecked Sendable {
         byteCount = shape.bytes
         (lines, slots) = (shape.lines, shape.slots)
         self.capacity = capacity
+        isPrivate = false
     }
 
     /// Makes a new one for `capacity` digests and puts it at `path`, or, where that can't be (a full filesystem), keeps it
@@ -107,8 +112,8 @@ final class DigestFilter: @unchecked Sendable {
         self.capacity = capacity
         let header = Self.header(capacity, storeID)
         unsafe base.copyMemory(from: header, byteCount: header.count)
-        if descriptor >= 0, unsafe rename(temporary, path) == 0 { return }
-        unsafe unlink(temporary)
+        isPrivate = unsafe descriptor < 0 || rename(temporary, path) != 0
+        if isPrivate { unsafe unlink(temporary) }
     }
 
     deinit { unsafe munmap(base, byteCount) }

@@ -28,6 +28,8 @@ extension StoreTransaction {
             && filter.purged <= superblock.indexed && filter.recent <= filter.recentLimit
             // What went past the table is in the index only if its commit came to its end.
             && (filter.unsure == 0 || filter.unsure == superblock.pastTable)
+            // A collection has this one's table made anew only where it can.
+            && (!filter.isPrivate || filter.mark == superblock.pastTable || filter.unsure == superblock.pastTable)
             && tail(filter.covered) == filter.tail
     }
 
@@ -47,6 +49,7 @@ extension StoreTransaction {
         if filter.unsure != 0 { filter.noteUnsure(0) }
         if filter.purged < superblock.indexed { filter.purge(before: superblock.indexed) }
         if filter.covered < superblock.counted { try enterDirectories(in: filter, from: filter.covered) }
+        filter.mark = superblock.pastTable
         return filter
     }
 
@@ -56,10 +59,9 @@ extension StoreTransaction {
         var tail: UInt64 = 0
         do {
             let packs = try ReadTransaction(store.packs)
-            var cursor = try packs.view.cursor(store.packTables.packs)
-            var more = try cursor.seek(atOrAfter: max(start.pack, 1))
-            while more, let number = cursor.integerKey, number <= superblock.counted.pack {
-                if let pack = PackView(cursor.value, number: number) {
+            var scan = try Scan(packs.view, store.packTables.packs, expecting: PackFormat.expectedDirectory, from: max(start.pack, 1))
+            while try scan.next(), let number = scan.integerKey, number <= superblock.counted.pack {
+                if let pack = PackView(scan.value, number: number) {
                     let first = number == start.pack ? Int(start.slots) : 0
                     for slot in first..<max(first, pack.slotCount) where !pack.isCollected(slot) {
                         guard let digest = pack.digest(slot) else { continue }
@@ -67,7 +69,6 @@ extension StoreTransaction {
                         if !filter.insert(digest.word0, blob) { overflow.append(DigestIndex.Entry(digest, blob)) }
                     }
                 }
-                more = try cursor.next()
             }
             tail = Self.tail(superblock.counted, packs.view, store)
         }
@@ -93,6 +94,7 @@ extension StoreTransaction {
         try enterIndex(in: filter)
         try enterDirectories(in: filter, from: superblock.indexed)
         filter.validate(purged: superblock.indexed)
+        filter.mark = superblock.pastTable
         store.filter.withLock { $0 = filter }
         return filter
     }
@@ -105,25 +107,22 @@ extension StoreTransaction {
     /// How many slots there are from a place on, about.
     private func slots(from start: PackPlace) throws(Failure) -> UInt64 {
         let packs = try ReadTransaction(store.packs)
-        var cursor = try packs.view.cursor(store.packTables.packs)
+        // What is read is looked at again soon, for all that it has.
+        var scan = try Scan(packs.view, store.packTables.packs, expecting: PackFormat.expectedDirectory, from: max(start.pack, 1))
         var total: UInt64 = 0
-        var more = try cursor.seek(atOrAfter: max(start.pack, 1))
-        while more, let number = cursor.integerKey {
-            total += UInt64(PackView(cursor.value, number: number)?.slotCount ?? 0)
-            more = try cursor.next()
+        while try scan.next(), let number = scan.integerKey {
+            total += UInt64(PackView(scan.value, number: number)?.slotCount ?? 0)
         }
         return total
     }
 
     private func enterIndex(in filter: DigestFilter) throws(Failure) {
-        var cursor = try lmdb.view.cursor(store.tables.index)
-        var more = try cursor.first()
-        while more, let key = cursor.integerKey {
-            let bucket = cursor.value
+        var scan = try Scan(lmdb.view, store.tables.index, expecting: DigestIndex.pageBytes)
+        while try scan.next(), let key = scan.integerKey {
+            let bucket = scan.value
             for index in 0..<(try DigestIndex.entryCount(bucket, key: key)) {
                 filter.enter(DigestIndex.Entry(bucket, at: DigestIndex.headerSize + index * DigestIndex.entrySize).prefix << 16)
             }
-            more = try cursor.next()
         }
     }
 
@@ -159,10 +158,10 @@ extension StoreTransaction {
         var reached = superblock.indexed
         do {
             let packs = try ReadTransaction(store.packs)
-            var cursor = try packs.view.cursor(store.packTables.packs)
-            var more = try cursor.seek(atOrAfter: max(reached.pack, 1))
-            while more, entries.count < limit, let number = cursor.integerKey {
-                guard let pack = PackView(cursor.value, number: number), pack.isIntact(storeID: superblock.storeID.0) else {
+            var scan = try Scan(packs.view, store.packTables.packs, expecting: PackFormat.expectedDirectory, from: max(reached.pack, 1))
+            var more = try scan.next()
+            while more, entries.count < limit, let number = scan.integerKey {
+                guard let pack = PackView(scan.value, number: number), pack.isIntact(storeID: superblock.storeID.0) else {
                     throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
                 }
                 let first = number == superblock.indexed.pack ? Int(superblock.indexed.slots) : 0
@@ -170,7 +169,7 @@ extension StoreTransaction {
                     if let digest = pack.digest(slot) { entries.append(DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))) }
                 }
                 reached = max(reached, PackPlace(pack: number, slots: UInt64(max(first, pack.slotCount))))
-                more = try cursor.next()
+                more = try scan.next()
             }
             if !more { reached = max(reached, superblock.counted) }
         }

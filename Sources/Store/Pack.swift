@@ -59,6 +59,8 @@ enum PackFormat {
     /// Largest pack: whole pages of LMDB, whose overflow pages begin with a header of 16 bytes.
     static let capacity = 186 * 4096 - 16
     static let maximumSlots = 4096
+    /// What a look at a directory needs of a pack, as far as that is known before.
+    static let expectedDirectory = headerSize + 184 * entrySize
 
     /// The check word of a blob: that its bytes, its name and its place belong together.
     static func check(_ stored: RawSpan, _ digest: Digest) -> UInt64 {
@@ -111,6 +113,9 @@ struct PackView: ~Escapable {
             bytes.extracting(PackFormat.headerSize..<PackFormat.headerSize + slots * PackFormat.entrySize),
             seed: checksum(bytes.extracting(0..<32)))
     }
+
+    /// Has the disk begin to read the directory.
+    func expectDirectory() { bytes.expect(limit: PackFormat.headerSize + slotCount * PackFormat.entrySize) }
 
     fileprivate static func entry(_ slot: Int) -> Int { PackFormat.headerSize + slot * PackFormat.entrySize }
     private func place(_ slot: Int) -> UInt32 { bytes.load(at: Self.entry(slot) + 40) }

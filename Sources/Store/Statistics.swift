@@ -37,12 +37,12 @@ extension Store {
     /// Measures the store. Takes memory of 8 bytes for each block that the largest disk maps.
     /// - Parameter name: only this disk is listed; the store's totals stay the store's.
     public func statistics(of name: String? = nil) throws(Failure) -> Statistics {
-        let reading = try ReadTransaction(meta)
-        let view = reading.view
+        let state = try state()
+        let view = state.meta.view
         let superblock = try Self.superblock(view, tables.store, metaPath)
-        let packReading = try ReadTransaction(packs)
         var counts = CountReader(view, tables)
-        let totals = superblock.totals + (try counts.totals(packReading.view, packTables))
+        var totals = superblock.totals + (try counts.totals(state.packs.view, packTables))
+        for (_, length) in try superblock.beingCollected(view, state.packs.view, self) { totals.remove(bytes: length) }
         var disks: [Statistics.Disk] = []
         for disk in try view.disks(tables) where !disk.isIncomplete && (name == nil || name == disk.name) {
             disks.append(Statistics.Disk(
@@ -62,7 +62,10 @@ extension Store {
         var blobs: [BlobNumber] = []
         blobs.reserveCapacity(Int(disk.mappedBlocks))
         var block: UInt64 = 0
+        var leaves = 0
         while block < map.blockCount {
+            if leaves % 64 == 0 { try map.expectLeaves(from: block, count: 64) }
+            leaves += 1
             let leaf = try map.leaf(over: block)
             if !leaf.isEmpty {
                 for block in leaf.first..<leaf.end where leaf.blob(block) != .none { blobs.append(leaf.blob(block)) }
@@ -88,17 +91,22 @@ extension Store {
         return exclusive
     }
 
-    /// Bytes that the store's files occupy.
-    public func storedBytes() throws(Failure) -> UInt64 {
+    /// Bytes that the store's files occupy: all that are in its directory, whatever they are.
+    public func storedBytes() throws(Failure) -> UInt64 { try Self.allocatedBytes(inDirectory: path, depth: 2) }
+
+    /// - Parameter depth: how many levels of directories there are below.
+    private static func allocatedBytes(inDirectory path: String, depth: Int) throws(Failure) -> UInt64 {
         var total: UInt64 = 0
-        var files = ["/meta/data.mdb", "/meta/lock.mdb", "/packs/data.mdb", "/packs/lock.mdb", "/filter", "/reserve"]
-        let reading = try ReadTransaction(meta)
-        files += try reading.view.disks(tables).map { "/journals/\($0.number)" }
-        for name in files {
+        for name in try File.names(inDirectory: path) {
+            let path = path + "/" + name
             do throws(Failure) {
-                total += try File.allocatedBytes(path + name)
-            } catch where error.kind == .notFound {
-                // A reserve that was given back, a filter that was lost, a journal that was never written.
+                guard let bytes = try File.allocatedBytes(ofFile: path) else {
+                    if depth > 0 { total += try allocatedBytes(inDirectory: path, depth: depth - 1) }
+                    continue
+                }
+                total += bytes
+            } catch {
+                // It went meanwhile, as a journal or a filter does, or is none of the store's (lost+found).
             }
         }
         return total

@@ -36,6 +36,8 @@ public final class Store: Sendable {
     let buckets = Mutex(BucketMemory())
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
     let knownPacks = Mutex<KnownValues?>(nil)
+    /// When something was last tried to be given back for an ordinary writer: seconds of CLOCK_MONOTONIC.
+    let lastRegain = Mutex(-10)
 
     struct Tables: Sendable {
         let store, disks, nodes, counts, changes, index, damaged: Environment.Table
@@ -110,7 +112,7 @@ public final class Store: Sendable {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
         } catch where error.kind == .noSpace {
             // The tables of readers are missing, and there is no room for them: what the reserve is for.
-            releaseReserve(in: directory.path)
+            giveUpReserve(in: directory.path)
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
@@ -160,7 +162,7 @@ public final class Store: Sendable {
             try directory.beginMaking()
             var parts = try open(directory.path, lockFile, creating: true)
             parts.storeID = try makeSuperblocks(parts, compression)
-            refillReserve(in: directory.path)
+            _ = fillReserve(in: directory.path)
             try directory.finishMaking()
             _ = consume opening
             return (lockFile, parts)

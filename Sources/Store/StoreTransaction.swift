@@ -25,16 +25,35 @@ struct StoreTransaction: ~Copyable {
     /// Waits for the other writers.
     /// - Parameters:
     ///   - patience: for how long; as long as others of the process when not given.
+    ///   - room: one that may be made where no space is left does not finish a collection that was interrupted, as that may take much.
     ///   - rebuilding: without a look at counts and index, which are about to be made anew.
-    static func begin(_ store: Store, _ patience: Patience? = nil, rebuilding: Bool = false) throws(Failure) -> StoreTransaction {
-        let lmdb = try WriteTransaction(store.meta, patience)
+    static func begin(
+        _ store: Store, _ patience: Patience? = nil, room: Room = .beyondReserve, rebuilding: Bool = false
+    ) throws(Failure) -> StoreTransaction {
+        let lmdb = try room == .beyondReserve ? lockBeyondReserve(store, patience) : WriteTransaction(store.meta, patience)
+        if room == .reserve { store.giveUpReserve() }
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, lmdb, superblock)
         if !rebuilding {
-            try transaction.finishCollecting()
+            if room == .beyondReserve { try transaction.finishCollecting() }
             try transaction.adoptUnknownBlobs()
         }
         return transaction
+    }
+
+    /// Waits for the other writers, and sees to it that the reserve is there.
+    private static func lockBeyondReserve(_ store: Store, _ patience: Patience?) throws(Failure) -> WriteTransaction {
+        do {
+            let lmdb = try WriteTransaction(store.meta, patience)
+            if store.fillReserve() { return lmdb }
+            lmdb.abort()
+        }
+        // Whoever gave it up may have been killed before what it freed was given back.
+        if store.mayRegain() { store.regain(patience) }
+        let lmdb = try WriteTransaction(store.meta, patience)
+        if store.fillReserve() { return lmdb }
+        lmdb.abort()
+        throw store.isFull
     }
 
     private static func superblock(_ lmdb: borrowing WriteTransaction, _ store: Store) throws(Failure) -> Superblock {

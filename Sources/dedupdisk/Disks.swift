@@ -23,13 +23,14 @@ struct Create: ParsableCommand {
 struct Resize: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Change the size of a disk.",
-        discussion: "A disk that is in use can grow, and its guest sees it within seconds. One that shrinks loses what lies beyond its new end.")
+        discussion: "A disk that is in use can grow, and its guest sees it within seconds. One with data beyond its new end does not shrink, unless --discard-data says so.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the disk.") var disk: String
     @Argument(help: "The new size: 20G, 512MiB, bytes.") var size: ByteSize
+    @Flag(help: "Throw away what lies beyond the end of a smaller disk.") var discardData = false
 
     func run() throws {
-        try StoreDisk.resize(disk, of: try options.open(), to: size.bytes)
+        try StoreDisk.resize(disk, of: try options.open(), to: size.bytes, discardingData: discardData)
     }
 }
 

@@ -35,7 +35,7 @@ import Testing
 
     /// Bytes that the store's files occupy, as du counts.
     func occupied() throws -> UInt64 {
-        let files = ["meta/data.mdb", "meta/lock.mdb", "packs/data.mdb", "packs/lock.mdb", "filter", "reserve"].map { "\(tool.store)/\($0)" }
+        let files = ["meta/data.mdb", "meta/lock.mdb", "packs/data.mdb", "packs/lock.mdb", "filter", "reserve", "lock"].map { "\(tool.store)/\($0)" }
         let outcome = try Child("/usr/bin/du", ["--block-size=1", "--total"] + files).wait()
         return try #require(outcome.text.split(separator: "\n").last.flatMap { UInt64($0.prefix { $0.isNumber }) })
     }

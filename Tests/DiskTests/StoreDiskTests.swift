@@ -277,7 +277,7 @@ import Testing
         let unique = Set(blocks.filter { $0.contains { $0 != 0 } })
         #expect(statistics.uniqueBytes == UInt64(unique.count) * 4096)
         #expect(statistics.compression == compression)
-        let payload = try File.allocatedBytes(store.path + "/packs/data.mdb")
+        let payload = try File.allocatedBytes(ofFile: store.path + "/packs/data.mdb") ?? 0
         #expect(compression == .none ? payload > statistics.uniqueBytes : payload < statistics.uniqueBytes)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
         disk = try StoreDisk(store, "d", readOnly: true)
@@ -329,14 +329,37 @@ import Testing
         try disk.close()
         _ = consume disk
         try check()
+        // Nothing that was written goes unless that is asked for by name.
+        let before = try store.disk("d")
+        let lost = try #require(throws: Failure.self) { try StoreDisk.resize("d", of: store, to: 4096 + 512) }
+        let bytes = larger == 4096 * 3 + 512 ? 3584 + 4096 + 512 : 3584 + 4096 + 4096
+        #expect(lost.kind == .invalidRequest && lost.why == "\(bytes) bytes of data lie beyond that end, the first of them at byte 4608")
+        #expect(try store.disk("d")?.byteCount == larger && store.disk("d")?.mappedBlocks == before?.mappedBlocks)
         // Cut within a block, whose rest is zeros when it is there again.
-        try StoreDisk.resize("d", of: store, to: 4096 + 512)
+        try StoreDisk.resize("d", of: store, to: 4096 + 512, discardingData: true)
         try check()
         #expect(try store.statistics().mappedBytes == 2 * 4096)
         try StoreDisk.resize("d", of: store, to: larger)
         let again = try StoreDisk(store, "d", readOnly: true)
         #expect(try again.sectors(at: 0, count: 24) == block(1) + block(2).prefix(512) + [UInt8](repeating: 0, count: 7 * 512 + 4096))
         #expect(try again.sectors(at: again.sectorCount - 1, count: 1) == [UInt8](repeating: 0, count: 512))
+        try check()
+    }
+
+    /// Where nothing but zeros lies beyond the new end, nothing is lost.
+    @Test func aDiskWithoutDataAtItsEndShrinks() throws {
+        try store.create("d", byteCount: 1 << 30)
+        let disk = try StoreDisk(store, "d")
+        try disk.write(at: 0, block(1).prefix(512) + [UInt8](repeating: 0, count: 4096 * 9 - 512))
+        try disk.write(at: 8000, block(2))
+        try disk.discard(#require(SectorRange(start: 8000, count: 8)))
+        try disk.close()
+        _ = consume disk
+        try StoreDisk.resize("d", of: store, to: 20 * 4096)
+        // Within a block whose rest is zeros.
+        try StoreDisk.resize("d", of: store, to: 512)
+        #expect(throws: Failure.self) { try StoreDisk.resize("d", of: store, to: 0) }
+        #expect(try store.disk("d")?.byteCount == 512)
         try check()
     }
 

@@ -86,7 +86,7 @@ import Testing
         var note = try StoreTransaction.begin(store)
         note.superblock.collecting = (1, 2)
         try note.commit()
-        var transaction = try StoreTransaction.begin(store, rebuilding: true)
+        let transaction = try StoreTransaction.begin(store, rebuilding: true)
         try transaction.rewrite([1, 2])
         transaction.abandon()
         // Content that was just collected is written again by the writer that finishes.

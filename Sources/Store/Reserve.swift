@@ -1,0 +1,164 @@
+public import BlockModel
+internal import Glibc
+internal import LMDB
+internal import Synchronization
+
+// A full filesystem.
+//
+// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 1 MiB, is that room:
+//
+// - An ordinary writer (a guest's data, an import, a new disk) goes on only while the reserve is there. Where it is missing, it is
+//   filled first; where that can't be, there is no room.
+// - What leads out of "full" (opening and resizing a disk, deleting, discarding, gc) is made of steps, each a commit of a few pages.
+//   Where there is no room for one, it is done again in its least size with the reserve given up, under the store's lock. Then what
+//   the commit left behind is given back to the filesystem, and the reserve is the first to get it.
+
+/// What may be taken for a transaction.
+enum Room {
+    /// What is free beside the reserve.
+    case beyondReserve
+    /// Whatever is free.
+    case any
+    /// The reserve, too: it is given up as soon as the lock is held.
+    case reserve
+}
+
+/// How much a step of something long does: less when there is no room.
+struct StepSize {
+    private(set) var value: Int
+    /// With so much, a step takes less than the reserve.
+    let least: Int
+    let most: Int
+
+    init(least: Int, most: Int) {
+        value = most
+        self.least = least
+        self.most = most
+    }
+
+    mutating func grow() { value = min(most, 2 * value) }
+    mutating func shrink() { value = least }
+    var isLeast: Bool { value == least }
+}
+
+extension Store {
+    /// Does a step of a way out of "full". Where there is no room, it is done again in its least size, with the reserve.
+    /// - Parameter step: one commit, or none; it is told how much to do, and what it may take.
+    func wayOut<Result>(
+        _ size: inout StepSize, _ patience: Patience? = nil, _ step: (Int, Room) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
+        do throws(Failure) {
+            let result = try step(size.value, .any)
+            size.grow()
+            return result
+        } catch where error.kind == .noSpace {
+            size.shrink()
+        }
+        // What the failed commit wrote before it failed is in the way.
+        punchHoles(patience)
+        defer { regain(patience) }
+        return try step(size.least, .reserve)
+    }
+
+    /// The same of one that has a size only.
+    func wayOut<Result>(_ patience: Patience? = nil, _ step: (Room) throws(Failure) -> Result) throws(Failure) -> Result {
+        var size = StepSize(least: 1, most: 1)
+        return try wayOut(&size, patience) { (_, room) throws(Failure) in try step(room) }
+    }
+
+    /// Gives back what the last commits left, also one that failed, and fills the reserve with it, as far as that goes.
+    func regain(_ patience: Patience? = nil) {
+        // What a failed commit wrote is in the way of the next one.
+        punchHoles(patience)
+        // Whatever else is wrong is told by whoever does more than this.
+        try? trim(patience)
+    }
+
+    /// Gives the free pages of both environments back to the filesystem, and the reserve has the first of it.
+    ///
+    /// LMDB never writes over what the last commit needs. So a commit that changes next to nothing comes first, after which the one
+    /// before is not the last any more.
+    public func trim(_ patience: Patience? = nil) throws(Failure) {
+        do throws(Failure) {
+            try commitNothing(patience)
+        } catch where error.kind == .noSpace {
+            // Not even that much is left: a later call gets it.
+        }
+        punchHoles(patience)
+        // Under the lock, as somebody else may just have given the reserve up.
+        let lock = try WriteTransaction(meta, patience)
+        _ = fillReserve()
+        lock.abort()
+    }
+
+    /// A commit of both environments that leaves all as it is.
+    private func commitNothing(_ patience: Patience?) throws(Failure) {
+        let transaction = try StoreTransaction.begin(self, patience, room: .any)
+        var writing = try WriteTransaction(packs, patience)
+        let same = try Store.superblock(writing.view, packTables.store, packs.path).encoded
+        try writing.put(packTables.store, Superblock.key, same.rawBytes)
+        try writing.commit()
+        try transaction.commit()
+    }
+
+    /// Gives the free pages of both environments back to the filesystem, where it can take them.
+    func punchHoles(_ patience: Patience? = nil) {
+        // What can't be given back now is later.
+        try? meta.trim(patience)
+        try? packs.trim(patience)
+    }
+
+    // MARK: The file
+
+    private static let reserveBytes: UInt64 = 1 << 20
+    /// A filesystem gives its blocks in such pieces, or smaller ones.
+    private static let reserveStep: UInt64 = 1 << 16
+
+    /// For whoever holds `meta`'s write transaction.
+    func giveUpReserve() { Self.giveUpReserve(in: path) }
+
+    /// Sees to it that the reserve is all there. For whoever holds `meta`'s write transaction.
+    /// - Returns: false: there is no room for it; it has what there was.
+    func fillReserve() -> Bool { Self.fillReserve(in: path) }
+
+    /// Of the store in that directory.
+    static func giveUpReserve(in directory: String) {
+        let path = directory + "/reserve"
+        // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
+        if unsafe truncate(path, 0) != 0 { unsafe unlink(path) }
+    }
+
+    /// Of the store in that directory.
+    static func fillReserve(in directory: String) -> Bool {
+        let path = directory + "/reserve"
+        var status = stat()
+        if unsafe stat(path, &status) == 0, status.st_blocks >= reserveBytes / 512, status.st_size >= reserveBytes { return true }
+        do throws(Failure) {
+            let file = try File.owned(path)
+            for end in stride(from: reserveStep, through: reserveBytes, by: Int(reserveStep)) { try file.allocate(byteCount: end) }
+            return true
+        } catch {
+            // A filesystem that can't set anything aside, or no right to: that is no lack of room.
+            return error.kind != .noSpace
+        }
+    }
+
+    /// The error for an ordinary writer that finds no reserve, nor room for one.
+    var isFull: Failure {
+        Failure(.noSpace, "write to store \(path)", "No space left on device but what deleting needs",
+            remedy: "delete disks and run gc, or free some space on the filesystem of \(path)")
+    }
+
+    /// Whether it is worth while to try whether there is something to regain: once in ten seconds, as disks that find no room try
+    /// again each second.
+    func mayRegain() -> Bool {
+        var now = timespec()
+        unsafe clock_gettime(CLOCK_MONOTONIC, &now)
+        let seconds = now.tv_sec
+        return lastRegain.withLock { last in
+            guard seconds >= last + 10 else { return false }
+            last = seconds
+            return true
+        }
+    }
+}

@@ -1,0 +1,322 @@
+internal import BlockModel
+internal import LMDB
+
+/// The check of one moment of the store (`StoreState`): what it may be in the midst of is no damage.
+///
+/// Each table is walked once, in the order of its keys, and so is `packs`, whose directories alone are read. What table `index` has, in
+/// the order of digests, is compared with what the directories have, in the order of packs, by sums over both: nothing is looked for
+/// in an order that is not its own.
+struct Checker: ~Escapable {
+    let store: Store
+    let meta: View
+    let packs: View
+    var report = CheckReport()
+    /// References counted from the maps, per pack and slot; `collected`: the slot's blob was collected.
+    var counts: [UInt64: [UInt32]] = [:]
+    static let collected = UInt32.max
+    private var nodes: Set<UInt64> = []
+    /// Stored bytes of the slots that nothing refers to are looked up only where there are such; see `checkCounts`.
+    private var pending: [BlobNumber: Int] = [:]
+    private var superblock: Superblock?
+    /// Blobs that table `damaged` names.
+    private var damaged: Set<BlobNumber> = []
+    /// Of all index entries that there should be, and how many.
+    private var expected = Tally()
+    /// What may be in the index or not: blobs behind its end.
+    private var recent: [DigestIndex.Entry] = []
+
+    @_lifetime(copy meta, copy packs)
+    init(store: Store, meta: View, packs: View) {
+        self.store = store
+        self.meta = meta
+        self.packs = packs
+    }
+
+    @_lifetime(self: copy self)
+    mutating func checkAll() throws(Failure) {
+        let superblock = try Store.superblock(meta, store.tables.store, store.metaPath)
+        self.superblock = superblock
+        do throws(Failure) {
+            for (entry, length) in try superblock.beingCollected(meta, packs, store) { pending[entry.blob] = length }
+        } catch {
+            // A damaged bucket is reported below.
+        }
+        try checkDamaged()
+        try checkPacks()
+        let disks = try checkMaps()
+        for disk in disks {
+            let recorded = try meta.disk(disk.name, store.tables)?.mappedBlocks ?? 0
+            if recorded != disk.mappedBlocks {
+                report.add("disk \(disk.name): \(disk.mappedBlocks) blocks are mapped, its record says \(recorded)", repairable: true)
+            }
+        }
+        try checkCounts(superblock)
+        try checkIndex(superblock)
+        if !damaged.isEmpty { report.add("\(damaged.count) blobs are known to be damaged: write their blocks again") }
+    }
+
+    /// Of the blobs that are known to be damaged, some may have been healed by a commit that is at work, or was interrupted.
+    @_lifetime(self: copy self)
+    private mutating func checkDamaged() throws(Failure) {
+        let reader = PackReader(hasher: try .init())
+        for blob in try meta.damagedBlobs(store.tables) where try reader.isDamaged(blob, packs, store.packTables) { damaged.insert(blob) }
+    }
+
+    // MARK: Packs
+
+    @_lifetime(self: copy self)
+    mutating func checkPacks() throws(Failure) {
+        var scan = try Scan(packs, store.packTables.packs, expecting: PackFormat.expectedDirectory)
+        while try scan.next() {
+            report.packs += 1
+            let number = scan.integerKey ?? 0
+            guard let pack = PackView(scan.value, number: number) else {
+                report.add("pack \(number): its directory is damaged")
+                continue
+            }
+            if pack.slotCount > 184 { pack.expectDirectory() }
+            if pack.isIntact(storeID: store.storeID.0) { take(pack, number) } else { report.add("pack \(number): its directory is damaged") }
+        }
+    }
+
+    @_lifetime(self: copy self)
+    private mutating func take(_ pack: PackView, _ number: UInt64) {
+        var slots = [UInt32](repeating: 0, count: pack.slotCount)
+        let indexed = superblock?.indexed ?? .start
+        for slot in 0..<pack.slotCount {
+            let blob = BlobNumber(pack: number, slot: slot)
+            if pack.isCollected(slot) {
+                slots[slot] = Self.collected
+                continue
+            }
+            report.blobs += 1
+            guard let digest = pack.digest(slot) else { continue }
+            let entry = DigestIndex.Entry(digest, blob)
+            if indexed.isBehind(blob) { expected.add(entry) } else { recent.append(entry) }
+        }
+        counts[number] = slots
+    }
+
+    // MARK: Maps
+
+    /// Walks every map. Returns the disks with the mapped blocks that were counted.
+    @_lifetime(self: copy self)
+    mutating func checkMaps() throws(Failure) -> [DiskRecord] {
+        var disks = try meta.disks(store.tables)
+        for index in disks.indices {
+            report.disks += 1
+            var mapped: UInt64 = 0
+            walk(disks[index].root, level: disks[index].height, base: 0, of: disks[index], &mapped)
+            disks[index].mappedBlocks = mapped
+            report.mappedBlocks += mapped
+        }
+        let stored = try meta.count(store.tables.nodes)
+        // Nodes that are missing were reported where a map names them.
+        if stored > nodes.count { report.add("\(stored - nodes.count) map nodes belong to no disk") }
+        return disks
+    }
+
+    /// Nodes whose pages are asked for together.
+    private static var nodesAhead: Int { 64 }
+
+    @_lifetime(self: copy self)
+    private mutating func walk(_ node: UInt64, level: Int, base: UInt64, of disk: DiskRecord, _ mapped: inout UInt64) {
+        guard node != 0 else { return }
+        guard nodes.insert(node).inserted else { return report.add("disk \(disk.name): map node \(node) appears twice") }
+        let bytes: RawSpan
+        do {
+            bytes = try BlockMap.node(node, level: level, meta, store.tables)
+        } catch {
+            return report.add("disk \(disk.name): \(error)")
+        }
+        let span = BlockMap.entrySpan(level: level)
+        for index in 0..<BlockMap.fanout {
+            if level > 0, index % Self.nodesAhead == 0 { BlockMap.expect(bytes, index..<min(index + Self.nodesAhead, BlockMap.fanout), meta, store.tables) }
+            let entry = BlockMap.entry(bytes, index)
+            guard entry != 0 else { continue }
+            let first = base &+ UInt64(index) &* span
+            if level > 0 {
+                walk(entry, level: level - 1, base: first, of: disk, &mapped)
+                continue
+            }
+            mapped += 1
+            let blob = BlobNumber(rawValue: entry)
+            if first &* UInt64(blockSize) >= disk.byteCount && !disk.isIncomplete { report.add("disk \(disk.name): block \(first) is mapped beyond its end") }
+            if let count = counts[blob.pack].flatMap({ blob.slot < $0.count ? $0[blob.slot] : nil }), count < Self.collected {
+                // 2^32 − 2 is as many as a count says.
+                counts[blob.pack]?[blob.slot] = min(count + 1, Self.collected - 1)
+            } else {
+                report.add("disk \(disk.name): block \(first) refers to blob \(blob), which is missing")
+            }
+        }
+    }
+
+    // MARK: Counts
+
+    @_lifetime(self: copy self)
+    private mutating func checkCounts(_ superblock: Superblock) throws(Failure) {
+        var live: UInt64 = 0
+        var dead: UInt64 = 0
+        var deadBytes: UInt64 = 0
+        var reader = CountReader(meta, store.tables)
+        for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
+            // Slots that a writer left just before it died are not counted yet.
+            let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? min(found.count, Int(superblock.counted.slots)) : 0
+            live += UInt64(found[..<known].count { $0 > 0 && $0 != Self.collected })
+            let unused = found[..<known].indices.filter { found[$0] == 0 }
+            dead += UInt64(unused.count)
+            if !unused.isEmpty, let pack = try PackView.find(number, in: packs, store.packTables.packs) {
+                pack.expectDirectory()
+                for slot in unused { deadBytes += UInt64(pack.storedLength(slot)) }
+            }
+            guard known > 0 else { continue }
+            do throws(Failure) {
+                let recorded = try reader.counts(ofPack: number)
+                let isWhollyCollected = found.allSatisfy { $0 == Self.collected }
+                let references = found[..<known].map { $0 == Self.collected ? 0 : $0 }
+                if recorded != references, !(recorded == nil && isWhollyCollected) { report.add("pack \(number): its reference counts are wrong", repairable: true) }
+            } catch {
+                report.add("\(error)", repairable: true)
+            }
+        }
+        // What is being collected is among the dead until that is done.
+        for length in pending.values {
+            dead += 1
+            deadBytes += UInt64(length)
+        }
+        try checkTotals(superblock, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
+    }
+
+    @_lifetime(self: copy self)
+    private mutating func checkTotals(_ superblock: Superblock, _ reader: inout CountReader, _ found: BlobTotals) throws(Failure) {
+        let totals: BlobTotals
+        do throws(Failure) {
+            totals = superblock.totals + (try reader.totals(packs, store.packTables))
+        } catch {
+            return report.add("\(error)", repairable: true)
+        }
+        for (name, recorded, found) in [
+            ("live blobs", totals.live, found.live), ("dead blobs", totals.dead, found.dead), ("dead bytes", totals.deadBytes, found.deadBytes),
+        ] where recorded != found {
+            report.add("\(name): \(found) found, \(recorded) recorded", repairable: true)
+        }
+    }
+
+    // MARK: Index
+
+    /// The digest of a blob that is there.
+    private func digest(of blob: BlobNumber) throws(Failure) -> Digest? {
+        guard let pack = try PackView.find(blob.pack, in: packs, store.packTables.packs), !pack.isCollected(blob.slot) else { return nil }
+        pack.expectDirectory()
+        return pack.digest(blob.slot)
+    }
+
+    /// Whether two blobs whose digests begin alike are the same block, both undamaged.
+    private func areTwins(_ a: BlobNumber, _ b: BlobNumber) throws(Failure) -> Bool {
+        guard a != b, !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a) else { return false }
+        return try digest == self.digest(of: b)
+    }
+
+    /// Walks the index, and the recent blobs beside it, in the order of digests. None is there twice, and all that are behind the
+    /// index's end are in it.
+    @_lifetime(self: copy self)
+    private mutating func checkIndex(_ superblock: Superblock) throws(Failure) {
+        recent.sort()
+        for index in recent.indices.dropFirst() where recent[index].prefix == recent[index - 1].prefix {
+            let (a, b) = (recent[index - 1].blob, recent[index].blob)
+            if try areTwins(a, b) { report.add("blobs \(a) and \(b) hold the same block") }
+        }
+        var found = Tally()
+        var strangers: [DigestIndex.Entry] = []
+        var next = 0
+        var previous: DigestIndex.Entry?
+        var isDamaged = false
+        var scan = try Scan(meta, store.tables.index, expecting: DigestIndex.pageBytes)
+        while try scan.next(), let key = scan.integerKey {
+            let count: Int
+            do {
+                count = try DigestIndex.entryCount(scan.value, key: key)
+            } catch {
+                report.add("\(error)", repairable: true)
+                isDamaged = true
+                continue
+            }
+            for index in 0..<count {
+                let entry = DigestIndex.Entry(scan.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize)
+                try checkOrder(entry, behind: previous, key)
+                previous = entry
+                while next < recent.count, recent[next].prefix < entry.prefix { next += 1 }
+                if pending[entry.blob] != nil { continue }
+                if superblock.indexed.isBehind(entry.blob) { found.add(entry) }
+                try compare(entry, withRecentFrom: next, isRecent: !superblock.indexed.isBehind(entry.blob), &strangers)
+            }
+        }
+        for entry in strangers { report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true) }
+        if found != expected, !isDamaged || found.count > expected.count {
+            try nameStrangers(superblock)
+            report.add("digest index: \(found.count) entries for \(expected.count) blobs\(found.count == expected.count ? ", and not theirs" : "")", repairable: true)
+        }
+    }
+
+    @_lifetime(self: copy self)
+    private mutating func checkOrder(_ entry: DigestIndex.Entry, behind previous: DigestIndex.Entry?, _ key: UInt64) throws(Failure) {
+        if entry.prefix < key { report.add("digest index: an entry for blob \(entry.blob) is in the wrong bucket", repairable: true) }
+        guard let previous else { return }
+        if !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
+        // One in 2^48 pairs, but for what should not be.
+        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob) { report.add("blobs \(previous.blob) and \(entry.blob) hold the same block") }
+    }
+
+    /// - Parameters:
+    ///   - start: the first recent blob that does not come before the entry.
+    ///   - isRecent: the entry is of a blob behind the index's end, and has to be among the recent ones.
+    @_lifetime(self: copy self)
+    private mutating func compare(
+        _ entry: DigestIndex.Entry, withRecentFrom start: Int, isRecent: Bool, _ strangers: inout [DigestIndex.Entry]
+    ) throws(Failure) {
+        var isThere = false
+        var place = start
+        while place < recent.count, recent[place].prefix == entry.prefix {
+            if recent[place].blob == entry.blob {
+                isThere = true
+            } else if try areTwins(recent[place].blob, entry.blob) {
+                // Two recent ones were compared with each other.
+                if !isRecent { report.add("blobs \(entry.blob) and \(recent[place].blob) hold the same block") }
+            }
+            place += 1
+        }
+        if isRecent, !isThere, strangers.count <= CheckReport.limit { strangers.append(entry) }
+    }
+
+    /// Says which entries are wrong, now that some are: a look at a pack for each, in the order of digests.
+    @_lifetime(self: copy self)
+    private mutating func nameStrangers(_ superblock: Superblock) throws(Failure) {
+        var named = 0
+        var scan = try Scan(meta, store.tables.index, expecting: DigestIndex.pageBytes)
+        while named < CheckReport.limit, try scan.next(), let key = scan.integerKey {
+            guard let count = try? DigestIndex.entryCount(scan.value, key: key) else { continue }  // It was reported.
+            for index in 0..<count where named < CheckReport.limit {
+                let entry = DigestIndex.Entry(scan.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize)
+                guard superblock.indexed.isBehind(entry.blob), pending[entry.blob] == nil, try digest(of: entry.blob).map({ $0.word0 >> 16 }) != entry.prefix else { continue }
+                named += 1
+                report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true)
+            }
+        }
+    }
+}
+
+/// A set of index entries, as far as one tells it from another: how many they are, and a sum over all that takes no order.
+private struct Tally: Equatable {
+    private(set) var count = 0
+    private var sum: UInt64 = 0
+    /// Nobody who chooses data can choose what they sum up to.
+    private static let seeds = (UInt64.random(in: 1 ... .max) | 1, UInt64.random(in: .min ... .max))
+
+    mutating func add(_ entry: DigestIndex.Entry) {
+        count += 1
+        let word = (entry.prefix << 16 | entry.blob.rawValue >> 32) ^ Self.seeds.1
+        let first = word.multipliedFullWidth(by: Self.seeds.0)
+        let second = (first.high ^ first.low ^ entry.blob.rawValue &* 0x9e37_79b9_7f4a_7c15).multipliedFullWidth(by: Self.seeds.0 ^ 0xd1b5_4a32_d192_ed03 | 1)
+        sum &+= second.high ^ second.low
+    }
+}

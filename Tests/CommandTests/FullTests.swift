@@ -1,0 +1,192 @@
+import BlockModel
+import Disk
+import Glibc
+import Store
+import TestSupport
+import Testing
+
+/// Every way out of a filesystem that is full to the last byte.
+@Suite(.serialized, .enabled(if: !Volume.available.isEmpty, "\(Volume.why)"))
+struct FullTests {
+    /// A store on a volume of its own.
+    func tool(on volume: Volume) throws -> Tool {
+        var tool = try Tool()
+        tool.store = volume.path + "/store"
+        return tool
+    }
+
+    func reserve(_ tool: Tool) throws -> UInt64 { try File.allocatedBytes(ofFile: tool.store + "/reserve") ?? 0 }
+
+    /// The reserve is all there, but for what a filesystem's own bookkeeping took.
+    func expectReserve(_ tool: Tool, location: SourceLocation = #_sourceLocation) throws {
+        #expect(try reserve(tool) >= 960 << 10, sourceLocation: location)
+    }
+
+    @Test(arguments: Volume.available) func everyCommandWorks(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 64)
+        let tool = try tool(on: volume)
+        let kept = try tool.disk("kept", Array(1...2000))
+        try tool.disk("gone", Array(1...4000))
+        try tool.succeed("create", "empty", "--size", "1G")
+        volume.fill()
+        try tool.fail("create", "x", "--size", "1M", naming: ["No space left"])
+        volume.fill()
+        #expect(try tool.succeed("list").split(separator: "\n").count == 4)
+        try tool.succeed("stats")
+        try tool.expectClean()
+        #expect(try tool.run("export", "kept", "-").output == kept)
+        for how in [["--read-only"], ["--ephemeral"], []] {
+            try Server(tool, ["kept", "--socket", tool.path("socket")] + how).end()
+            volume.fill()
+        }
+        try tool.succeed("resize", "empty", "2G")
+        try tool.succeed("resize", "empty", "512M")
+        try tool.succeed("resize", "gone", "4M", "--discard-data")
+        volume.fill()
+        try tool.succeed("check", "--repair")
+        try expectReserve(tool)
+        try tool.succeed("gc")
+        // 2000 blocks that no disk has any more.
+        #expect(volume.free > 7 << 20)
+        volume.fill()
+        try tool.succeed("delete", "gone")
+        try tool.succeed("delete", "empty")
+        try tool.succeed("gc")
+        volume.empty()
+        try expectReserve(tool)
+        try tool.expectClean()
+        #expect(try tool.run("export", "kept", "-").output == kept)
+        try tool.disk("again", Array(9000...9100))
+    }
+
+    /// Disks of many sizes until nothing more fits, then all of them deleted.
+    @Test(arguments: Volume.available) func whatImportsFilledIsEmptied(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 48)
+        let tool = try tool(on: volume)
+        let first = try tool.disk("d0", Array(1...500))
+        var count = 1
+        var number: UInt64 = 1000
+        for size in [1500, 200, 30, 1] {
+            while count < 200 {
+                try tool.image("i", Array(number..<number + UInt64(size)))
+                number += UInt64(size)
+                guard try tool.run("import", tool.path("i"), "d\(count)").status == 0 else { break }
+                count += 1
+            }
+        }
+        #expect(volume.free < 2 << 20)
+        try expectReserve(tool)
+        for run in 0..<2 { #expect(try tool.run("gc").status == 0, "\(run)") }
+        for index in 1..<count { try tool.succeed("delete", "d\(index)") }
+        try tool.succeed("gc")
+        #expect(volume.free > 32 << 20)
+        try expectReserve(tool)
+        try tool.expectClean()
+        #expect(try tool.run("export", "d0", "-").output == first)
+    }
+
+    /// Packs that are half alive have to be copied, one at a time, and blobs that the index does not have are collected as well.
+    @Test(arguments: Volume.available) func packsThatAreHalfAlive(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 64)
+        let tool = try tool(on: volume)
+        try tool.disk("all", Array(1...8000))
+        let half = try tool.disk("half", (1...8000).filter { $0 % 2 == 0 })
+        try tool.succeed("delete", "all")
+        volume.fill()
+        try tool.succeed("gc")
+        #expect(volume.free > 12 << 20)
+        try expectReserve(tool)
+        #expect(try tool.run("export", "half", "-").output == half)
+        try tool.expectClean()
+    }
+
+    /// Killed at any time, and begun again: nothing is lost, and it comes to its end.
+    @Test(arguments: Volume.available) func gcIsKilledAgainAndAgain(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 64)
+        let tool = try tool(on: volume)
+        try tool.disk("all", Array(1...8000))
+        let half = try tool.disk("half", (1...8000).filter { $0 % 3 == 0 })
+        try tool.succeed("delete", "all")
+        volume.fill()
+        var random = SeededGenerator(seed: 11)
+        for round in 0..<12 {
+            let collector = try tool.start(["gc"])
+            usleep(UInt32.random(in: 5_000...150_000, using: &random))
+            collector.kill(SIGKILL)
+            _ = collector.wait()
+            // What the reserve was given up for is not for others; what gc has freed is.
+            if try reserve(tool) > 0 { volume.fill() }
+            let check = try tool.run("check")
+            #expect(check.status == 0, "round \(round): \(check)")
+        }
+        try tool.succeed("gc")
+        try expectReserve(tool)
+        #expect(try tool.run("export", "half", "-").output == half)
+        try tool.expectClean()
+        #expect(try Store(path: tool.store).statistics().reclaimableBytes == 0)
+    }
+
+    /// What was acknowledged waits in the journal of a server that was killed: it is read, and goes in when there is room.
+    @Test(arguments: Volume.available) func aJournalThatCannotBeTakenIn(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 48)
+        let tool = try tool(on: volume)
+        try tool.disk("filler", Array(1...5500))
+        var acknowledged: [UInt64] = []
+        do {
+            let store = try Store(path: tool.store)
+            try store.create("d", byteCount: 64 << 20)
+            let disk = try StoreDisk(store, "d")
+            for number in 0..<12_000 as Range<UInt64> {
+                do { try disk.write(at: number * 8, block(100_000 + number)) } catch { break }
+                acknowledged.append(100_000 + number)
+            }
+            #expect(throws: Failure.self) { try disk.close() }
+        }
+        let whole = acknowledged.flatMap { block($0) }
+        volume.fill()
+        func expectAll(_ bytes: [UInt8]) { #expect(bytes.prefix(whole.count) == whole[...] && bytes.count == 64 << 20) }
+        expectAll(try tool.run("export", "d", "-").output)
+        try tool.succeed("export", "d", tool.path("out"))
+        expectAll(try Files.bytes(tool.path("out")))
+        let server = try Server(tool, ["d", "--socket", tool.path("socket")])
+        if Client.areInstalled {
+            try Client.succeed("nbdcopy", server.uri, tool.path("copy"))
+            expectAll(try Files.bytes(tool.path("copy")))
+        }
+        server.child.kill(SIGINT)
+        let outcome = server.child.wait(limit: 30)
+        #expect(outcome.status == 1 && outcome.errors.contains("wait in its journal"), "\(outcome)")
+        try tool.succeed("check")
+        // Way out.
+        try tool.succeed("delete", "filler")
+        try tool.succeed("gc")
+        expectAll(try tool.run("export", "d", "-").output)
+        try Server(tool, ["d", "--socket", tool.path("socket")]).end()
+        try tool.expectClean()
+        expectAll(try tool.run("export", "d", "-").output)
+        volume.empty()
+        try expectReserve(tool)
+    }
+
+    /// A guest discards on a full filesystem, and goes on writing when gc has been there.
+    @Test(arguments: Volume.available) func discarding(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 48)
+        let store = try Store(path: volume.path + "/store", creating: true)
+        try store.create("d", byteCount: 256 << 20)
+        var disk = try StoreDisk(store, "d")
+        try disk.write(at: 0, (1...3000).flatMap { block(UInt64($0)) })
+        try disk.close()
+        disk = try StoreDisk(store, "d")
+        volume.fill()
+        try disk.discard(#require(SectorRange(start: 0, count: 8 * 1000)))
+        try disk.discard(#require(SectorRange(start: 8 * 1500, count: (256 << 11) - 8 * 1500)))
+        try disk.flush()
+        #expect(try disk.sectors(at: 0, count: 8000) == [UInt8](repeating: 0, count: 1000 * 4096))
+        #expect(try disk.sectors(at: 8000, count: 8) == block(1001))
+        #expect(try store.collect(shouldStop: { false }) { _, _ in } == 2500 * 4096)
+        try disk.write(at: 0, (9001...9100).flatMap { block(UInt64($0)) })
+        try disk.close()
+        #expect(try store.statistics().mappedBytes == 600 * 4096)
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+}

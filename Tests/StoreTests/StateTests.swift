@@ -1,0 +1,239 @@
+import BlockModel
+import Disk
+import Glibc
+import Hashing
+import TestSupport
+import Testing
+
+@testable import LMDB
+@testable import Store
+
+/// A store in the midst of something, at work or for ever: between the commit of `packs` and that of `meta`. `check` finds nothing wrong
+/// with it, `stats` counts what there is, and what is really wrong is still found.
+@Suite struct StateTests {
+    let scratch: ScratchDirectory
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true)
+    }
+
+    func problems(readData: Bool = false) throws -> [String] { try store.check(readData: readData, repair: false) { _, _ in }.problems }
+
+    func write(_ name: String, _ blocks: [UInt64]) throws {
+        if try store.disk(name) == nil { try store.create(name, byteCount: 64 << 20) }
+        let disk = try StoreDisk(store, name)
+        try disk.write(at: 0, blocks.flatMap { block($0) })
+        try disk.close()
+    }
+
+    /// 600 blobs in four packs, 550 of them dead; the first pack and a part of the second are being collected: `packs` is done.
+    func interruptCollection(indexing: Bool) throws {
+        try write("keep", (1...600).filter { $0 % 12 == 0 })
+        try write("gone", Array(1...600))
+        try store.delete(try store.lock("gone"))
+        if indexing { try store.completeIndex() }
+        try store.settleCounts()
+        var transaction = try StoreTransaction.begin(store)
+        transaction.superblock.collecting = (1, 2)
+        _ = try transaction.indexDead([1, 2], limit: .max)
+        try transaction.commit()
+        let second = try StoreTransaction.begin(store, rebuilding: true)
+        try second.rewrite([1, 2])
+        second.abandon()
+    }
+
+    /// Payload of the blobs that are there and dead.
+    func deadBytes() throws -> UInt64 {
+        let state = try store.state()
+        var counts = CountReader(state.meta.view, store.tables)
+        var total: UInt64 = 0
+        for number in 1...4 as ClosedRange<UInt64> {
+            guard let pack = try PackView.find(number, in: state.packs.view, store.packTables.packs), let counts = try counts.counts(ofPack: number) else {
+                throw Failure(.damage, "pack \(number)", "missing")
+            }
+            for slot in 0..<pack.slotCount where counts[slot] == 0 && !pack.isCollected(slot) { total += UInt64(pack.storedLength(slot)) }
+        }
+        return total
+    }
+
+    @Test(arguments: [false, true]) func aCollectionBetweenItsCommits(indexing: Bool) throws {
+        try interruptCollection(indexing: indexing)
+        #expect(try problems(readData: true) == [])
+        let found = try store.statistics()
+        #expect(found.uniqueBytes == 50 * 4096)
+        #expect(try found.reclaimableBytes == deadBytes())
+        #expect(found.reclaimableBytes < 550 * 4096)
+        // And so it stays when the next writer has finished.
+        try store.create("next", byteCount: 4096)
+        #expect(try problems() == [])
+        #expect(try store.statistics().reclaimableBytes == found.reclaimableBytes)
+    }
+
+    /// It is finished a little at a time, as where there is little room; others write in between.
+    @Test(arguments: [false, true]) func aCollectionThatIsFinishedInParts(indexing: Bool) throws {
+        try interruptCollection(indexing: indexing)
+        let reclaimable = try store.statistics().reclaimableBytes
+        var isOver = false
+        var parts = 0
+        while !isOver, parts < 100 {
+            var transaction = try StoreTransaction.begin(store, room: .any)
+            isOver = try transaction.finishCollecting(isOver: true, limit: 30).isOver
+            try transaction.commit()
+            parts += 1
+            #expect(try problems() == [], "part \(parts)")
+            #expect(try store.statistics().reclaimableBytes == reclaimable, "part \(parts)")
+        }
+        #expect(isOver && parts > 5)
+        // What was collected comes back, and nothing is taken for what it was.
+        try write("back", Array(1...600))
+        #expect(try problems(readData: true) == [])
+        #expect(try store.statistics().uniqueBytes == 600 * 4096)
+    }
+
+    /// Another process keeps what it knows of recent digests to itself, as there is no room for the file. Of what was collected
+    /// beyond the end of the index nothing may come back into the index.
+    @Test func aFilterThatNobodyElseSees() throws {
+        let other = try Store(path: store.path)
+        // No file can be made there.
+        unsafe unlink(store.filterPath)
+        unsafe mkdir(store.filterPath + ".new", 0o700)
+        unsafe mkdir(store.filterPath, 0o700)
+        try write("a", Array(1...300))
+        try store.create("b", byteCount: 64 << 20)
+        try SharingTests.commit([(0, 1000)], to: "b", of: other)
+        #expect(other.filter.withLock { $0?.isPrivate } == true)
+        try store.delete(try store.lock("a"))
+        try store.settleCounts()
+        #expect(try store.collect([1, 2]) > 0)
+        #expect(try problems() == [])
+        // A merge of all that the other one has in its table.
+        for start in stride(from: 0, to: 4000, by: 500) {
+            try SharingTests.commit((0..<500).map { (UInt64(start + $0), UInt64(2000 + start + $0)) }, to: "b", of: other)
+        }
+        #expect(try problems(readData: true) == [])
+        unsafe rmdir(store.filterPath)
+        unsafe rmdir(store.filterPath + ".new")
+    }
+
+    @Test func aCommitBetweenItsCommits() throws {
+        try write("a", Array(1...300))
+        // More of the last pack, and a pack that `meta` knows nothing of.
+        var writing = try WriteTransaction(store.packs)
+        do {
+            let before = try ReadTransaction(store.packs)
+            guard let pack = try PackView.find(2, in: before.view, store.packTables.packs), var builder = unsafe PackBuilder(continuing: pack, number: 2) else {
+                throw Failure(.damage, "pack 2", "missing")
+            }
+            let hasher = try SHA256()
+            for number in 900..<910 as Range<UInt64> {
+                let bytes = block(number)
+                let digest = try hasher.digest(bytes.rawBytes)
+                _ = builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
+            }
+            try writing.put(store.packTables.packs, 2, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+        }
+        try writing.commit()
+        #expect(try problems(readData: true) == [])
+        let found = try store.statistics()
+        #expect(found.uniqueBytes == 300 * 4096 && found.reclaimableBytes == 0)
+        try write("b", Array(905...920))
+        #expect(try problems(readData: true) == [])
+        #expect(try store.statistics().uniqueBytes == 316 * 4096)
+    }
+
+    @Test func healingBetweenItsCommits() throws {
+        try write("a", Array(1...20))
+        // What a reader found, and another has written again since.
+        var transaction = try StoreTransaction.begin(store)
+        try transaction.lmdb.put(store.tables.damaged, BlobNumber(pack: 1, slot: 3).rawValue, count: 0) { _ in }
+        try transaction.commit()
+        #expect(try problems() == [])
+        #expect(try problems(readData: true) == [])
+        #expect(try store.statistics().damagedBlobs == 0)
+    }
+
+    @Test func emptyPacksBetweenTheirCommits() throws {
+        try write("a", Array(1...400))
+        try store.delete(try store.lock("a"))
+        try store.completeIndex()
+        try store.settleCounts()
+        _ = try store.collect([1, 2, 3])
+        var transaction = try StoreTransaction.begin(store)
+        for number in 1...3 as ClosedRange<UInt64> { try transaction.lmdb.remove(store.tables.counts, number) }
+        try transaction.commit()
+        #expect(try problems() == [])
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try problems() == [])
+        let reading = try ReadTransaction(store.packs)
+        #expect(try reading.view.count(store.packTables.packs) == 0)
+    }
+
+    // MARK: What is really wrong
+
+    @Test func aCollectedBlobThatADiskNeeds() throws {
+        try interruptCollection(indexing: true)
+        // Slot 11 is block 12, which `keep` has.
+        let number: UInt64 = 1
+        var writing = try WriteTransaction(store.packs)
+        do {
+            let before = try ReadTransaction(store.packs)
+            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs),
+                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 == 11 })
+            else { throw Failure(.damage, "pack 1", "missing") }
+            try writing.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+        }
+        try writing.commit()
+        #expect(try problems().contains { $0.contains("which is missing") })
+    }
+
+    /// Entries of the index that are wrong one by one, and right in number.
+    @Test(arguments: [false, true]) func anEntryInThePlaceOfAnother(isNearby: Bool) throws {
+        try write("a", Array(1...300))
+        try store.completeIndex()
+        var transaction = try StoreTransaction.begin(store)
+        let hasher = try SHA256()
+        let entry = DigestIndex.Entry(try hasher.digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
+        #expect(try transaction.removeFromIndex([entry]) == [entry.blob])
+        let other = isNearby
+            ? DigestIndex.Entry(word: entry.prefix << 16, BlobNumber(pack: 1, slot: 8)) : DigestIndex.Entry(word: 77 << 16, entry.blob)
+        try transaction.updateIndex(adding: [other])
+        try transaction.commit()
+        let found = try problems()
+        #expect(found.contains { $0.contains("digest index: blob \(other.blob) is not there") }, "\(found)")
+        #expect(found.contains { $0.contains("digest index: 300 entries for 300 blobs, and not theirs") }, "\(found)")
+        #expect(try store.check(readData: false, repair: true) { _, _ in }.isRepaired)
+        #expect(try problems(readData: true) == [])
+    }
+
+    @Test(arguments: [true, false]) func anEntryTooFewOrTooMany(isMissing: Bool) throws {
+        try write("a", Array(1...300))
+        try store.completeIndex()
+        var transaction = try StoreTransaction.begin(store)
+        let entry = DigestIndex.Entry(try SHA256().digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
+        if isMissing {
+            _ = try transaction.removeFromIndex([entry])
+        } else {
+            try transaction.updateIndex(adding: [DigestIndex.Entry(word: 5 << 16, BlobNumber(pack: 9, slot: 1))])
+        }
+        try transaction.commit()
+        #expect(try problems().contains { $0.contains("digest index") })
+    }
+
+    @Test func theSameBlockTwice() throws {
+        try write("a", Array(1...5))
+        for isIndexed in [false, true] {
+            if isIndexed { try store.completeIndex() }
+            var writing = try WriteTransaction(store.packs)
+            let number: UInt64 = isIndexed ? 3 : 2
+            var builder = PackBuilder(number: number)
+            let bytes = block(3)
+            let digest = try SHA256().digest(bytes.rawBytes)
+            _ = builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
+            try writing.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+            try writing.commit()
+            #expect(try problems().contains { $0.contains("hold the same block") }, "\(isIndexed)")
+        }
+    }
+}
