@@ -282,6 +282,14 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
+    /// Whether `path` still leads to this file: fstat(2), stat(2). Somebody may have put another in its place.
+    public func isInPlace() throws(Failure) -> Bool {
+        var this = stat(), there = stat()
+        try check(unsafe fstat(descriptor, &this), "look at")
+        guard unsafe stat(path, &there) == 0 else { return false }
+        return this.st_dev == there.st_dev && this.st_ino == there.st_ino
+    }
+
     // MARK: Locks
 
     /// Locks the whole file, for this opening of it, until it is closed: fcntl(2), `F_OFD_SETLK`. An exclusive lock

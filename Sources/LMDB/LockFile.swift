@@ -89,6 +89,9 @@ public final class LockFile: Sendable {
         self.file = file
     }
 
+    /// Whether others find the same file: it goes with a store whose making fails.
+    public func isInPlace() throws(Failure) -> Bool { try file.isInPlace() }
+
     /// - Throws: why the store can't be written to.
     public func refuseIfReadOnly() throws(Failure) {
         guard isReadOnly else { return }

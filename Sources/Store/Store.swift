@@ -124,7 +124,7 @@ public final class Store: Sendable {
 
     private static func open(_ directory: StoreDirectory, _ lockFile: LockFile) throws(Failure) -> Parts? {
         let opening = try lockFile.isReadOnly ? nil : lockFile.hold(.opening)
-        guard try directory.state() == .store else { return nil }
+        guard try directory.state() == .store, try lockFile.isInPlace() else { return nil }
         try directory.refuseIncomplete()
         var parts = try open(directory.path, lockFile, creating: false)
         parts.storeID = try identity(of: parts)
@@ -157,7 +157,7 @@ public final class Store: Sendable {
         let made = try directory.makeDirectories()
         let lockFile = try directory.newLockFile(patience)
         let opening = try lockFile.hold(.opening)
-        guard try directory.state() != .store else { return nil }
+        guard try lockFile.isInPlace(), try directory.state() != .store else { return nil }
         do throws(Failure) {
             try directory.beginMaking()
             var parts = try open(directory.path, lockFile, creating: true)
