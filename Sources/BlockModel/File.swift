@@ -365,6 +365,7 @@ extension Failure {
         let (kind, remedy): (Kind, String?) =
             switch code {
             case ENOENT: (.notFound, "check the path")
+            case ENOTDIR: (.system, "check the path")
             case EEXIST: (.exists, nil)
             case ENOSPC: (.noSpace, "free some space on its filesystem")
             case EDQUOT: (.noSpace, "raise the quota or delete something")

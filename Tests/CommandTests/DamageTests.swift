@@ -135,9 +135,9 @@ import Testing
 
     @Test func aMissingHalf() throws {
         #expect(unsafe unlink(tool.packs) == 0)
-        for command in ErrorTests.lookers { tool.expectFailure(try tool.start(command).wait(), status: 1, naming: [tool.store], remedy: false) }
+        for command in ErrorTests.lookers { tool.expectFailure(try tool.start(command).wait(), status: 3, naming: [tool.packs, "missing"]) }
         unsafe unlink(tool.store + "/packs/lock.mdb")
-        tool.expectFailure(try tool.run("create", "x", "--size", "1M"), status: 1, naming: [tool.store], remedy: false)
+        tool.expectFailure(try tool.run("create", "x", "--size", "1M"), status: 3, naming: [tool.packs, "missing"])
     }
 
     @Test func halvesOfTwoStores() throws {
