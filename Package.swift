@@ -22,7 +22,7 @@ let package = Package(
     products: [
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
-        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk", "CInterpose"]),
+        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk", "CInterpose", "CProcess"]),
         // A guest to drive it, and processes to run beside it.
         .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
@@ -41,6 +41,8 @@ let package = Package(
         .target(name: "CLinux"),
         // What the program has in place of libc's functions, for LMDB's library.
         .target(name: "CInterpose", dependencies: ["CLinux"]),
+        // How every program begins: each executable depends on it.
+        .target(name: "CProcess"),
         // libxxhash's code, of which only the header is used (libxxhash-dev).
         .target(name: "CXXHash"),
         .target(
@@ -68,7 +70,7 @@ let package = Package(
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Disk", "Serve", "XenBus", "BlockModel", "CInterpose",
+                "Store", "Disk", "Serve", "XenBus", "BlockModel", "CInterpose", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -76,7 +78,7 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
         .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "CInterpose", "TestSupport"], swiftSettings: strict),
         .executableTarget(
-            name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport"], path: "Tests/Support/CrashWriter",
+            name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport", "CProcess"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
         .testTarget(
             name: "DiskTests", dependencies: ["Disk", "Store", "LMDB", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
@@ -86,7 +88,7 @@ let package = Package(
             name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
         .executableTarget(
-            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "BlockModel"], path: "Tests/Support/RingProcess",
+            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "BlockModel", "CProcess"], path: "Tests/Support/RingProcess",
             swiftSettings: strict),
 
         .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "BlockModel"], swiftSettings: strict),

@@ -192,7 +192,16 @@ public final class Child {
             }
         }
         var status: Int32 = 0
-        while unsafe waitpid(process, &status, 0) < 0, errno == EINTR {}
+        // It may have closed its output long before its end.
+        while !hasTimedOut, unsafe waitpid(process, &status, Int32(WNOHANG)) == 0 {
+            if Self.seconds() > deadline {
+                hasTimedOut = true
+                Glibc.kill(process, SIGKILL)
+            } else {
+                usleep(1000)
+            }
+        }
+        if hasTimedOut { while unsafe waitpid(process, &status, 0) < 0, errno == EINTR {} }
         hasEnded = true
         let signal = status & 0x7f
         return Outcome(
