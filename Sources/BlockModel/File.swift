@@ -327,7 +327,7 @@ public struct File: ~Copyable, Sendable {
 
     private static func open(_ path: String, _ flags: Int32, _ mode: mode_t) throws(Failure) -> Int32 {
         while true {
-            let descriptor = unsafe Glibc.open(path, flags | O_CLOEXEC, mode)
+            let descriptor = unsafe BlockModel.open(path, flags | O_CLOEXEC, mode)
             if descriptor >= 0 { return descriptor }
             let code = errno
             guard code == EINTR else { throw Failure(systemCall: "open", path, errno: code) }
@@ -371,6 +371,7 @@ extension Failure {
             case EDQUOT: (.noSpace, "raise the quota or delete something")
             case EBUSY, ETXTBSY: (.busy, "something else is using it")
             case ENOMEM: (.noMemory, "see ulimit -v, and how much memory is free")
+            case EFBIG: (.system, "raise the limit of a file's size: ulimit -f")
             case EACCES, EPERM: (.notPermitted, "check its permissions, or run as root")
             case EROFS: (.readOnly, "its filesystem is read-only")
             default: (.system, nil)

@@ -9,8 +9,12 @@ public struct SHA256: ~Copyable {
     private let context: OpaquePointer
     private let multiBuffer = MultiBuffer()
 
+    /// OpenSSL takes down all it has at exit(3) unless it is told not to before anything else, and a thread that is still hashing, or
+    /// about to, would find nothing, or memory that is gone (OPENSSL_init_crypto(3)).
+    private static let outlivesExit = OPENSSL_init_crypto(UInt64(OPENSSL_INIT_NO_ATEXIT), nil) == 1
+
     public init() throws(Failure) {
-        guard let algorithm = unsafe EVP_MD_fetch(nil, "SHA256", nil), let context = unsafe EVP_MD_CTX_new() else {
+        guard Self.outlivesExit, let algorithm = unsafe EVP_MD_fetch(nil, "SHA256", nil), let context = unsafe EVP_MD_CTX_new() else {
             throw Failure(.system, "SHA-256", "OpenSSL does not offer it", remedy: "check the providers in openssl.cnf")
         }
         unsafe self.algorithm = algorithm

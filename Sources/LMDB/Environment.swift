@@ -104,7 +104,7 @@ public final class Environment: @unchecked Sendable {
                 _exit(3)
             }
         }
-        if result == 0 { result = unsafe mdb_env_open(created, path, flags, 0o600) }
+        if result == 0 { result = unsafe PathText.withCString(path) { unsafe mdb_env_open(created, $0, flags, 0o600) } }
         guard result == 0 else {
             unsafe mdb_env_close(created)
             throw failure(result, "open \(path)", path)
@@ -197,6 +197,14 @@ public final class Environment: @unchecked Sendable {
         }
     }
 
+    /// The file has grown to what the process's limit for files allows: getrlimit(2), `RLIMIT_FSIZE`.
+    private static func isFileLimitReached(_ path: String) -> Bool {
+        var limit = rlimit()
+        var status = stat()
+        return unsafe getrlimit(__rlimit_resource_t(RLIMIT_FSIZE.rawValue), &limit) == 0 && stat(path + "/data.mdb", &status) == 0
+            && rlim_t(max(0, status.st_size)) >= limit.rlim_cur
+    }
+
     func check(_ result: CInt, _ what: @autoclosure () -> String) throws(Failure) {
         if result != 0 { throw failure(result, what()) }
     }
@@ -224,6 +232,8 @@ public final class Environment: @unchecked Sendable {
             // What LMDB returns when write(2) took a part only (mdb.c, `mdb_page_flush`).
             return Failure(.noSpace, what, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
         case ENOMEM: return Failure(.noMemory, what, why, remedy: "see ulimit -v, and how much memory is free")
+        case _ where result == EFBIG || result == EIO && isFileLimitReached(path):
+            return Failure(.system, what, unsafe String(cString: strerror(EFBIG)), remedy: "raise the limit of a file's size: ulimit -f")
         case MDB_MAP_FULL:
             return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_PANIC, MDB_VERSION_MISMATCH:

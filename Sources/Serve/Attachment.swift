@@ -113,7 +113,7 @@ private struct DeviceTable<Store: Xenstore> {
             return isClosed ? .stale : .taken(by: "disk \(disk), which is being unplugged")
         }
         let mode = try store.text(nodes.backend + "/mode", in: transaction)
-        let isOurs = disk == configuration.disk && mode == nodes.mode(readOnly: readOnly)
+        let isOurs = disk.hasSameBytes(as: configuration.disk) && mode == nodes.mode(readOnly: readOnly)
         return isOurs && configuration.isResumable ? .abandoned : .taken(by: "disk \(disk)")
     }
 

@@ -120,6 +120,7 @@ struct BackendNodes<Store: Xenstore> {
     /// Leaves a reason where people look for one, and, when it is in the way of a device that the toolstack waits for,
     /// where the toolstack does.
     func reportError(_ text: String, isPlugging: Bool = false) throws(Failure) {
+        let text = PathText.shown(text)
         try store.transaction("report an error of \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
             try write(backend, [("error", text)], in: transaction)

@@ -49,7 +49,7 @@ public enum NBDAddress: Sendable, Equatable {
 
     /// With `%` and two digits for each byte that means something in a URI, or may.
     private static func escaped(_ text: String) -> String {
-        text.utf8.reduce(into: "") { result, byte in
+        PathText.bytes(text).reduce(into: "") { result, byte in
             let scalar = Unicode.Scalar(byte)
             if byte < 0x80, scalar.properties.isAlphabetic || scalar.properties.numericType != nil || "-._~/".unicodeScalars.contains(scalar) {
                 result.unicodeScalars.append(scalar)

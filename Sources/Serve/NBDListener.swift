@@ -45,7 +45,7 @@ public struct NBDListener: ~Copyable {
         try startListening(path)
         _ = consume turn
         if let real = unsafe realpath(path, nil) {
-            address = .unix(path: unsafe String(cString: real))
+            address = .unix(path: unsafe PathText.text(real))
             unsafe free(real)
         }
     }
@@ -79,10 +79,11 @@ public struct NBDListener: ~Copyable {
         var address = sockaddr_un()
         address.sun_family = sa_family_t(AF_UNIX)
         let room = MemoryLayout.size(ofValue: address.sun_path)
-        guard !path.isEmpty, path.utf8.count < room, !path.utf8.contains(0) else {
+        let bytes = PathText.bytes(path)
+        guard !bytes.isEmpty, bytes.count < room, !bytes.contains(0) else {
             throw Failure(.usage, "listen on '\(path)'", "a socket's path has 1 to \(room - 1) bytes", remedy: "name a shorter one")
         }
-        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: path.utf8) }
+        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
         return unsafe withUnsafePointer(to: address) { pointer in
             unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
                 unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
@@ -192,7 +193,8 @@ private struct DirectoryLock: ~Copyable {
     private let descriptor: Int32
 
     init(of path: String) {
-        let slash = path.lastIndex(of: "/")
+        // A slash is one whatever follows, a combining accent, say.
+        let slash = path.unicodeScalars.lastIndex(of: "/")
         let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
         descriptor = unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)
         var attempts = 100

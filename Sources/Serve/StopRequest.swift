@@ -32,18 +32,19 @@ public final class StopRequest: Sendable {
     /// Whether a request to hand over was among those that `take` has seen.
     public var isHandOver: Bool { handsOver.load(ordering: .relaxed) }
 
-    /// Makes SIGINT and SIGTERM send this request, or those signals that are given the one to hand over. It must live as
+    /// Makes SIGINT, SIGTERM and SIGHUP send this request, or those signals that are given the one to hand over. It must live as
     /// long as the process.
     public func sendOnSignals(handOver: [Int32] = []) {
         signalSender.store(doorbell.sender, ordering: .relaxed)
-        for number in [SIGINT, SIGTERM] where !handOver.contains(number) {
+        // Under nohup(1), SIGHUP is to do nothing. A shell's scripts ignore SIGINT for what they start in the background; who sends it
+        // there, as the manual says, means it.
+        for number in [SIGINT, SIGTERM, SIGHUP] where !handOver.contains(number) && !(number == SIGHUP && Self.isIgnored(number)) {
             Self.handle(number) { _ in
                 let interrupted = errno
                 Doorbell.ring(signalSender.load(ordering: .relaxed), StopRequest.stop)
                 errno = interrupted
             }
         }
-        // Under nohup(1), SIGHUP is to do nothing.
         for number in handOver where !Self.isIgnored(number) {
             Self.handle(number) { _ in
                 let interrupted = errno

@@ -162,10 +162,13 @@ extension Store {
     }
 
     static func checkName(_ name: String) throws(Failure) {
-        guard !name.isEmpty, name.utf8.count <= maximumNameLength,
-            name.unicodeScalars.allSatisfy({ $0.value > 0x20 && $0.value != 0x7f && $0 != "/" }), !name.hasPrefix("-"), !name.hasPrefix(".")
+        // Only of new names: what a store has can always be reached, shown with what is invisible in figures.
+        guard let first = name.utf8.first, name.utf8.count <= maximumNameLength, first != UInt8(ascii: "-"), first != UInt8(ascii: "."),
+            name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && !PathText.isInvisible($0) })
         else {
-            throw Failure(.usage, "disk name '\(name)'", "a name has 1 to \(maximumNameLength) bytes, no spaces or slashes, and does not begin with - or .")
+            throw Failure(
+                .usage, "disk name '\(name)'",
+                "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes or characters that can't be seen, and does not begin with - or .")
         }
     }
 

@@ -44,7 +44,7 @@ extension Store {
         var totals = superblock.totals + (try counts.totals(state.packs.view, packTables))
         for (_, length) in try superblock.beingCollected(view, state.packs.view, self) { totals.remove(bytes: length) }
         var disks: [Statistics.Disk] = []
-        for disk in try view.disks(tables) where !disk.isIncomplete && (name == nil || name == disk.name) {
+        for disk in try view.disks(tables) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
             disks.append(Statistics.Disk(
                 name: disk.name, size: disk.byteCount, mappedBytes: disk.mappedBlocks * UInt64(blockSize),
                 exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))

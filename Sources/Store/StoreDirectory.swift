@@ -100,8 +100,9 @@ struct StoreDirectory {
     func makeDirectories() throws(Failure) -> [String] {
         var made: [String] = []
         var parent = ""
-        for part in path.split(separator: "/", omittingEmptySubsequences: true) {
-            parent += (parent.isEmpty && !path.hasPrefix("/") ? "" : "/") + part
+        // By scalars: a slash is one whatever follows, a combining accent, say.
+        for part in path.unicodeScalars.split(separator: "/", omittingEmptySubsequences: true) {
+            parent += (parent.isEmpty && path.utf8.first != UInt8(ascii: "/") ? "" : "/") + String(part)
             let isLast = parent.utf8.count == path.utf8.count
             if unsafe mkdir(parent, isLast ? Self.newMode : 0o777) == 0 {
                 made.append(parent)
@@ -182,8 +183,8 @@ struct StoreDirectory {
     private func synchronizeParents() throws(Failure) {
         guard let real = unsafe realpath(path, nil) else { throw Failure(systemCall: "find", path, errno: errno) }
         defer { unsafe free(real) }
-        var parent = unsafe String(cString: real)
-        while let slash = parent.lastIndex(of: "/"), parent != "/" {
+        var parent = unsafe PathText.text(real)
+        while let slash = parent.unicodeScalars.lastIndex(of: "/"), parent != "/" {
             parent = slash == parent.startIndex ? "/" : String(parent[..<slash])
             // What this user may not open, it has not made.
             do throws(Failure) { try synchronize(parent) } catch where error.isNoRight {}

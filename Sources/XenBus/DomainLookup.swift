@@ -43,7 +43,7 @@ extension Xenstore {
     private func firstDomain(_ domains: [String], where key: String, equals value: String) throws(Failure) -> DomainID? {
         for domain in domains {
             guard let id = DomainID(domain) else { continue }
-            if try text("/local/domain/\(id)/\(key)") == value { return id }
+            if try text("/local/domain/\(id)/\(key)")?.hasSameBytes(as: value) == true { return id }
         }
         return nil
     }

@@ -86,9 +86,10 @@ extension Xenstore {
     /// The value of a node outside of transactions; nil when there is none.
     public func read(_ path: String) throws(Failure) -> [UInt8]? { try read(path, in: .none) }
 
-    /// The value of a node as text; nil when there is none. What is not UTF-8 becomes U+FFFD.
+    /// The value of a node as text; nil when there is none. What is not UTF-8 is as `PathText` holds it, so that
+    /// it is no other node's text.
     public func text(_ path: String, in transaction: XenstoreTransaction = .none) throws(Failure) -> String? {
-        try read(path, in: transaction).map { String(decoding: $0, as: UTF8.self) }
+        try read(path, in: transaction).map { PathText.text($0) }
     }
 
     /// The value of a node as an unsigned decimal number; nil when there is none or it is anything else.

@@ -13,8 +13,8 @@ struct Connect: ParsableCommand {
             guest waits. After that, or a kill -9, the same command goes on where that one stopped, and the guest sees \
             no error.
             """)
-    @Argument(help: "Name, domain id or UUID of the VM.") var vm: String
-    @Option(help: ArgumentHelp("The disk of the store; the VM's name when not given.", valueName: "name")) var disk: String?
+    @Argument(help: "Name, domain id or UUID of the VM.", transform: CommandLineText.name) var vm: String
+    @Option(help: ArgumentHelp("The disk of the store; the VM's name when not given.", valueName: "name"), transform: CommandLineText.name) var disk: String?
     @Option(help: ArgumentHelp("What the guest calls it: xvdb. The first that is free when not given.", valueName: "device")) var device: String?
     @Option(help: ArgumentHelp("Rings that the guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
     var queues = BackendConfiguration.defaultQueues

@@ -6,16 +6,18 @@ import Glibc
 enum Console {
     /// A line on standard error, with the program's name. One line, whatever a name or a path has in it.
     static func complain(_ text: String) {
-        let line = String(String.UnicodeScalarView(text.unicodeScalars.map { $0.value < 0x20 || $0.value == 0x7f ? "?" : $0 }))
-        writeAll("dedupdisk: \(line)\n", to: 2)
+        writeAll("dedupdisk: \(PathText.shown(text))\n", to: 2)
     }
 
     /// A line on standard output.
     /// - Throws: when nobody can take it, a full disk behind a redirection for one.
     static func print(_ text: String) throws(Failure) { try put(text + "\n") }
 
+    /// Lines on standard output. A program gets names as they are; what a terminal would not show, or take for an order, is shown to
+    /// people as `complain` shows it.
     static func put(_ text: String) throws(Failure) {
-        guard writeAll(text, to: 1) else { throw Failure(systemCall: "write to", "standard output", errno: errno) }
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
+        guard writeAll(isatty(1) == 1 ? lines.map { PathText.shown(String($0)) }.joined(separator: "\n") : text, to: 1) else { throw Failure(systemCall: "write to", "standard output", errno: errno) }
     }
 
     @discardableResult
@@ -90,7 +92,7 @@ final class Progress {
 
     init(_ verb: String) {
         self.verb = verb
-        let terminal = unsafe getenv("TERM").map { unsafe String(cString: $0) }
+        let terminal = CommandLineText.variable("TERM")
         isShown = isatty(2) == 1 && terminal != nil && terminal != "dumb"
     }
 
@@ -103,7 +105,7 @@ final class Progress {
     /// - Parameter unit: how to write an amount; bytes unless said otherwise.
     func update(_ done: UInt64, of total: UInt64?, unit: (UInt64) -> String = Console.size) {
         let now = Self.seconds()
-        guard isShown, now - shown > 0.2 else { return }
+        guard isShown, now - shown > 0.2, Self.isInForeground else { return }
         shown = now
         let rate = Double(done) / max(now - began, 0.001)
         var line = "\(verb) \(unit(done))"
@@ -117,7 +119,14 @@ final class Progress {
     }
 
     /// Clears the line.
-    func end() { if isShown, shown > 0 { fputs("") } }
+    func end() { if isShown, shown > 0, Self.isInForeground { fputs("") } }
+
+    /// Whether the terminal is this process's at the moment, and not that of another job: tcgetpgrp(3). One that is not the
+    /// session's belongs to nobody.
+    private static var isInForeground: Bool {
+        let group = tcgetpgrp(2)
+        return group < 0 || group == getpgrp()
+    }
 
     private func fputs(_ line: String) {
         let text = "\r\(line)\u{1b}[K"

@@ -21,25 +21,41 @@ struct DedupDisk: ParsableCommand {
         ])
 
     /// Runs the command line. Every failure becomes one line on standard error, and an exit status.
+    ///
+    /// The process goes without exit(3): threads that are at work, as those that hash, would find what they use torn down.
     static func main() {
+        let status: Int32
         do {
+            surviveLimits()
             dieOfBusErrorsInWords()
             dieOfDamagedPagesInWords()
             Store.tuneAllocator()
             deferTerminalStops()
-            var command = try parseAsRoot()
+            status = try run(CommandLineText.arguments)
+        } catch {
+            Console.complain("\(error)")
+            status = self.status(of: error)
+        }
+        _exit(status)
+    }
+
+    /// The exit status of a command line that got as far as to have one.
+    private static func run(_ arguments: [String]) throws(Failure) -> Int32 {
+        do {
+            var command = try parseAsRoot(arguments)
             unsafe isServing = command is Connect || command is Serve || command is BackendCommand
             try command.run()
+            return 0
         } catch let failure as Failure {
-            Console.complain("\(failure)")
-            DedupDisk.exit(withError: ExitCode(status(of: failure)))
+            throw failure
         } catch let code as ExitCode {
-            DedupDisk.exit(withError: code)
+            return code.rawValue
         } catch where exitCode(for: error) == .success {
-            DedupDisk.exit(withError: error)  // --help, --version
+            try Console.print(fullMessage(for: error))  // --help, --version
+            return 0
         } catch {
-            Console.complain(usage(CommandLine.arguments.dropFirst().first ?? "", message(for: error)))
-            DedupDisk.exit(withError: ExitCode.validationFailure)
+            Console.complain(usage(arguments.first ?? "", message(for: error)))
+            return ExitCode.validationFailure.rawValue
         }
     }
 
@@ -56,6 +72,12 @@ struct DedupDisk: ParsableCommand {
         case .damage: 3
         default: 1
         }
+    }
+
+    /// A file that is larger than a limit allows (ulimit -f) is an error of the call, and a terminal that is another job's no
+    /// reason to stop in the middle of a commit, with the store's lock.
+    private static func surviveLimits() {
+        for number in [SIGXFSZ, SIGTTOU] { _ = signal(number, SIG_IGN) }
     }
 
     /// LMDB believes its pages, and so may a damaged one lead it, or whoever reads what it gives, to where no memory is or none

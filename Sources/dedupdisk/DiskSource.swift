@@ -70,7 +70,7 @@ struct DiskSource: ParsableArguments {
 
     /// Where `--ephemeral` keeps what is written: $TMPDIR, else /var/tmp, which is rarely in memory, else /tmp.
     private static var scratchDirectory: String {
-        if let directory = unsafe getenv("TMPDIR") { return unsafe String(cString: directory) }
+        if let directory = CommandLineText.variable("TMPDIR") { return directory }
         return unsafe access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp"
     }
 
@@ -78,7 +78,7 @@ struct DiskSource: ParsableArguments {
     private static func absolute(_ path: String) -> String {
         guard let real = unsafe realpath(path, nil) else { return path }
         defer { unsafe free(real) }
-        return unsafe String(cString: real)
+        return unsafe PathText.text(real)
     }
 }
 

@@ -6,7 +6,7 @@ import Store
 struct Create: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Make an empty disk; it takes no space until it is written.")
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the new disk.") var disk: String
+    @Argument(help: "Name of the new disk.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
     @Option(help: ArgumentHelp("How the store compresses new blocks from now on, whatever disk they are of: none, lz4 or zstd. A new store does not.", valueName: "codec"))
     var compression: CompressionName?
@@ -25,7 +25,7 @@ struct Resize: ParsableCommand {
         abstract: "Change the size of a disk.",
         discussion: "A disk that is in use can grow, and its guest sees it within seconds. One with data beyond its new end does not shrink, unless --discard-data says so.")
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the disk.") var disk: String
+    @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
     @Argument(help: "The new size: 20G, 512MiB, bytes.") var size: ByteSize
     @Flag(help: "Throw away what lies beyond the end of a smaller disk.") var discardData = false
 
@@ -38,7 +38,7 @@ struct Delete: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Delete a disk.", discussion: "Blocks that other disks share stay; the space of the others is used again.")
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the disk.") var disk: String
+    @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
 
     func run() throws {
         let store = try options.open()
@@ -74,7 +74,7 @@ struct Map: ParsableCommand {
         abstract: "Print a disk's map, from sector to hash.",
         discussion: "A line for each mapped block: its first sector and its SHA-256. A disk in use is shown as of its last commit, a second ago at most.")
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the disk.") var disk: String
+    @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Begin at this byte of the disk.", valueName: "n")) var offset: ByteSize?
     @Option(help: ArgumentHelp("Look at no more than this many bytes.", valueName: "n")) var length: ByteSize?
     @Flag(help: "Print JSON, an object a line.") var json = false

@@ -11,7 +11,7 @@ struct Import: ParsableCommand {
         discussion: "The disk appears when all of it is in. Holes of a sparse file take no time and no space. Other formats: qemu-img convert -O raw IMAGE /dev/stdout, into a pipe.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "The image, or - for standard input.") var file: String
-    @Argument(help: "Name of the new disk.") var disk: String
+    @Argument(help: "Name of the new disk.", transform: CommandLineText.name) var disk: String
 
     func run() throws {
         let source = try File(path: file == "-" ? "/dev/stdin" : file)
@@ -34,7 +34,7 @@ struct Export: ParsableCommand {
         abstract: "Write a disk as a raw image.",
         discussion: "What is not mapped becomes a hole in a file, zeros in a pipe. The file appears when all of it is written.")
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the disk.") var disk: String
+    @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
     @Argument(help: "The image, or - for standard output.") var file: String
 
     func run() throws {

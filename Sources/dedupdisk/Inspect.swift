@@ -13,7 +13,7 @@ struct Stats: ParsableCommand {
             counts. reclaimable: stored blocks that no disk maps any more; they are found again when the same content is written.
             """)
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Show this disk alone.") var disk: String?
+    @Argument(help: "Show this disk alone.", transform: CommandLineText.name) var disk: String?
     @Flag(help: "Print JSON.") var json = false
 
     struct Report: Encodable {
@@ -35,7 +35,7 @@ struct Stats: ParsableCommand {
         let found = try options.open(for: .reading).statistics(of: disk)
         if json {
             return try Console.printJSON(Report(
-                format: 1, store: found.store, provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
+                format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                 uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                 snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
                 compression: found.compression.name,
@@ -59,7 +59,7 @@ struct Stats: ParsableCommand {
             ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
             ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
             ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
-            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(found.store)" + (found.compression == .none ? "" : ", compressed with \(found.compression.name)")],
+            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(PathText.shown(found.store))" + (found.compression == .none ? "" : ", compressed with \(found.compression.name)")],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }

@@ -8,8 +8,7 @@ struct StoreOptions: ParsableArguments {
     var store: String?
 
     private var path: String {
-        let environment = unsafe getenv("DEDUPDISK_STORE").map { unsafe String(cString: $0) }
-        var path = store ?? environment ?? "/var/lib/dedupdisk"
+        var path = store ?? CommandLineText.variable("DEDUPDISK_STORE") ?? "/var/lib/dedupdisk"
         while path.count > 1, path.hasSuffix("/") { path.removeLast() }
         return path
     }

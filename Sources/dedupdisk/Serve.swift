@@ -19,7 +19,7 @@ struct Serve: ParsableCommand {
               qemu-img info 'nbd+unix:///web1?socket=/run/web1.sock'
               nbd-client -unix /run/web1.sock /dev/nbd0
             """)
-    @Argument(help: "Name of the disk; with --path or --discard, what clients call it.") var disk: String
+    @Argument(help: "Name of the disk; with --path or --discard, what clients call it.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Listen on a UNIX socket, which appears there.", valueName: "path")) var socket: String?
     @Option(help: ArgumentHelp("Listen on a port of the loopback interface; 0: any that is free. Default: 127.0.0.1:10809.", valueName: "address:port"))
     var listen: String?

@@ -38,7 +38,7 @@ import Testing
         #expect(try store.disks().map(\.name) == ["d", "other"])
     }
 
-    @Test(arguments: [SIGINT, SIGTERM]) func aSignalAsksForTheEnd(signal: Int32) throws {
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func aSignalAsksForTheEnd(signal: Int32) throws {
         let importer = try importHalfDone()
         importer.kill(signal)
         // Not the end of the pipe: the reader is waiting in it.

@@ -13,7 +13,7 @@ struct ServeTests {
 
     // MARK: The command
 
-    @Test(arguments: [SIGINT, SIGTERM]) func aNewDisk(signal: Int32) throws {
+    @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func aNewDisk(signal: Int32) throws {
         let server = try Server(tool, ["gold", "--size", "64M", "--socket", socket])
         #expect(server.uri == "nbd+unix:///gold?socket=\(socket)")
         let info = try Client.succeed("nbdinfo", server.uri)

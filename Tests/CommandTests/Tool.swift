@@ -41,6 +41,13 @@ struct Tool {
         _ arguments: String..., status: Int32 = 1, naming words: [String] = [], remedy: Bool = true, input: Child.Input = .nothing,
         output: Child.Output = .captured, location: SourceLocation = #_sourceLocation
     ) throws {
+        try fail(contentsOf: arguments, status: status, naming: words, remedy: remedy, input: input, output: output, location: location)
+    }
+
+    func fail(
+        contentsOf arguments: [String], status: Int32 = 1, naming words: [String] = [], remedy: Bool = true, input: Child.Input = .nothing,
+        output: Child.Output = .captured, location: SourceLocation = #_sourceLocation
+    ) throws {
         let outcome = try start(arguments, input: input, output: output).wait()
         expectFailure(outcome, status: status, naming: words, remedy: remedy, location: location)
     }

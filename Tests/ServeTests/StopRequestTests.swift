@@ -14,7 +14,7 @@ import Testing
 
     @Test func signalsAreRequests() throws {
         signalled?.sendOnSignals()
-        for number in [SIGINT, SIGTERM] {
+        for number in [SIGINT, SIGTERM, SIGHUP] {
             #expect(kill(getpid(), number) == 0)
             var request = pollfd(fd: signalled?.descriptor ?? -1, events: Int16(POLLIN), revents: 0)
             // The signal may be another thread's to handle.

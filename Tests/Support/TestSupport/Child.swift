@@ -126,7 +126,7 @@ public final class Child {
         _ strings: [String], _ body: (UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>) -> Result
     ) -> Result {
         let list = UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>.allocate(capacity: strings.count + 1)
-        for (index, string) in strings.enumerated() { unsafe list[index] = unsafe strdup(string) }
+        for (index, string) in strings.enumerated() { unsafe list[index] = unsafe PathText.withCString(string) { unsafe strdup($0) } }
         unsafe list[strings.count] = nil
         defer {
             for index in strings.indices { unsafe free(list[index]) }

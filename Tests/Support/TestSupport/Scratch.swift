@@ -17,7 +17,7 @@ public final class ScratchDirectory: Sendable {
     private static func remove(_ path: String) {
         if let directory = unsafe opendir(path) {
             while let entry = unsafe readdir(directory) {
-                let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { unsafe String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+                let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { unsafe PathText.text($0.prefix { $0 != 0 }) }
                 if name != ".", name != ".." { remove(path + "/" + name) }
             }
             unsafe closedir(directory)
