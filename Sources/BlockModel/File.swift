@@ -367,6 +367,7 @@ extension Failure {
             case ENOENT: (.notFound, "check the path")
             case ENOTDIR: (.system, "check the path")
             case EEXIST: (.exists, nil)
+            case ENOTDIR: (.system, "check the path")
             case ENOSPC: (.noSpace, "free some space on its filesystem")
             case EDQUOT: (.noSpace, "raise the quota or delete something")
             case EBUSY, ETXTBSY: (.busy, "something else is using it")

@@ -14,7 +14,7 @@ struct Serve: ParsableCommand {
             NBD neither encrypts nor asks for a password. A socket of --socket is its owner's alone. A port of \
             --listen is open to everybody on this machine, and to nobody else.
 
-              dedupdisk serve web1 --size 20G --socket /run/web1.sock
+              dedupdisk serve web1 --size 20G --socket /run/web1.sock &
               nbdcopy debian.img 'nbd+unix:///web1?socket=/run/web1.sock'
               qemu-img info 'nbd+unix:///web1?socket=/run/web1.sock'
               nbd-client -unix /run/web1.sock /dev/nbd0
