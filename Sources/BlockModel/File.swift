@@ -46,15 +46,8 @@ public struct File: ~Copyable, Sendable {
         descriptor = opened
     }
 
-    /// The process's standard output: dup(2). Opening its path to read and write would make of a pipe's writer a reader, too,
-    /// who never hears that the other one has gone.
-    public static func standardOutput() throws(Failure) -> File {
-        let copy = fcntl(1, F_DUPFD_CLOEXEC, 3)
-        guard copy >= 0 else { throw Failure(systemCall: "write to", "standard output", errno: errno) }
-        return File(descriptor: copy, path: "standard output")
-    }
-
-    private init(descriptor: Int32, path: String) {
+    /// Takes `descriptor`, to be closed with this.
+    init(descriptor: Int32, path: String) {
         self.descriptor = descriptor
         self.path = path
     }
@@ -100,37 +93,6 @@ public struct File: ~Copyable, Sendable {
             var done = 0
             while done < bytes.count {
                 try advance(&done, unsafe pwrite(descriptor, base + done, bytes.count - done, start + off_t(done)), "write")
-            }
-        }
-    }
-
-    /// read(2) from a pipe until `buffer` is full or the stream ends; the number of bytes read.
-    /// - Throws: `.interrupted` when a signal came that somebody handles.
-    public func readNext(into buffer: inout MutableRawSpan) throws(Failure) -> Int {
-        // As in `read(at:into:)`.
-        unsafe try buffer.withUnsafeMutableBytes { (bytes) throws(Failure) -> Int in
-            guard let base = bytes.baseAddress else { return 0 }
-            var done = 0
-            while done < bytes.count {
-                let count = unsafe Glibc.read(descriptor, base + done, bytes.count - done)
-                if count == 0 { break }
-                if count < 0, errno == EINTR { throw Failure(.interrupted, "read \(path)", "interrupted") }
-                try advance(&done, count, "read")
-            }
-            return done
-        }
-    }
-
-    /// write(2) of all `bytes` to a pipe.
-    /// - Throws: `.interrupted` when a signal came that somebody handles.
-    public func writeNext(_ bytes: RawSpan) throws(Failure) {
-        unsafe try bytes.withUnsafeBytes { (bytes) throws(Failure) in
-            guard let base = bytes.baseAddress else { return }
-            var done = 0
-            while done < bytes.count {
-                let count = unsafe Glibc.write(descriptor, base + done, bytes.count - done)
-                if count < 0, errno == EINTR { throw Failure(.interrupted, "write \(path)", "interrupted") }
-                try advance(&done, count, "write")
             }
         }
     }
@@ -204,17 +166,6 @@ public struct File: ~Copyable, Sendable {
         return names
     }
 
-    /// Whether `path` is a regular file, or nothing yet: stat(2).
-    public static func isMissingOrRegular(_ path: String) throws(Failure) -> Bool {
-        var status = stat()
-        guard unsafe stat(path, &status) == 0 else {
-            let code = errno
-            guard code == ENOENT else { throw Failure(systemCall: "look at", path, errno: code) }
-            return true
-        }
-        return status.st_mode & S_IFMT == S_IFREG
-    }
-
     /// The next run of data at `offset` or after it, as the filesystem keeps it: lseek(2), `SEEK_DATA` and
     /// `SEEK_HOLE`. Nil: none up to the end.
     public func nextData(at offset: UInt64) throws(Failure) -> Range<UInt64>? {
@@ -222,6 +173,11 @@ public struct File: ~Copyable, Sendable {
         if start < 0 {
             let code = errno
             if code == ENXIO { return nil }
+            // What can't tell holes from data: a block device.
+            if code == EINVAL || code == EOPNOTSUPP {
+                let size = try size()
+                return offset < size ? offset..<size : nil
+            }
             throw Failure(systemCall: "look for data in", path, errno: code)
         }
         let end = lseek(descriptor, start, clinux_seek_hole)
@@ -254,31 +210,17 @@ public struct File: ~Copyable, Sendable {
         return true
     }
 
-    /// Makes the range read as zeros: by `punchHole`, or by writing them, 64 KiB at a time, where that can't be.
+    /// Makes the range read as zeros: by `punchHole`; where that can't be, by fallocate(2), ZERO_RANGE, or by writing them, 256 KiB
+    /// at a time.
     public func zero(at offset: UInt64, count: UInt64) throws(Failure) {
         guard try !punchHole(at: offset, count: count) else { return }
-        let zeros = [UInt8](repeating: 0, count: 65536)
+        if clinux_zero_range(descriptor, try position("zero", offset, 0), off_t(clamping: count)) == 0 { return }
+        let zeros = [UInt8](repeating: 0, count: Int(min(count, 256 << 10)))
         var done: UInt64 = 0
         while done < count {
             let part = min(count - done, UInt64(zeros.count))
-            // The bytes of initialised integers.
-            unsafe try write(at: offset + done, zeros.span.bytes.extracting(first: Int(part)))
+            try write(at: offset + done, zeros.rawBytes.extracting(first: Int(part)))
             done += part
-        }
-    }
-
-    /// What a path may lead to.
-    public enum Kind: Sendable { case regular, blockDevice, directory, other }
-
-    /// `st_mode` of fstat(2).
-    public func kind() throws(Failure) -> Kind {
-        var status = stat()
-        try check(unsafe fstat(descriptor, &status), "find out what is")
-        return switch status.st_mode & S_IFMT {
-        case S_IFREG: .regular
-        case S_IFBLK: .blockDevice
-        case S_IFDIR: .directory
-        default: .other
         }
     }
 
@@ -313,6 +255,13 @@ public struct File: ~Copyable, Sendable {
         if clinux_unlock(descriptor) != 0 { throw Failure(systemCall: "unlock", path, errno: errno) }
     }
 
+    /// Whether another opening of the file says by its locks that it writes to it; QEMU's locks are understood: fcntl(2), `F_OFD_GETLK`.
+    public func isWrittenElsewhere() throws(Failure) -> Bool {
+        let answer = clinux_is_written(descriptor)
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: errno) }
+        return answer == 1
+    }
+
     /// Whether another opening of the file holds a lock of either kind: fcntl(2), `F_OFD_GETLK`. Takes no lock itself,
     /// so that a look is never in a writer's way.
     public func isLockedElsewhere() throws(Failure) -> Bool {
@@ -322,6 +271,9 @@ public struct File: ~Copyable, Sendable {
     }
 
     // MARK: Helpers
+
+    /// Lends the descriptor's number to a system call that is not here.
+    public func withNumber<Result>(_ body: (Int32) -> Result) -> Result { body(descriptor) }
 
     func withDescriptor<Result: ~Copyable>(_ body: (CInt) throws(Failure) -> Result) throws(Failure) -> Result { try body(descriptor) }
 
@@ -335,7 +287,7 @@ public struct File: ~Copyable, Sendable {
     }
 
     /// `offset` as the system calls take it; refused when it or the transfer's end is past what a file can have.
-    private func position(_ operation: StaticString, _ offset: UInt64, _ byteCount: Int) throws(Failure) -> off_t {
+    func position(_ operation: StaticString, _ offset: UInt64, _ byteCount: Int) throws(Failure) -> off_t {
         guard let start = off_t(exactly: offset), !start.addingReportingOverflow(off_t(byteCount)).overflow else {
             throw Failure(.invalidRequest, "\(operation) \(path)", "offset \(offset) is more than a file can have")
         }
@@ -343,7 +295,7 @@ public struct File: ~Copyable, Sendable {
     }
 
     /// Accounts for a transfer's result: `count` bytes more, or nothing when a signal came first, or a failure.
-    private func advance(_ done: inout Int, _ count: Int, _ operation: StaticString) throws(Failure) {
+    func advance(_ done: inout Int, _ count: Int, _ operation: StaticString) throws(Failure) {
         let code = errno
         if count > 0 {
             done += count
@@ -354,7 +306,7 @@ public struct File: ~Copyable, Sendable {
         }
     }
 
-    private func check(_ result: Int32, _ operation: StaticString) throws(Failure) {
+    func check(_ result: Int32, _ operation: StaticString) throws(Failure) {
         guard result == 0 else { throw Failure(systemCall: operation, path, errno: errno) }
     }
 }

@@ -38,6 +38,9 @@ extension File {
         try File(path: path, options: [.directory, .notFollowing]).give(to: parent)
     }
 
+    /// Gives this new file, which is to be called `path`, to whom that directory belongs.
+    func giveToOwner(ofDirectoryOf path: String) throws(Failure) { try give(to: Owner(directoryOf: path)) }
+
     /// fchown(2) and fchmod(2) of what this process has just made.
     private func give(to owner: Owner) throws(Failure) {
         let isDirectory = try kind() == .directory

@@ -43,3 +43,6 @@ public struct Thread: Sendable {
 /// Has a stop from the terminal (Ctrl-Z, SIGTSTP) wait until this process holds no lock that other processes wait for. For the
 /// start of a program.
 public func deferTerminalStops() { clinux_defer_stops() }
+
+/// Sleeps: usleep(3).
+public func pause(milliseconds: Int) { usleep(useconds_t(clamping: milliseconds * 1000)) }

@@ -11,19 +11,23 @@ public enum Image {
     public typealias Progress = (UInt64, UInt64?) -> Void
 
     /// Makes a disk of a raw image. The disk appears when all of it is in; before that, there is none.
-    /// - Parameter sequential: a pipe: read to its end; otherwise a file, whose holes are not read.
+    /// - Parameter check: asked when all is read; what it throws is why there will be no disk.
     public static func load(
-        _ source: consuming File, sequential: Bool, into store: Store, as name: String,
+        _ source: ImageSource, into store: Store, as name: String, check: () throws(Failure) -> Void,
         shouldStop: ShouldStop, progress: Progress
     ) throws(Failure) {
-        let size = sequential ? nil : try source.size()
         // A pipe's length is known at its end; until then the disk is as large as any can be.
-        let lock = try store.createIncomplete(name, byteCount: size.map { roundUp($0) } ?? Store.largestDisk)
+        let lock = try store.createIncomplete(name, byteCount: source.byteCount.map { roundUp($0) } ?? Store.largestDisk)
         do throws(Failure) {
-            let end = try load(Loader(store, name, from: source), size: size, shouldStop, progress)
-            guard end > 0 else { throw Failure(.usage, "import disk \(name)", "the image is empty") }
+            let end = try load(Loader(store, name, from: source), shouldStop, progress)
+            guard end > 0 else {
+                throw Failure(.usage, "import \(source.name)", "the image is empty", remedy: source.byteCount == nil ? "see whether what should write it did; dedupdisk create makes an empty disk" : "dedupdisk create makes an empty disk")
+            }
+            try check()
             try store.complete(name, byteCount: roundUp(end))
+            source.end(read: true)
         } catch {
+            source.end(read: false)
             try? store.delete(lock)
             throw error.kind == .interrupted ? interrupted("import disk \(name)") : error
         }
@@ -36,9 +40,9 @@ public enum Image {
     }
 
     /// - Returns: the image's length.
-    private static func load(_ loader: Loader, size: UInt64?, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
+    private static func load(_ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
         defer { loader.end() }
-        let end = if let size {
+        let end = if let size = loader.source.byteCount {
             try loadFile(loader, size: size, shouldStop, progress)
         } else {
             try loadPipe(loader, shouldStop, progress)
@@ -76,34 +80,57 @@ public enum Image {
         }
     }
 
-    static func interrupted(_ what: String) -> Failure { Failure(.interrupted, what, "interrupted", remedy: "nothing was kept") }
+    static func interrupted(_ what: String, _ remedy: String = "nothing was kept") -> Failure { Failure(.interrupted, what, "interrupted", remedy: remedy) }
 
-    /// Writes a disk as a raw image, each mapped run where it belongs; what is not mapped stays a hole.
-    /// - Parameter sequential: a pipe: holes are written as zeros.
+    /// Writes a disk as a raw image, each mapped run where it belongs. What is not mapped is a hole of a new file, and zeros elsewhere.
     public static func save(
-        _ disk: StoreDisk, to target: borrowing File, sequential: Bool, shouldStop: ShouldStop, progress: Progress
+        _ disk: StoreDisk, to target: ImageTarget, shouldStop: ShouldStop, progress: Progress
     ) throws(Failure) {
         let size = disk.byteCount
-        if !sequential { try target.truncate(to: size) }
-        var chunk = [UInt8](repeating: 0, count: chunkBytes)
-        var offset: UInt64 = 0
-        while offset < size {
-            if shouldStop() { throw interrupted("export to \(target.path)") }
-            var count = Int(min(UInt64(chunkBytes), size - offset))
-            if !sequential {
-                guard let run = try disk.nextMapped(at: offset / UInt64(blockSize), limit: UInt64(chunkBytes / blockSize)) else { break }
-                offset = run.lowerBound * UInt64(blockSize)
-                count = Int(min(run.upperBound * UInt64(blockSize), size) - offset)
+        try target.prepare(size)
+        do throws(Failure) {
+            var chunk = [UInt8](repeating: 0, count: chunkBytes)
+            var offset: UInt64 = 0
+            while offset < size {
+                let run = try nextRun(of: disk, at: offset, for: target)
+                try leaveOut(offset..<run.lowerBound, of: target, shouldStop) { progress($0, size) }
+                guard !run.isEmpty else { break }
+                if shouldStop() { throw interrupted("") }
+                try chunk.withMutableBytes { (bytes) throws(Failure) in
+                    var room = bytes._mutatingExtracting(0..<run.count)
+                    try disk.read(at: run.lowerBound / UInt64(sectorSize), into: &room)
+                    try target.write(at: run.lowerBound, room.bytes)
+                }
+                offset = run.upperBound
+                progress(offset, size)
             }
-            try chunk.withMutableBytes { (bytes) throws(Failure) in
-                var room = bytes._mutatingExtracting(0..<count)
-                try disk.read(at: offset / UInt64(sectorSize), into: &room)
-                if sequential { try target.writeNext(room.bytes) } else { try target.write(at: offset, room.bytes) }
-            }
-            offset += UInt64(count)
-            progress(offset, size)
+            if shouldStop() { throw interrupted("") }
+            try target.finish(size)
+        } catch {
+            throw error.kind == .interrupted ? interrupted("export to \(target.name)", target.whatIsLeft) : error
         }
         progress(size, size)
-        if !sequential { try target.synchronize() }
+    }
+
+    /// Bytes of the disk that are to be written next, a chunk at most, from `offset` on; empty at its end when there are none. All that
+    /// lies before is not mapped.
+    private static func nextRun(of disk: StoreDisk, at offset: UInt64, for target: ImageTarget) throws(Failure) -> Range<UInt64> {
+        let size = disk.byteCount
+        if target.isStream { return offset..<min(offset + UInt64(chunkBytes), size) }
+        guard let run = try disk.nextMapped(at: offset / UInt64(blockSize), limit: UInt64(chunkBytes / blockSize)) else { return size..<size }
+        return run.lowerBound * UInt64(blockSize)..<min(run.upperBound * UInt64(blockSize), size)
+    }
+
+    private static func leaveOut(
+        _ hole: Range<UInt64>, of target: ImageTarget, _ shouldStop: ShouldStop, _ progress: (UInt64) -> Void
+    ) throws(Failure) {
+        var offset = hole.lowerBound
+        while offset < hole.upperBound {
+            if shouldStop() { throw interrupted("") }
+            let end = min(hole.upperBound, offset + ImageTarget.longestHole)
+            try target.leaveOut(offset..<end)
+            offset = end
+            progress(offset)
+        }
     }
 }

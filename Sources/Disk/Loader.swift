@@ -6,7 +6,7 @@ internal import Store
 @safe
 final class Loader: @unchecked Sendable {
     let name: String
-    let source: File
+    let source: ImageSource
     private let store: Store
     private let batches: [Batch]
     private let rooms: [UnsafeMutableRawBufferPointer]
@@ -30,7 +30,7 @@ final class Loader: @unchecked Sendable {
     private static let worthwhile = 8 << 20
     private static let most = 16 << 20
 
-    init(_ store: Store, _ name: String, from source: consuming File) throws(Failure) {
+    init(_ store: Store, _ name: String, from source: ImageSource) throws(Failure) {
         self.store = store
         self.name = name
         self.source = source
@@ -58,7 +58,7 @@ final class Loader: @unchecked Sendable {
             let wanted = min(byteCount - done, bytes.byteCount)
             var data = bytes._mutatingExtracting(first: wanted)
             guard try self.source.read(at: offset + UInt64(done), into: &data) == wanted else {
-                throw Failure(.system, "import \(self.source.path)", "it became shorter while it was read")
+                throw Failure(.system, "import \(self.source.name)", "it became shorter while it was read")
             }
             bytes.zero(at: wanted, count: bytes.byteCount - wanted)
         }

@@ -3,11 +3,12 @@ internal import Synchronization
 
 /// A disk that is a raw image file or a block device: sector n is at byte 512·n.
 ///
-/// It is locked for as long as it is open, for one writer or for many readers; QEMU's image locks are respected.
+/// It is locked for as long as it is open, for one writer or for many readers; QEMU's image locks are respected. A device that is
+/// written is opened with O_EXCL, so that nothing mounts it meanwhile.
 public final class RawFileDisk: BlockDevice {
     public let isReadOnly: Bool
     private let sectors: Atomic<UInt64>
-    private let file: File
+    private let holder: FileHolder
     private let window = FileWindow()
     /// Whether the filesystem can tell holes from data: a device's can't.
     private let hasHoles: Bool
@@ -18,34 +19,32 @@ public final class RawFileDisk: BlockDevice {
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
+    /// What the bytes seem to be, where that is no raw image. A disk may have such bytes, and is served all the same.
+    public let foreignFormat: ImageFormat?
+
     /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
-    /// `readOnly` is false; `.usage` when it is no file or block device, or its size no positive multiple of 512.
-    public init(path: String, readOnly: Bool) throws(Failure) {
-        let file = try File(path: path, options: readOnly ? [] : .write)
-        let kind = try file.kind()
-        guard kind == .regular || kind == .blockDevice else {
-            throw Failure(.usage, "open \(path) as a disk", "neither a file nor a block device")
-        }
-        guard try file.tryLock(exclusive: !readOnly) else {
-            throw Failure(.busy, "open \(path) as a disk", "another process has it open",
-                remedy: readOnly ? "wait until it is closed" : "wait until it is closed, or open it read-only")
-        }
-        let byteCount = try file.size()
+    /// `readOnly` is false, or a device or file is mounted, or another device is made of it, in a way that does not go with this;
+    /// `.usage` when it is no file or block device, or its size no positive multiple of 512.
+    /// - Parameter isForced: all the same when it is busy.
+    public init(path: String, readOnly: Bool, isForced: Bool = false) throws(Failure) {
+        let (holder, status) = try SharedFile.open(path, "open \(path) as a disk", writing: !readOnly, isForced: isForced)
+        let byteCount = try holder.file.size()
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0 else {
             throw Failure(.usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
                 remedy: "enlarge it: truncate --size=%\(sectorSize) \(path)")
         }
         sectors = Atomic(byteCount / UInt64(sectorSize))
         isReadOnly = readOnly
-        hasHoles = kind == .regular
-        self.file = file
+        hasHoles = status.kind == .regular
+        foreignFormat = try ImageFormat(of: holder.file, byteCount: byteCount)
+        self.holder = holder
     }
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
         let wanted = buffer.byteCount
-        guard try file.read(at: range.byteOffset, into: &buffer) == wanted else {
-            throw Failure(.system, "read \(file.path)", "it has become shorter than the disk")
+        guard try holder.file.read(at: range.byteOffset, into: &buffer) == wanted else {
+            throw Failure(.system, "read \(holder.file.path)", "it has become shorter than the disk")
         }
     }
 
@@ -53,27 +52,27 @@ public final class RawFileDisk: BlockDevice {
     /// cut off reads as zeros until `refresh`.
     public func lend(_ range: SectorRange) -> LentMemory? {
         guard range.fits(in: sectorCount), let count = Int(exactly: range.byteCount) else { return nil }
-        return window.lend(file, at: range.byteOffset, count: count, size: byteCount)
+        return window.lend(holder.file, at: range.byteOffset, count: count, size: byteCount)
     }
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         try checkWritable("write")
         let range = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
         try refuseAfterFailure()
-        try file.write(at: range.byteOffset, bytes)
+        try holder.file.write(at: range.byteOffset, bytes)
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {
         try checkDiscard(range)
         try refuseAfterFailure()
-        try file.zero(at: range.byteOffset, count: range.byteCount)
+        try holder.file.zero(at: range.byteOffset, count: range.byteCount)
     }
 
     public func flush() throws(Failure) {
         try refuseAfterFailure()
         guard !isReadOnly else { return }
         do {
-            try file.synchronizeData()
+            try holder.file.synchronizeData()
         } catch {
             syncFailure.withLock { $0 = $0 ?? error }
             throw error
@@ -90,7 +89,7 @@ public final class RawFileDisk: BlockDevice {
         // The disk may become shorter meanwhile.
         let limit = max(1, min(limit, max(sectorCount, range.end) - sector))
         guard hasHoles else { return Extent(isHole: false, count: limit) }
-        guard let data = try file.nextData(at: range.byteOffset) else { return Extent(isHole: true, count: limit) }
+        guard let data = try holder.file.nextData(at: range.byteOffset) else { return Extent(isHole: true, count: limit) }
         // Whole sectors: a hole ends where data begins, data where a sector has none of it.
         let start = data.lowerBound / UInt64(sectorSize)
         guard start <= sector else { return Extent(isHole: true, count: min(limit, start - sector)) }
@@ -100,14 +99,14 @@ public final class RawFileDisk: BlockDevice {
 
     /// The file's size is the disk's, down to whole sectors.
     public func refresh() throws(Failure) -> Bool {
-        let count = try file.size() / UInt64(sectorSize)
+        let count = try holder.file.size() / UInt64(sectorSize)
         return sectors.exchange(count, ordering: .relaxed) != count
     }
 
     public func close() throws(Failure) {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }
         // The lock has to go all the same, and the failure is the one to tell.
-        defer { try? file.unlock() }
+        defer { try? holder.unlock() }
         try flush()
     }
 }

@@ -95,25 +95,19 @@ final class DigestFilter: @unchecked Sendable {
     /// to this process.
     init(making path: String, capacity: UInt64, storeID: (UInt64, UInt64)) throws(Failure) {
         let shape = Self.shape(capacity)
-        let temporary = path + ".new"
-        var descriptor = unsafe open(temporary, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0o600)
+        let new = try? NewFile(for: path)
         // All of its blocks now: a page that finds no room later would be a bus error.
-        if descriptor >= 0, posix_fallocate(descriptor, 0, off_t(shape.bytes)) != 0 {
-            _ = close(descriptor)
-            descriptor = -1
-        }
-        defer { if descriptor >= 0 { _ = close(descriptor) } }
-        guard let base = unsafe Self.map(shape.bytes, descriptor) else {
-            throw Failure(systemCall: "map", path, errno: errno)
-        }
+        let isWhole = new?.file.withNumber { posix_fallocate($0, 0, off_t(shape.bytes)) } == 0 && (try? new?.belongToDirectory()) != nil
+        let mapped = unsafe isWhole ? new?.file.withNumber { unsafe Self.map(shape.bytes, $0) } : Self.map(shape.bytes, -1)
+        guard let base = unsafe mapped else { throw Failure(systemCall: "map", path, errno: errno) }
         unsafe self.base = base
         byteCount = shape.bytes
         (lines, slots) = (shape.lines, shape.slots)
         self.capacity = capacity
         let header = Self.header(capacity, storeID)
         unsafe base.copyMemory(from: header, byteCount: header.count)
-        isPrivate = unsafe descriptor < 0 || rename(temporary, path) != 0
-        if isPrivate { unsafe unlink(temporary) }
+        // Where it can't have its name, this process alone uses it.
+        isPrivate = !isWhole || (try? new?.put(durably: false)) == nil
     }
 
     deinit { unsafe munmap(base, byteCount) }

@@ -35,6 +35,35 @@ int clinux_is_range_locked(int descriptor, int exclusive, off_t start, off_t cou
 // filesystem can't, mkostemp(3) and unlink(2).
 int clinux_open_temporary(const char *directory);
 
+// A descriptor, closed on exec, of a new file in the directory that is open as `directory`, without a name: openat(2), O_TMPFILE.
+// -1 with errno EOPNOTSUPP: there can be none here, or none that `clinux_name_temporary` could give a name.
+int clinux_open_unnamed(int directory, mode_t mode);
+
+// Gives such a file its first name, which must be free: linkat(2) by way of /proc/self/fd.
+int clinux_name_temporary(int descriptor, int directory, const char *name);
+
+// openat(2): a new file of that name, O_CREAT | O_EXCL, closed on exec.
+int clinux_create_at(int directory, const char *name, mode_t mode);
+
+// fcntl(2), F_OFD_GETLK: 1 when another opening says that it writes to the file, 0 when none does, -1 and errno. It says so by a
+// write lock, or as QEMU does: by a read lock of byte 101.
+int clinux_is_written(int descriptor);
+
+// Whether a descriptor merely names a file, so that nothing can be read or written through it: fcntl(2), O_PATH.
+int clinux_only_names(int descriptor);
+
+// getxattr(2), fsetxattr(2), fremovexattr(2) of the access control list that POSIX.1e drafted (acl(5)).
+ssize_t clinux_get_acl(const char *path, void *value, size_t size);
+int clinux_set_acl(int descriptor, const void *value, size_t size);
+int clinux_remove_acl(int descriptor);
+
+// fallocate(2), FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE.
+int clinux_zero_range(int descriptor, off_t offset, off_t count);
+
+// major(3) and minor(3).
+unsigned clinux_major(dev_t device);
+unsigned clinux_minor(dev_t device);
+
 // lseek(2): SEEK_DATA and SEEK_HOLE, which Swift does not see.
 extern const int clinux_seek_data, clinux_seek_hole;
 
