@@ -14,18 +14,22 @@ public final class NewFile: Sendable {
     private let temporary: Mutex<String?>
 
     /// Makes it in the directory of `path`, to be called that. `mode`: permissions, less the process's umask.
-    public init(for path: String, mode: UInt32 = 0o600) throws(Failure) {
+    public convenience init(for path: String, mode: UInt32 = 0o600) throws(Failure) { try self.init(for: path, mode: mode, unnamed: true) }
+
+    /// - Parameter unnamed: without a name, where that can be.
+    init(for path: String, mode: UInt32 = 0o600, unnamed: Bool) throws(Failure) {
         let (directory, name) = File.split(path)
         self.directory = try File(path: directory, options: .directory)
         self.name = name
-        let unnamed = try self.directory.withDescriptor { (directory) throws(Failure) -> CInt in
+        let opened = try self.directory.withDescriptor { (directory) throws(Failure) -> CInt in
+            guard unnamed else { return -1 }
             let descriptor = clinux_open_unnamed(directory, mode)
             let code = errno
             guard descriptor >= 0 || code == EOPNOTSUPP else { throw Failure(systemCall: "create", path, errno: code) }
             return descriptor
         }
-        if unnamed >= 0 {
-            file = File(descriptor: unnamed, path: path)
+        if opened >= 0 {
+            file = File(descriptor: opened, path: path)
             temporary = Mutex(nil)
         } else {
             var created: CInt = -1

@@ -75,7 +75,7 @@ import Testing
 
     @Test func kinds() throws {
         #expect(try File(path: "/tmp").kind() == .directory)
-        #expect(try File(path: "/dev/null").kind() == .other)
+        #expect(try File(path: "/dev/null").kind() == .characterDevice)
         #expect(try File(temporaryIn: Self.scratch).kind() == .regular)
     }
 

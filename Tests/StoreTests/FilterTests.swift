@@ -204,13 +204,14 @@ import Testing
 
     /// A full filesystem leaves the filter to the process.
     @Test func withoutAFile() throws {
-        // A directory in the place of the new file.
-        #expect(unsafe mkdir(store.filterPath + ".new", 0o700) == 0)
+        // A directory in its place.
+        #expect(unsafe mkdir(store.filterPath, 0o700) == 0)
         var random = SeededGenerator(seed: 7)
         let digests = (0..<100).map { _ in Digest(random.next(), random.next(), 0, 0) }
         let blobs = try Self.add(digests, to: store)
         #expect(try Self.find(digests, in: store) == blobs)
-        #expect(unsafe access(store.filterPath, F_OK) != 0)
+        #expect(try File.status(of: store.filterPath)?.kind == .directory)
+        #expect(Set(File.names(in: store.path)).isSubset(of: ["meta", "packs", "journals", "filter", "reserve", "lock"]))
         #expect(try Self.find(digests, in: try Store(path: store.path)) == blobs)
     }
 

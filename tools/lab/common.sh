@@ -43,7 +43,7 @@ build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzs
 [ "$(uname -m)" != x86_64 ] || build_packages+=(libipsec-mb-dev)
 # What tests run beside the program: NBD clients of others; strace, to have it killed at a system call of their choice; filesystems.
 # shellcheck disable=SC2034
-client_packages=(libnbd-bin qemu-utils fio strace xfsprogs btrfs-progs xz-utils)
+client_packages=(libnbd-bin qemu-utils fio strace xfsprogs btrfs-progs xz-utils acl zstd bzip2)
 
 # build_package ROOT WHAT OPTION...: builds the package in ROOT; prints nothing, unless WHAT can't be built.
 build_package() {
