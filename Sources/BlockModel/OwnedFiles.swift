@@ -47,7 +47,7 @@ extension File {
         let code = try withDescriptor { (descriptor) throws(Failure) -> Int32 in
             // Only root may give away; the group can be any that the process is in. Otherwise it stays its maker's.
             if fchown(descriptor, geteuid() == 0 ? owner.user : .max, owner.group) != 0, errno != EPERM { return errno }
-            return fchmod(descriptor, owner.mode & (isDirectory ? 0o777 : 0o666)) == 0 ? 0 : errno
+            return fchmod(descriptor, owner.mode & (isDirectory ? 0o770 : 0o660)) == 0 ? 0 : errno
         }
         guard code == 0 else { throw Failure(systemCall: "set the owner of", path, errno: code) }
     }

@@ -27,16 +27,20 @@ static void stop(void)
     atomic_store(&wanted, 0);
 }
 
-void clinux_begin_unstoppable(void)
+int clinux_begin_unstoppable(void)
 {
-    if (depth++ > 0) return;
-    while (1) {
-        atomic_fetch_add(&holders, 1);
-        // Either this sees the request, or its handler sees this holder.
-        if (atomic_load(&wanted) == 0) return;
-        if (atomic_fetch_sub(&holders, 1) == 1) stop();
-        while (atomic_load(&wanted) != 0) usleep(1000);
-    }
+    if (depth++ > 0) return 1;
+    atomic_fetch_add(&holders, 1);
+    // Either this sees the request, or its handler sees this holder.
+    if (atomic_load(&wanted) == 0) return 1;
+    depth--;
+    if (atomic_fetch_sub(&holders, 1) == 1) stop();
+    return 0;
+}
+
+void clinux_await_stop(void)
+{
+    while (atomic_load(&wanted) != 0) usleep(1000);
 }
 
 void clinux_end_unstoppable(void)

@@ -171,6 +171,12 @@ struct Journal: ~Copyable, Sendable {
         return position
     }
 
+    /// Sees to it that no record begins at the position.
+    func invalidate(at position: JournalPosition) throws(Failure) {
+        guard position.offset + UInt64(Self.headerSize) <= capacity else { return }
+        try file.write(at: position.offset, [UInt8](repeating: 0, count: Self.headerSize).rawBytes)
+    }
+
     /// Gives the filesystem back what the records between two positions take, which are in the map.
     func release(from start: JournalPosition, to end: JournalPosition) throws(Failure) {
         if start.offset <= end.offset {

@@ -29,6 +29,8 @@ public final class StoreDisk: BlockDevice {
         var head: JournalPosition
         /// What an interrupted writer left is not all in the map, as there was no room: until it is, nothing follows it.
         var isBehindLeftover = false
+        /// Behind the head may be whole records of a write that failed: until others take their place, nothing may be done past them.
+        var hasStrayRecords = false
         /// How far the journal's file was written.
         var journalLength: UInt64 = 0
         /// For parts of blocks, and for records.
@@ -144,6 +146,8 @@ public final class StoreDisk: BlockDevice {
             } catch where error.kind == .noSpace {
                 try recoverInPieces(committer, generation, from: generation.start)
             }
+            // Whatever fails from here on, nothing is left of it to be read in the journal.
+            generation.reset(end: generation.end)
         }
         return try beginEra(committer, after: generation.end)
     }
@@ -162,15 +166,17 @@ public final class StoreDisk: BlockDevice {
                 try replay(committer, into: generation)
                 throw error
             }
-            try committer.journal.release(from: start, to: generation.end)
+            // Room that can't be given back is no reason to take the records for lost.
+            try? committer.journal.release(from: start, to: generation.end)
             start = generation.end
         }
     }
 
     /// All records are in the map: those that come now cannot be taken for theirs, whatever a crash leaves of the file.
-    private static func beginEra(_ committer: Committer, after last: JournalPosition) throws(Failure) -> JournalPosition {
+    /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
+    private static func beginEra(_ committer: Committer, after last: JournalPosition, _ patience: Patience? = nil) throws(Failure) -> JournalPosition {
         let start = JournalPosition(sequence: Journal.nextEra(after: last.sequence), offset: 0)
-        try committer.store.note(start, of: committer.diskName)
+        try committer.store.note(start, of: committer.diskName, patience)
         try committer.journal.file.truncate(to: 0)
         // A hole: what is written within a file costs the filesystem less than what makes it longer.
         try committer.journal.file.truncate(to: committer.journal.capacity)
@@ -180,7 +186,7 @@ public final class StoreDisk: BlockDevice {
     /// Has what an interrupted writer left committed first.
     private func followLeftover(_ writer: inout Writer) throws(Failure) {
         try drain { $0.isEmpty }
-        let start = try Self.beginEra(committer, after: writer.head)
+        let start = try Self.beginEra(committer, after: writer.head, committer.patience)
         committer.staging.with { state in
             state.active.reset(end: start)
             state.committed = start.sequence
@@ -434,7 +440,14 @@ public final class StoreDisk: BlockDevice {
         {
             committer.journal.fill(&writer.journalLength, beyond: offset + byteCount)
         }
-        try committer.journal.write(&entries, at: writer.head, of: bytes, headers: &writer.headers, parts: &writer.parts)
+        do throws(Failure) {
+            try committer.journal.write(&entries, at: writer.head, of: bytes, headers: &writer.headers, parts: &writer.parts)
+        } catch {
+            // Of several, the first may be there as a whole. A crash would have it take effect, though it was told to have failed.
+            writer.hasStrayRecords = (try? committer.journal.invalidate(at: writer.head)) == nil
+            throw error
+        }
+        writer.hasStrayRecords = false
         writer.head = JournalPosition(sequence: writer.head.sequence &+ UInt64(entries.count), offset: offset + byteCount)
         writer.journalLength = max(writer.journalLength, (offset + byteCount + 4095) & ~4095)
         let isWorthWaking = committer.staging.with { state in
@@ -522,7 +535,7 @@ public final class StoreDisk: BlockDevice {
             try discardBlocks(first, to: end, &writer)
         } catch where error.kind == .noSpace {
             // It makes room: where nothing of it is staged, the map alone has it, and to unmap takes no more than the reserve.
-            guard !isStaged(first, to: end) else { throw error }
+            guard !writer.hasStrayRecords, !isStaged(first, to: end) else { throw error }
             if try isMapped(first, to: end) { try committer.store.unmap(committer.diskName, from: first, to: end, committer.patience) }
         }
         try zero(range.start, to: first * perBlock, &writer)
@@ -534,6 +547,8 @@ public final class StoreDisk: BlockDevice {
             try append(Journal.Entry(.discard, first, blocks: end - first), of: RawSpan(), &writer)
         } else {
             try drain { $0.isEmpty }
+            // Takes the place of what is stray.
+            if writer.hasStrayRecords { try append(Journal.Entry(.discard, first, blocks: 1), of: RawSpan(), &writer) }
             // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
             guard try isMapped(first, to: end) else { return }
             try committer.store.unmap(committer.diskName, from: first, to: end, committer.patience)

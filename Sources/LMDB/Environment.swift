@@ -236,7 +236,10 @@ public final class Environment: @unchecked Sendable {
             return Failure(.system, what, unsafe String(cString: strerror(EFBIG)), remedy: "raise the limit of a file's size: ulimit -f")
         case MDB_MAP_FULL:
             return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
-        case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_PANIC, MDB_VERSION_MISMATCH:
+        case MDB_PANIC:
+            // A meta page could not be written; LMDB gives nothing more to this process, and all is well for the next.
+            return Failure(.system, what, "a write to the store's files failed before", remedy: "start again; see the system's log for the disk")
+        case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_VERSION_MISMATCH:
             return Failure(.damage, what, why, remedy: "not a store, or a damaged one: restore it from a copy")
         case MDB_READERS_FULL:
             return Failure(.busy, what, "too many processes read the store", remedy: "end some of them")

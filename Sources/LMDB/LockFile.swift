@@ -29,7 +29,10 @@ public final class LockFile: Sendable {
         static func writing(_ environment: Int) -> Lock { Lock(number: 1 + 2 * environment, name: "the store's write lock") }
         /// Entering the table of readers of that environment.
         static func reading(_ environment: Int) -> Lock { Lock(number: 2 + 2 * environment, name: "the store's table of readers") }
-        static let count = 5
+        /// Collecting blobs that nothing refers to. Nobody else waits for it, so that its holder may be stopped.
+        public static let collecting = Lock(number: 5, name: "the right to collect")
+        static let count = 6
+        var defersStops: Bool { self != .collecting }
         public static func == (a: Lock, b: Lock) -> Bool { a.number == b.number }
     }
 
@@ -155,12 +158,19 @@ public final class LockFile: Sendable {
     /// - Throws: `.busy` when patience is at its end.
     public func hold(_ lock: Lock, _ patience: Patience? = nil) throws(Failure) -> Hold {
         var waiting = Waiting(patience ?? self.patience, lock.name)
-        let gaveWay = try takeTurn(lock, &waiting)
-        do throws(Failure) {
-            try takeLock(lock, &waiting, givingWay: gaveWay)
-        } catch {
+        while true {
+            let gaveWay = try takeTurn(lock, &waiting)
+            var isHeld = false
+            do throws(Failure) {
+                isHeld = try takeLock(lock, &waiting, givingWay: gaveWay)
+            } catch {
+                endTurn(lock)
+                throw error
+            }
+            if isHeld { break }
+            // Whoever the stop waits for may want this turn.
             endTurn(lock)
-            throw error
+            clinux_await_stop()
         }
         waiting.end()
         return Hold(self, lock)
@@ -208,7 +218,8 @@ public final class LockFile: Sendable {
         if isWaitedFor { turn.notify() }
     }
 
-    private func takeLock(_ lock: Lock, _ waiting: inout Waiting, givingWay: Bool) throws(Failure) {
+    /// - Returns: false: the process is about to be stopped, and goes on with this afterwards.
+    private func takeLock(_ lock: Lock, _ waiting: inout Waiting, givingWay: Bool) throws(Failure) -> Bool {
         let place = Self.firstLock + UInt64(lock.number), queue = Self.firstWaiter + UInt64(lock.number)
         // Another process looks for it each few milliseconds, and would rarely find it free.
         if givingWay, try isWaitedFor(lock) { usleep(Self.longestPauseMicroseconds + 1000) }
@@ -216,17 +227,17 @@ public final class LockFile: Sendable {
         // That it can't be taken back does no harm: whoever holds it waits a little more often.
         defer { if isAnnounced { try? file.unlock(queue..<queue + 1) } }
         while true {
-            clinux_begin_unstoppable()
+            if lock.defersStops, clinux_begin_unstoppable() == 0 { return false }
             do throws(Failure) {
                 if try file.tryLock(place..<place + 1, exclusive: true) {
                     sign(lock, LockHolder.own.encoded)
-                    return
+                    return true
                 }
             } catch {
-                clinux_end_unstoppable()
+                if lock.defersStops { clinux_end_unstoppable() }
                 throw error
             }
-            clinux_end_unstoppable()
+            if lock.defersStops { clinux_end_unstoppable() }
             turns[lock.number].with { $0.wasOurs = false }
             if !isAnnounced { isAnnounced = try file.tryLock(queue..<queue + 1, exclusive: false) }
             try waiting.pause(for: holder(of: lock), remedy: nil)
@@ -246,7 +257,7 @@ public final class LockFile: Sendable {
         turns[lock.number].with { $0.wasOurs = true }
         // Only a descriptor that is none could fail.
         try? file.unlock(place..<place + 1)
-        clinux_end_unstoppable()
+        if lock.defersStops { clinux_end_unstoppable() }
         endTurn(lock)
     }
 

@@ -12,6 +12,16 @@ extension Environment {
     /// - Parameter patience: how long to wait for the other writers.
     public func trim(_ patience: Patience? = nil) throws(Failure) {
         let file = try File(path: path + "/data.mdb", options: [.write])
+        var next: UInt64? = 0
+        while let start = next { next = try trim(file, from: start, patience) }
+    }
+
+    /// Seconds after which the lock is given up in between.
+    private static let longestStep = 0.02
+
+    /// Punches holes from an offset on, for a while.
+    /// - Returns: where to go on; nil: that was all.
+    private func trim(_ file: borrowing File, from start: UInt64, _ patience: Patience?) throws(Failure) -> UInt64? {
         // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
         let holding = try WriteTransaction(self, patience)
         let reading = try ReadTransaction(self)
@@ -20,17 +30,20 @@ extension Environment {
         let free = Self.runs(of: try freePages(reading).filter { $0 >= 0 && UInt64($0) < end / 4096 })
         // Most of them are holes already, which are found faster than they are made.
         var data: Range<UInt64>? = 0..<0
-        for run in free.map({ UInt64($0.lowerBound) * 4096..<UInt64($0.upperBound) * 4096 }) {
+        let began = monotonicSeconds()
+        for run in free.map({ UInt64($0.lowerBound) * 4096..<UInt64($0.upperBound) * 4096 }) where run.lowerBound >= start {
             if let known = data, known.upperBound <= run.lowerBound { data = try file.nextData(at: run.lowerBound) }
             guard let found = data else { break }
             if found.lowerBound >= run.upperBound { continue }
             guard try file.punchHole(at: run.lowerBound, count: UInt64(run.count)) else { break }
+            if monotonicSeconds() - began > Self.longestStep { return run.upperBound }
         }
         // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
         if size > end { _ = try file.punchHole(at: end, count: size - end) }
         // XFS sets blocks aside behind a file's end, as many as it has, for minutes; it takes them back for this.
         try file.truncate(to: size)
         holding.abort()
+        return nil
     }
 
     private func freePages(_ transaction: borrowing ReadTransaction) throws(Failure) -> [Int] {

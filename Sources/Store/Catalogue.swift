@@ -106,12 +106,15 @@ extension Store {
     }
 
     /// Notes how much of the disk's journal its map holds.
-    public func note(_ journal: JournalPosition, of name: String) throws(Failure) {
-        try wayOut { (room) throws(Failure) in try change(name, room) { $0.journal = journal } }
+    /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
+    public func note(_ journal: JournalPosition, of name: String, _ patience: Patience? = nil) throws(Failure) {
+        try wayOut(patience) { (room) throws(Failure) in try change(name, patience, room) { $0.journal = journal } }
     }
 
-    private func change(_ name: String, _ room: Room = .beyondReserve, _ body: (inout DiskRecord) -> Void) throws(Failure) {
-        var transaction = try StoreTransaction.begin(self, room: room)
+    private func change(
+        _ name: String, _ patience: Patience? = nil, _ room: Room = .beyondReserve, _ body: (inout DiskRecord) -> Void
+    ) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self, patience, room: room)
         var disk = try transaction.disk(name)
         body(&disk)
         try transaction.putDisk(disk)
@@ -241,7 +244,7 @@ extension Store {
     /// or when a disk of that name is made.
     public func delete(_ lock: consuming DiskLock) throws(Failure) {
         let name = lock.record.name
-        try wayOut { (room) throws(Failure) in try change(name, room) { $0.isIncomplete = true } }
+        try wayOut { (room) throws(Failure) in try change(name, nil, room) { $0.isIncomplete = true } }
         // Nobody will take in what is in it: up to 64 MiB for those who need them. A failure leaves it to the end.
         try? lock.journal.truncate(to: 0)
         try unmap(name, from: 0, to: BlockMap.maximumBlocks)

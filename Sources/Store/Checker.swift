@@ -144,7 +144,7 @@ extension Store {
             transaction.superblock.totals = BlobTotals()
             for disk in mapped { try transaction.putDisk(disk) }
             try transaction.adoptUnknownBlobs()
-            invalidateFilter(transaction.superblock.storeID)
+            try invalidateFilter(transaction.superblock.storeID)
             for (pack, counts) in counts {
                 for (slot, count) in counts.enumerated() where count > 0 && count != Checker.collected {
                     transaction.refer(to: BlobNumber(pack: pack, slot: slot), Int64(count))

@@ -25,7 +25,11 @@ extension Store {
     /// Frees the bytes of blobs that nothing refers to, and gives them back to the filesystem.
     /// - Parameter progress: told packs done and packs in all.
     /// - Returns: payload bytes that were freed.
+    /// - Throws: `.busy` when another process collects.
     public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
+        // Two would take each other's notes away for ever.
+        let collecting = try lockFile.hold(.collecting)
+        defer { withExtendedLifetime(collecting) {} }
         try removeLeftovers()
         do throws(Failure) {
             try completeIndex()
@@ -297,7 +301,7 @@ extension StoreTransaction {
     /// Writes packs without their dead blobs, durably.
     func rewrite(_ work: [UInt64]) throws(Failure) {
         let id = superblock.storeID.0
-        var packs = try WriteTransaction(store.packs)
+        var packs = try WriteTransaction(store.packs, patience)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(store.packs)
         var reader = CountReader(lmdb.view, store.tables)
@@ -320,7 +324,7 @@ extension StoreTransaction {
             try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
         // It has digests that go, and its table may have their blobs, which would come into the index again.
-        store.invalidateFilter(superblock.storeID)
+        try store.invalidateFilter(superblock.storeID)
         try packs.commit()
     }
 

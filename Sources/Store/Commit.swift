@@ -171,7 +171,7 @@ extension StoreTransaction {
     /// Appends `misses` to the open pack and to new ones, in the order of the disk, so that what is written together is
     /// read together; writes `heals` over the damaged copies. All of it is durable then.
     private mutating func store(_ misses: [Int], healing heals: [Int], from batch: Batch, _ filter: DigestFilter) throws(Failure) {
-        var packs = try WriteTransaction(store.packs)
+        var packs = try WriteTransaction(store.packs, patience)
         // What the open pack has is copied from here, where this transaction does not write.
         let before = try ReadTransaction(store.packs)
         let healed = try overwrite(heals, from: batch, &packs, before.view)

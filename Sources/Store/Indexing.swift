@@ -86,7 +86,7 @@ extension StoreTransaction {
 
     /// Makes a filter from the index, and from the directories of the packs that it lacks.
     private mutating func makeFilter() throws(Failure) -> DigestFilter {
-        store.invalidateFilter(superblock.storeID)
+        try store.invalidateFilter(superblock.storeID)
         let pending = try slots(from: superblock.indexed)
         // A third more than there are now: room to grow by, and few times to do this again.
         let capacity = max(1 << 16, (try indexedEntries() + pending) / 10 * 13, DigestFilter.capacity(forRecent: pending))
@@ -182,11 +182,15 @@ extension StoreTransaction {
 
 extension Store {
     /// Has the filter made anew with its next use, in every process. For whoever holds `meta`'s write transaction.
-    func invalidateFilter(_ storeID: (UInt64, UInt64)) {
+    /// - Throws: when there is one that can't be looked at; others go on using it.
+    func invalidateFilter(_ storeID: (UInt64, UInt64)) throws(Failure) {
         filter.withLock { filter in
             filter?.retire()
             filter = nil
         }
-        DigestFilter(path: filterPath, storeID: storeID)?.retire()
+        do throws(Failure) {
+            _ = try File(path: filterPath, options: [.write, .notFollowing])
+            DigestFilter(path: filterPath, storeID: storeID)?.retire()
+        } catch where error.kind == .notFound {}
     }
 }

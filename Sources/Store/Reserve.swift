@@ -125,14 +125,18 @@ extension Store {
     static func giveUpReserve(in directory: String) {
         let path = directory + "/reserve"
         // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
-        if unsafe truncate(path, 0) != 0 { unsafe unlink(path) }
+        // No link is followed: who owns the directory could have put it there.
+        do throws(Failure) { try File(path: path, options: [.write, .notFollowing]).truncate(to: 0) } catch { unsafe unlink(path) }
     }
 
     /// Of the store in that directory.
     static func fillReserve(in directory: String) -> Bool {
         let path = directory + "/reserve"
         var status = stat()
-        if unsafe stat(path, &status) == 0, status.st_blocks >= reserveBytes / 512, status.st_size >= reserveBytes { return true }
+        if unsafe lstat(path, &status) == 0 {
+            if status.st_mode & S_IFMT != S_IFREG { unsafe unlink(path) }
+            else if status.st_blocks >= reserveBytes / 512, status.st_size >= reserveBytes { return true }
+        }
         do throws(Failure) {
             let file = try File.owned(path)
             for end in stride(from: reserveStep, through: reserveBytes, by: Int(reserveStep)) { try file.allocate(byteCount: end) }

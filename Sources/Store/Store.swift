@@ -72,6 +72,7 @@ public final class Store: Sendable {
             if state == .store {
                 if let opened = try Self.open(directory, access, patience) {
                     self.init(path, opened.lockFile, opened.parts)
+                    if opened.tookReserve { regain(patience) }
                     return
                 }
             } else if creating {
@@ -104,21 +105,21 @@ public final class Store: Sendable {
     /// Opens what is there. Nil: it is not there any more.
     private static func open(
         _ directory: StoreDirectory, _ access: Access, _ patience: Patience
-    ) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
-        func openLocked(_ lockFile: LockFile) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
-            try open(directory, lockFile).map { (lockFile, $0) }
+    ) throws(Failure) -> (lockFile: LockFile, parts: Parts, tookReserve: Bool)? {
+        func openLocked(_ lockFile: LockFile, _ tookReserve: Bool) throws(Failure) -> (lockFile: LockFile, parts: Parts, tookReserve: Bool)? {
+            try open(directory, lockFile).map { (lockFile, $0, tookReserve) }
         }
         do throws(Failure) {
-            return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
+            return try openLocked(directory.lockFile(toWrite: access == .writing, patience), false)
         } catch where error.kind == .noSpace {
             // The tables of readers are missing, and there is no room for them: what the reserve is for.
             giveUpReserve(in: directory.path)
         }
         do throws(Failure) {
-            return try openLocked(directory.lockFile(toWrite: access == .writing, patience))
+            return try openLocked(directory.lockFile(toWrite: access == .writing, patience), true)
         } catch where error.kind == .noSpace && access == .reading {
             // It can be read without, while nobody writes.
-            return try openLocked(directory.readOnlyLockFile(patience))
+            return try openLocked(directory.readOnlyLockFile(patience), false)
         }
     }
 

@@ -158,7 +158,7 @@ struct StoreDirectory {
         for part in Self.subdirectories { try synchronize(path + part) }
         try synchronize(path)
         try synchronizeParents()
-        unsafe unlink(mark)
+        guard unsafe unlink(mark) == 0 || errno == ENOENT else { throw Failure(systemCall: "remove the mark", mark, errno: errno) }
         try synchronize(path)
     }
 

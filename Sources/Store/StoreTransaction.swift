@@ -7,6 +7,8 @@ internal import LMDB
 /// `meta` does not know yet is found by the next transaction, here, and its blobs get a reference count of 0.
 struct StoreTransaction: ~Copyable {
     let store: Store
+    /// For `packs`, which it waits for, too.
+    let patience: Patience?
     var lmdb: WriteTransaction
     var superblock: Superblock
     /// References won and lost.
@@ -16,8 +18,9 @@ struct StoreTransaction: ~Copyable {
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
 
-    private init(_ store: Store, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
+    private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
+        self.patience = patience
         self.lmdb = lmdb
         self.superblock = superblock
     }
@@ -33,7 +36,7 @@ struct StoreTransaction: ~Copyable {
         let lmdb = try room == .beyondReserve ? lockBeyondReserve(store, patience) : WriteTransaction(store.meta, patience)
         if room == .reserve { store.giveUpReserve() }
         let superblock = try superblock(lmdb, store)
-        var transaction = StoreTransaction(store, lmdb, superblock)
+        var transaction = StoreTransaction(store, patience, lmdb, superblock)
         if !rebuilding {
             if room == .beyondReserve { try transaction.finishCollecting() }
             try transaction.adoptUnknownBlobs()
@@ -73,7 +76,7 @@ struct StoreTransaction: ~Copyable {
     mutating func adoptUnknownBlobs() throws(Failure) {
         // A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`).
         // The next writer passes that word on when it takes the lock of the dead; a reader alone sees too little.
-        try WriteTransaction(store.packs).abort()
+        try WriteTransaction(store.packs, patience).abort()
         let packs = try ReadTransaction(store.packs)
         var cursor = try packs.view.cursor(store.packTables.packs)
         guard try cursor.last(), let last = cursor.integerKey else { return }

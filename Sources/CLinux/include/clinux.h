@@ -88,9 +88,12 @@ void clinux_set_identity(pid_t identity);
 pid_t clinux_get_identity(void);
 
 // A process that holds what others wait for should not be stopped from its terminal (SIGTSTP): it stops when it has let go.
-// Between the two calls, which nest, it does not; what was asked for meanwhile happens with the last `end`.
-void clinux_begin_unstoppable(void);
+// Between the two calls, which nest, it does not; what was asked for meanwhile happens with the last `end`. 0: it has been asked for
+// and is not over, so nothing was begun; a thread that is within already is never told that.
+int clinux_begin_unstoppable(void);
 void clinux_end_unstoppable(void);
+// Waits until the process has been stopped, and continued. For a thread that others do not wait for.
+void clinux_await_stop(void);
 // Has SIGTSTP, unless it is ignored, wait for that. For the program's start.
 void clinux_defer_stops(void);
 
