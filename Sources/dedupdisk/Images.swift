@@ -15,7 +15,7 @@ struct Import: ParsableCommand {
             Images of other formats are known by their bytes, and refused. qemu-img makes raw ones of them:
 
               qemu-img convert -f qcow2 -O raw debian.qcow2 debian.raw && dedupdisk import debian.raw gold
-              xz -dc debian.raw.xz | dedupdisk import - gold
+              xz -dc debian.raw.xz | dedupdisk import - silver
 
             A device that is mounted, or a file that somebody writes to, is refused; mounted read-only it is taken.
             """)
