@@ -75,7 +75,8 @@ import Testing
         var count = 0
         // Slowly: the other side finds nothing there, and no room.
         var chunk = [UInt8](repeating: 0, count: 10_000)
-        for _ in 0..<1000 {
+        var isRead = true
+        for _ in 0..<1000 where isRead {
             var entry = pollfd(fd: out, events: Int16(POLLIN), revents: 0)
             guard unsafe poll(&entry, 1, 30_000) > 0 else { break }
             let got = unsafe read(out, &chunk, chunk.count)
@@ -85,6 +86,10 @@ import Testing
             var done = 0
             for _ in 0..<30_000 where done < got {
                 let sent = unsafe chunk.withUnsafeBytes { unsafe write(mine, $0.baseAddress.map { unsafe $0 + done }, got - done) }
+                if sent < 0, errno != EAGAIN {
+                    isRead = false
+                    break
+                }
                 if sent > 0 { done += sent } else { usleep(1000) }
             }
             if count < 50_000 { usleep(20_000) }
