@@ -444,7 +444,9 @@ public final class StoreDisk: BlockDevice {
             try committer.journal.write(&entries, at: writer.head, of: bytes, headers: &writer.headers, parts: &writer.parts)
         } catch {
             // Of several, the first may be there as a whole. A crash would have it take effect, though it was told to have failed.
-            writer.hasStrayRecords = (try? committer.journal.invalidate(at: writer.head)) == nil
+            if writer.parts.byteCount < Int(byteCount) {
+                writer.hasStrayRecords = (try? committer.journal.invalidate(at: writer.head)) == nil
+            }
             throw error
         }
         writer.hasStrayRecords = false

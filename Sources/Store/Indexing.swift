@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import Glibc
 internal import LMDB
 
 // How blobs get into the digest index: not one by one, as each would change a page of its own, but through the table of
@@ -188,9 +189,14 @@ extension Store {
             filter?.retire()
             filter = nil
         }
+        // Nothing else in its place can be anybody's filter.
+        var status = stat()
+        guard unsafe lstat(filterPath, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return }
         do throws(Failure) {
             _ = try File(path: filterPath, options: [.write, .notFollowing])
             DigestFilter(path: filterPath, storeID: storeID)?.retire()
-        } catch where error.kind == .notFound {}
+        } catch where error.kind == .notFound {
+            // There is none.
+        }
     }
 }

@@ -5,7 +5,7 @@ internal import Synchronization
 
 // A full filesystem.
 //
-// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 1 MiB, is that room:
+// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 896 KiB, is that room:
 //
 // - An ordinary writer (a guest's data, an import, a new disk) goes on only while the reserve is there. Where it is missing, it is
 //   filled first; where that can't be, there is no room.
@@ -110,7 +110,8 @@ extension Store {
 
     // MARK: The file
 
-    private static let reserveBytes: UInt64 = 1 << 20
+    /// With LMDB's two tables of readers, 1 MiB.
+    private static let reserveBytes: UInt64 = 896 << 10
     /// A filesystem gives its blocks in such pieces, or smaller ones.
     private static let reserveStep: UInt64 = 1 << 16
 
