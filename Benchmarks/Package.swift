@@ -3,6 +3,11 @@ import PackageDescription
 
 let package = Package(
     name: "Benchmarks",
+    products: [
+        .executable(name: "bench", targets: ["bench"]),
+        // Loaded into a benchmark whose instructions valgrind counts.
+        .library(name: "SmallMaps", type: .dynamic, targets: ["SmallMaps"]),
+    ],
     dependencies: [
         .package(name: "dedupdisk", path: ".."),
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -12,11 +17,18 @@ let package = Package(
         .executableTarget(
             name: "bench",
             dependencies: [
+                "CBench", "PairedStatistics",
                 .product(name: "DedupDiskEngine", package: "dedupdisk"),
                 .product(name: "DedupDiskGuest", package: "dedupdisk"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],
-            swiftSettings: [.treatAllWarnings(as: .error)])
+            swiftSettings: [.treatAllWarnings(as: .error)]),
+        // What the kernel counts of a process, which Swift can't ask for by itself.
+        .target(name: "CBench"),
+        .target(name: "SmallMaps"),
+        // What pairs of figures tell of two revisions. It knows no store, so that its tests are built in seconds.
+        .target(name: "PairedStatistics", swiftSettings: [.treatAllWarnings(as: .error)]),
+        .testTarget(name: "PairedStatisticsTests", dependencies: ["PairedStatistics"], swiftSettings: [.treatAllWarnings(as: .error)]),
     ]
 )

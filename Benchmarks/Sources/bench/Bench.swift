@@ -8,13 +8,25 @@ struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measures dedupdisk beside what the machine, and other programs, do in the same run.",
-        subcommands: [Measure.self, Agent.self],
+        subcommands: [Measure.self, Against.self, Agent.self],
         defaultSubcommand: Measure.self)
 }
 
 /// What can be measured, in this order.
 enum SectionName: String, CaseIterable, ExpressibleByArgument {
     case limits, engine, growth, durable, ring, peers, ingest, memory, footprint
+
+    /// Those that are named, with commas between them; nil: all.
+    static func list(_ names: String?) throws -> [SectionName] {
+        guard let names else { return allCases }
+        let wanted = try names.split(separator: ",").map { name in
+            guard let section = SectionName(rawValue: String(name)) else {
+                throw ValidationError("There is nothing named \(name) to measure: \(allCases.map(\.rawValue).joined(separator: ", ")).")
+            }
+            return section
+        }
+        return allCases.filter { wanted.contains($0) }
+    }
 }
 
 struct Measure: ParsableCommand {
@@ -30,36 +42,37 @@ struct Measure: ParsableCommand {
     @Option(help: ArgumentHelp("Blobs of the larger store of the growth measurement.", valueName: "n")) var blobs: Int?
     @Option(help: ArgumentHelp("GiB of the sustained durable write.", valueName: "n")) var durableGib = 4
     @Option(help: ArgumentHelp("The program dedupdisk; without it, what needs it is left out.", valueName: "path")) var program: String?
+    // What `Against` asks for.
+    @Option(help: ArgumentHelp("Divide the sizes by this.", visibility: .hidden)) var share = 1
+    @Option(help: ArgumentHelp("Of the engine, only requests of which this is said.", visibility: .hidden)) var like: String?
+    @Flag(help: ArgumentHelp("Measure neither limits nor others.", visibility: .hidden)) var alone = false
+    @Flag(help: ArgumentHelp("Take turns with another, over descriptor 3.", visibility: .hidden)) var turns = false
 
     func validate() throws {
-        _ = try sections()
+        _ = try SectionName.list(only)
         guard rounds.map({ (1...99).contains($0) }) ?? true else { throw ValidationError("--rounds is 1 to 99.") }
         guard blobs.map({ (1024...1 << 28).contains($0) }) ?? true else { throw ValidationError("--blobs is 1024 to \(1 << 28).") }
         guard (1...1024).contains(durableGib) else { throw ValidationError("--durable-gib is 1 to 1024.") }
-    }
-
-    private func sections() throws -> [SectionName] {
-        guard let only else { return SectionName.allCases }
-        let names = try only.split(separator: ",").map { name in
-            guard let section = SectionName(rawValue: String(name)) else {
-                throw ValidationError("There is nothing named \(name) to measure: \(SectionName.allCases.map(\.rawValue).joined(separator: ", ")).")
-            }
-            return section
-        }
-        return SectionName.allCases.filter { names.contains($0) }
+        guard share > 0 else { throw ValidationError("--share is above zero.") }
     }
 
     func run() throws {
         Store.tuneAllocator()
+        // Before there is another thread that would go uncounted.
+        if alone { Meter.begin() }
+        if turns { Turns.begin() }
         let scratch = try Scratch(memory: memory, disk: disk)
         defer { scratch.remove() }
         var plan = Plan(memory: scratch.memory, disk: scratch.disk, program: program.map(absolute), isShort: short)
+        plan.share = share
+        plan.isAlone = alone
+        plan.like = like
         plan.rounds = rounds ?? (short ? 1 : 3)
         plan.blobs = blobs ?? plan.size(1 << 24, short: 1 << 13)
         plan.durableBytes = plan.size(durableGib << 30, short: 16 << 20)
         var report = Report(plan)
-        let limits = try Limits(plan)
-        for name in try sections() {
+        let limits = Limits(plan)
+        for name in try SectionName.list(only) {
             say("\(name.rawValue)")
             do {
                 report.sections.append(try measure(name, plan, limits))

@@ -28,11 +28,12 @@ struct BlockSource {
 
     init(_ kind: Kind = .noise) {
         self.kind = kind
-        var generator = SeededGenerator(seed: 1)
-        bytes = [UInt8](count: Self.span * blockSize) { bytes in
-            guard kind == .noise else { return }
-            for offset in stride(from: 0, to: Self.span * blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
+        if kind == .noise {
+            bytes = Self.noise
+            return
         }
+        var generator = SeededGenerator(seed: 1)
+        bytes = [UInt8](count: Self.span * blockSize) { _ in }
         if case .spread(let every) = kind {
             let noise = [UInt8](count: blockSize) { bytes in
                 for offset in stride(from: 0, to: blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
@@ -43,6 +44,14 @@ struct BlockSource {
         // Well behind its headers and tables.
         _ = try? bytes.withMutableBytes { (bytes) throws(Failure) in try program.read(at: 1 << 18, into: &bytes) }
     }
+
+    /// Made once, as every thread of a measurement wants it within its time.
+    private static let noise = {
+        var generator = SeededGenerator(seed: 1)
+        return [UInt8](count: span * blockSize) { bytes in
+            for offset in stride(from: 0, to: span * blockSize, by: 8) { bytes.store(generator.next(), at: offset) }
+        }
+    }()
 
     /// Makes the blocks `first`, `first + 1`, ... and says where in `bytes` they are. They must not cross a multiple of
     /// `span`.

@@ -9,9 +9,11 @@ func nanoseconds() -> UInt64 {
 
 func seconds() -> Double { Double(nanoseconds()) / 1e9 }
 
-/// Seconds that `body` takes.
+/// Seconds that `body` takes. What else it takes is counted.
 func time(_ body: () throws -> Void) rethrows -> Double {
-    let start = seconds()
-    try body()
-    return seconds() - start
+    try Meter.counting {
+        let start = seconds()
+        try body()
+        return seconds() - start
+    }
 }

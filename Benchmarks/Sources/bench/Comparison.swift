@@ -12,6 +12,7 @@ struct Comparison {
         var limits = Sample()
         var latencies = Histogram<UInt64>.ofLatencies()
         var latency: Row.Latency?
+        var effort: Effort?
     }
     private var entries: [Entry] = []
 
@@ -30,14 +31,18 @@ struct Comparison {
         if let limit { entries[index].limits.add(limit.value) }
         entries[index].latency = latency
         if let latencies { entries[index].latencies.add(latencies) }
+        entries[index].effort = Meter.take()
+        Turns.pass()
     }
 
     var rows: [Row] {
         entries.map { entry in
             var row = Row(entry.name, entry.values, entry.unit, goal: entry.goal, remark: entry.remark)
-            if let name = entry.limitName {
+            // One that was not measured is none.
+            if let name = entry.limitName, entry.limits.rounds.allSatisfy({ !$0.isNaN }) {
                 row.limit = Row.Limit(name: name, value: entry.limits, ratio: entry.values / entry.limits)
             }
+            row.effort = entry.effort
             row.latency = entry.latencies.totalCount > 0 ? Row.Latency(entry.latencies) : entry.latency
             return row
         }

@@ -55,7 +55,7 @@ struct Durable {
         let count = plan.size(threads == 1 ? 200 : 1000, short: 32)
         let bench = try BenchStore(plan.disk + "/durable")
         let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
-        let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? nil : 2)
+        let disk = try bench.createWarm("a", blocks: count, rest: plan.rest)
         // In short turns: a disk that others use as well may take twice as long for a second.
         for turn in 1...plan.turns {
             let limit = try limits.overwrites(plan.disk, count: count, threads: threads)

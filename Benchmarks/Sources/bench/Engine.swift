@@ -32,6 +32,7 @@ struct Engine {
                 for requestBlocks in plan.isShort ? [1] : [1, 16] { try measure(requestBlocks, order, round) }
                 if order == .sequential { try measure(256, order, round) }
             }
+            guard plan.like == nil else { continue }
             try flushes()
             try compression()
             try processorTime()
@@ -43,7 +44,9 @@ struct Engine {
     private mutating func measure(_ requestBlocks: Int, _ order: Shape.Order, _ round: Int) throws {
         for (threads, together) in [(1, 1), (1, Plan.together(requestBlocks: requestBlocks)), (Plan.deep, 1)] {
             let shape = Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: threads, together: together)
-            say("engine: round \(round + 1), \(order.rawValue) \(sizeText(requestBlocks)), \(shape.depthText)")
+            let name = "\(order.rawValue) \(sizeText(requestBlocks)), \(shape.depthText)"
+            if let like = plan.like, !name.contains(like) { continue }
+            say("engine: round \(round + 1), \(name)")
             try measure(shape)
         }
     }
@@ -60,7 +63,7 @@ struct Engine {
             "duplicate", .write(generation: 1), isNew: false, bench.create("b", blocks: blocks), shape, bench, hashAgain,
             isGoal ? .duplicateWrites : nil)
 
-        let copy = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
+        let copy = try limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
         let first = Shape(blocks: blocks, requestBlocks: BlockSource.span)
         _ = try run(.read(generation: 1), on: bench.open("a", readOnly: true), first)
         let reading = try run(.read(generation: 1), on: bench.open("a", readOnly: true), shape)
@@ -68,9 +71,9 @@ struct Engine {
         add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
 
         try write("overwrite", .write(generation: 2), bench.open("a"), shape, bench, limits.hash(), nil)
-        try write("zeros", .zero, isNew: false, bench.open("b"), shape, bench, limits.anonymousCopy(), nil)
+        try write("zeros", .zero, isNew: false, bench.open("b"), shape, bench, try limits.anonymousCopy(), nil)
 
-        let hashes = try limits.hash(), copies = limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
+        let hashes = try limits.hash(), copies = try limits.coldCopy(shape.order, requestBlocks: shape.requestBlocks)
         let mixed = ("70% memcpy, 30% SHA-256", 1 / (0.7 / copies.value + 0.3 / hashes.value))
         try write("70% read, 30% unique", .mixed(reading: 2, writing: 3), bench.open("a"), shape, bench, mixed, nil)
     }
@@ -95,14 +98,16 @@ struct Engine {
         var source = BlockSource()
         for name in ["unique", "duplicate"] {
             let disk = try bench.createWarm(
-                name, blocks: blocks, rest: plan.isShort ? nil : 2, touching: blocks * blockSize, isNew: name == "unique")
+                name, blocks: blocks, rest: plan.rest, touching: blocks * blockSize, isNew: name == "unique")
             let before = ProcessorTime()
-            for block in stride(from: 0, to: blocks, by: BlockSource.span) {
-                let range = source.prepare(1 << 41 + UInt64(block), count: min(BlockSource.span, blocks - block))
-                try disk.write(at: UInt64(block * sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+            try Meter.counting {
+                for block in stride(from: 0, to: blocks, by: BlockSource.span) {
+                    let range = source.prepare(1 << 41 + UInt64(block), count: min(BlockSource.span, blocks - block))
+                    try disk.write(at: UInt64(block * sectorsPerBlock), source.bytes.rawBytes.extracting(range))
+                }
+                // Until all of it is committed, but by the threads that are to be asked.
+                if let rest = plan.rest { usleep(UInt32((rest + 0.5) * 1e6)) }
             }
-            // Until all of it is committed, but by the threads that are to be asked.
-            if !plan.isShort { usleep(2_500_000) }
             let after = ProcessorTime()
             for (part, threads) in [("into the journal", ["bench"]), ("hashing", ["name", "hash"]), ("committing", ["commit"])] as [(String, Set<String>)] {
                 comparison.add("processor time a block, \(name): \(part)", after.seconds(threads, since: before) / Double(blocks), .seconds)
@@ -135,7 +140,7 @@ struct Engine {
             let bench = try BenchStore(plan.memory + "/engine")
             let shape = Shape(blocks: count, requestBlocks: 1, order: .random, threads: threads)
             let limit = try limits.overwrites(plan.memory, count: count, threads: threads)
-            let disk = try bench.createWarm("a", blocks: count, rest: plan.isShort ? nil : 2, touching: shape.byteCount)
+            let disk = try bench.createWarm("a", blocks: count, rest: plan.rest, touching: shape.byteCount)
             let run = try run(.write(generation: 1), on: disk, shape, flushing: true)
             try disk.close()
             comparison.add(

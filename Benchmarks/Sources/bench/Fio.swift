@@ -10,7 +10,7 @@ struct Fio {
     init(_ arguments: [String], isReading: Bool, _ unit: Unit, _ plan: Plan) throws {
         let path = plan.memory + "/fio.json"
         defer { removeAll(path) }
-        try succeed("fio", ["--name=bench", "--output-format=json", "--output=\(path)"] + arguments, limit: 120)
+        _ = try Meter.counting { try succeed("fio", ["--name=bench", "--output-format=json", "--output=\(path)"] + arguments, limit: 120) }
         let output = try JSONDecoder().decode(Output.self, from: Data(contentsOf: URL(fileURLWithPath: path)))
         guard let job = output.jobs.first, job.error == 0 else { throw Failure(.system, "fio", "it had an error") }
         let side = isReading ? job.read : job.write

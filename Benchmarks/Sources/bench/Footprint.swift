@@ -58,7 +58,7 @@ struct Footprint {
 
     /// Seconds of the median of some tries.
     private func fastest(_ body: () throws -> Void) throws -> Double {
-        Sample(try (0..<plan.size(15, short: 3)).map { _ in try time(body) }).median
+        Sample(try (0..<max(3, plan.size(15, short: 3))).map { _ in try time(body) }).median
     }
 
     /// Kills a writer in the middle of its work; then opens, reads and writes.

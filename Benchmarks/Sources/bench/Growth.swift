@@ -18,8 +18,8 @@ struct Growth {
         var label: String { "\(countText(blobs)) blobs" }
     }
 
-    /// Blocks of noise in each store: a gibibyte, which no processor's cache holds.
-    private var sample: Int { plan.isShort ? 1 << 11 : 1 << 18 }
+    /// Blocks of noise in each store: in a full run a gibibyte, which no processor's cache holds.
+    private var sample: Int { plan.size(1 << 18, short: 1 << 11) }
     /// Blocks of one measurement.
     private var blocks: Int { plan.size(256 << 20, short: 2 << 20) / blockSize }
 

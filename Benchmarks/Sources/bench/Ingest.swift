@@ -28,7 +28,9 @@ struct Ingest {
         let command: [String]
     }
 
-    private var keepers: [Keeper] {
+    private var keepers: [Keeper] { plan.isAlone ? Array(allKeepers.prefix(1)) : allKeepers }
+
+    private var allKeepers: [Keeper] {
         // Their own settings but for what is said; nothing of theirs outside the run's directory.
         let home = ["HOME": plan.disk + "/home", "BORG_BASE_DIR": plan.disk + "/home", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
             "RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": plan.disk + "/home"]
@@ -83,6 +85,7 @@ struct Ingest {
     }
 
     private mutating func copyImage() throws -> Double {
+        guard !plan.isAlone else { return .nan }
         removeAll(target)
         let rate = try Double(byteCount) / time {
             try succeed("cp", ["--sparse=never", "--reflink=never", image, target])

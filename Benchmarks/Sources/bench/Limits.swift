@@ -7,20 +7,23 @@ import TestSupport
 /// What the machine can do, for the work of a store to be compared with.
 final class Limits {
     let plan: Plan
-    private let cold: ColdMemory
-    private let anonymous: ColdMemory
+    /// Whether limits are not measured now: each is no number.
+    private var isMuted: Bool
+    /// Gibibytes where the caches are large: not before they are needed.
+    private lazy var cold = Result { try ColdMemory(file: plan.memory + "/cold", byteCount: coldBytes) }
+    private lazy var anonymous = Result { try ColdMemory(byteCount: coldBytes) }
     private var target = [UInt8](repeating: 1, count: BlockSource.span * blockSize)
 
-    init(_ plan: Plan) throws {
+    init(_ plan: Plan) {
         self.plan = plan
-        let byteCount = plan.size(max(256 << 20, 8 * Plan.lastLevelCacheBytes), short: 64 << 20)
-        cold = try ColdMemory(file: plan.memory + "/cold", byteCount: byteCount)
-        anonymous = try ColdMemory(byteCount: byteCount)
+        isMuted = plan.isAlone
     }
+
+    private var coldBytes: Int { plan.isShort ? 64 << 20 : max(256 << 20, 8 * Plan.lastLevelCacheBytes / plan.share) }
 
     /// SHA-256 of 4 KiB blocks by one core, bytes a second.
     func hash(byteCount: Int? = nil) throws -> (name: String, value: Double) {
-        ("SHA-256, one core", try Self.hash(byteCount ?? plan.size(128 << 20, short: 8 << 20), threads: 1))
+        ("SHA-256, one core", isMuted ? .nan : try Self.hash(byteCount ?? plan.size(128 << 20, short: 8 << 20), threads: 1))
     }
 
     /// The same by all cores.
@@ -59,20 +62,22 @@ final class Limits {
     }
 
     /// memcpy of blocks that no cache of the CPU holds, out of a mapped file, into a buffer of a request's size.
-    func coldCopy(_ order: Shape.Order, requestBlocks: Int) -> (name: String, value: Double) {
-        ("memcpy of cold blocks", cold.copy(order, requestBlocks: requestBlocks, into: &target))
+    func coldCopy(_ order: Shape.Order, requestBlocks: Int) throws -> (name: String, value: Double) {
+        ("memcpy of cold blocks", isMuted ? .nan : try cold.get().copy(order, requestBlocks: requestBlocks, into: &target))
     }
 
     /// memcpy of the same blocks out of a mapping that is made anew: with the page faults of a first look.
-    func faultingCopy() throws -> Double { try cold.remapped().copy(.sequential, requestBlocks: 256, into: &target) }
+    func faultingCopy() throws -> Double { try cold.get().remapped().copy(.sequential, requestBlocks: 256, into: &target) }
 
     /// The same out of anonymous memory, which may be in larger pages.
-    func anonymousCopy() -> (name: String, value: Double) {
-        ("memcpy of anonymous memory", anonymous.copy(.sequential, requestBlocks: BlockSource.span, into: &target))
+    func anonymousCopy() throws -> (name: String, value: Double) {
+        ("memcpy of anonymous memory", isMuted ? .nan : try anonymous.get().copy(.sequential, requestBlocks: BlockSource.span, into: &target))
     }
 
     /// A new file, written from its beginning to its end and made durable: bytes a second.
     func sequentialFile(_ directory: String, byteCount: Int) throws -> (name: String, value: Double) {
+        let name = "file write + fdatasync"
+        guard !isMuted else { return (name, .nan) }
         let path = directory + "/raw"
         defer { unlink(path) }
         var source = BlockSource()
@@ -84,11 +89,13 @@ final class Limits {
             }
             try file.synchronizeData()
         }
-        return ("file write + fdatasync", Double(byteCount) / spent)
+        return (name, Double(byteCount) / spent)
     }
 
     /// 4 KiB written over, then fdatasync, `threads` at a time: seconds for one, as one thread sees it.
     func overwrites(_ directory: String, count: Int, threads: Int = 1) throws -> (name: String, value: Double) {
+        let name = "overwrite + fdatasync"
+        guard !isMuted else { return (name, .nan) }
         let path = directory + "/raw"
         defer { unlink(path) }
         let file = try OverwrittenFile(path, blocks: count)
@@ -103,11 +110,13 @@ final class Limits {
                 }
             }
         }
-        return ("overwrite + fdatasync", spent / Double(count))
+        return (name, spent / Double(count))
     }
 
     /// The section of the limits by themselves.
     func section() throws -> Section {
+        isMuted = false
+        defer { isMuted = plan.isAlone }
         var section = Section(
             name: "limits", title: "What the machine can do",
             caveat: """
@@ -116,10 +125,10 @@ final class Limits {
                 """)
         var comparison = Comparison()
         for _ in 0..<plan.rounds {
-            for limit in [try hash(), try hashSixteen(), try hashOnAllCores(), anonymousCopy()] { comparison.add(limit.name, limit.value, .bytesPerSecond) }
+            for limit in [try hash(), try hashSixteen(), try hashOnAllCores(), try anonymousCopy()] { comparison.add(limit.name, limit.value, .bytesPerSecond) }
             for order in Shape.Order.allCases {
                 for blocks in order == .sequential ? [16, 256] : [1, 16] {
-                    let limit = coldCopy(order, requestBlocks: blocks)
+                    let limit = try coldCopy(order, requestBlocks: blocks)
                     comparison.add("\(limit.name), \(order.rawValue) \(sizeText(blocks))", limit.value, .bytesPerSecond)
                 }
             }

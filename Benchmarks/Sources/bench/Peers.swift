@@ -30,14 +30,14 @@ struct Peers {
         defer { removeAll(image) }
         try ImageFile.write(image, blocks: part / blockSize, size: (1 + 2 * plan.rounds) * part)
         var servers: [NBDServer] = []
-        for kind in NBDServer.Kind.allCases {
+        for kind in plan.isAlone ? [.dedupdisk] : NBDServer.Kind.allCases {
             do {
                 servers.append(try NBDServer(kind, image, plan))
             } catch {
                 section.missing.append("\(kind.rawValue): \(error)")
             }
         }
-        guard let limit = servers.first, limit.kind == .nbdkit else { return section }
+        guard let limit = servers.first, plan.isAlone || limit.kind == .nbdkit else { return section }
         // What all that has left to be written back would be in the first figures.
         sync()
         for round in 0..<plan.rounds {

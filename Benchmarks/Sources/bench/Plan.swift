@@ -12,16 +12,25 @@ struct Plan: Sendable {
     var rounds = 3
     /// Small sizes: shows that everything runs, and says nothing of speed.
     var isShort = false
+    /// Sizes are divided by this.
+    var share = 1
+    /// Dedupdisk alone, neither beside limits nor beside others: for a comparison with another revision of it.
+    var isAlone = false
+    /// Of the engine, those shapes of requests alone whose name has this in it; nil: all, and what else there is of it.
+    var like: String?
     /// Blobs of the larger store of the growth measurement.
     var blobs = 1 << 20
     /// Bytes of the sustained durable write.
     var durableBytes = 4 << 30
 
     /// `full`, or what stands for it in a short run.
-    func size(_ full: Int, short: Int) -> Int { isShort ? short : full }
+    func size(_ full: Int, short: Int) -> Int { isShort ? short : max(1, full / share) }
+
+    /// Seconds in which all that was written gets committed; nil: that is of no interest.
+    var rest: Double? { isShort ? nil : isAlone ? 1.25 : 2 }
 
     /// How often limit and subject take turns in a round, where a few long ones would tell less than many short ones.
-    var turns: Int { isShort ? 1 : 5 }
+    var turns: Int { isShort ? 1 : isAlone ? 2 : 5 }
 
     static var cores: Int { max(1, Int(sysconf(Int32(_SC_NPROCESSORS_ONLN)))) }
     /// Threads for a deep load: enough that a core never waits for a request; more would only show what switching between them

@@ -46,7 +46,7 @@ struct Ring {
             for depth in [1, guest.depth] {
                 var shape = Shape(blocks: blocks, requestBlocks: requestBlocks, order: order, threads: depth)
                 shape.limit = plan.size(64 << 20, short: 2 << 20) / blockSize / requestBlocks
-                let limit = limits.coldCopy(order, requestBlocks: requestBlocks)
+                let limit = try limits.coldCopy(order, requestBlocks: requestBlocks)
                 let run = try guest.run(.read, generation: 1, shape)
                 comparison.add(
                     "read, \(order.rawValue) \(sizeText(requestBlocks)), depth \(depth)", run.rate, .bytesPerSecond, of: limit, latencies: run.latencies)
@@ -83,8 +83,9 @@ struct Ring {
             var shape = Shape(blocks: blocks, requestBlocks: requestBlocks, threads: depth)
             shape.limit = plan.size(64 << 20, short: 2 << 20) / blockSize / requestBlocks
             let run = try guest.run(.write, generation: 1, shape)
+            let limit = try limits.anonymousCopy()
             comparison.add(
-                "a disk that forgets, \(sizeText(requestBlocks)), depth \(depth)", run.rate, .bytesPerSecond, of: limits.anonymousCopy(),
+                "a disk that forgets, \(sizeText(requestBlocks)), depth \(depth)", run.rate, .bytesPerSecond, of: limit,
                 remark: "what the ring alone costs", latencies: run.latencies)
         }
         try guest.unplug()

@@ -68,6 +68,8 @@ struct Row: Codable, Sendable {
     var latency: Latency?
     /// What else to know of this row alone.
     var remark: String?
+    /// What the measurement took, of the last round.
+    var effort: Effort?
 
     struct Limit: Codable, Sendable {
         let name: String

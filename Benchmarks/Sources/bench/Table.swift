@@ -24,18 +24,22 @@ extension Report {
 
 extension Section {
     fileprivate var lines: [String] {
-        let heads = ["", "figure", "p99", "ratio", "of", "first", "after", ""]
-        let cells = rows.map(\.cells)
-        let widths = heads.indices.map { column in ([heads] + cells).map { $0[column].count }.max() ?? 0 }
-        func line(_ cells: [String]) -> String {
-            let padded = cells.indices.map { column in
-                let space = String(repeating: " ", count: widths[column] - cells[column].count)
-                // Words to the left, numbers to the right.
-                return [0, 4, 7].contains(column) ? cells[column] + space : space + cells[column]
-            }
-            return ("  " + padded.joined(separator: "  ")).replacing(#/\s+$/#, with: "")
+        table(["", "figure", "p99", "ratio", "of", "first", "after", ""], rows.map(\.cells), left: [0, 4, 7])
+            + missing.map { "  missing: \($0)" } + wrap(caveat, 116).map { "  " + $0 }
+    }
+}
+
+/// Lines whose columns are below each other.
+/// - Parameter left: the columns of words; numbers go to the right.
+func table(_ heads: [String], _ rows: [[String]], left: Set<Int>) -> [String] {
+    let lines = [heads] + rows
+    let widths = heads.indices.map { column in lines.map { $0[column].count }.max() ?? 0 }
+    return lines.map { cells in
+        let padded = cells.indices.map { column in
+            let space = String(repeating: " ", count: widths[column] - cells[column].count)
+            return left.contains(column) ? cells[column] + space : space + cells[column]
         }
-        return [line(heads)] + cells.map(line) + missing.map { "  missing: \($0)" } + wrap(caveat, 116).map { "  " + $0 }
+        return ("  " + padded.joined(separator: "  ")).replacing(#/\s+$/#, with: "")
     }
 }
 

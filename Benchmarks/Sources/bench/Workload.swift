@@ -80,6 +80,12 @@ extension Histogram<UInt64> {
 func run<Device: BlockDevice>(
     _ action: Action, on device: Device, _ shape: Shape, kind: BlockSource.Kind = .noise, flushing: Bool = false, closing: Bool = true
 ) throws -> Run {
+    try Meter.counting { try runUncounted(action, on: device, shape, kind: kind, flushing: flushing, closing: closing) }
+}
+
+private func runUncounted<Device: BlockDevice>(
+    _ action: Action, on device: Device, _ shape: Shape, kind: BlockSource.Kind, flushing: Bool, closing: Bool
+) throws -> Run {
     let starts = shape.starts()
     let next = NextIndex()
     let begin = seconds()
