@@ -78,7 +78,8 @@ extension PairedRow {
 
     private func words(_ judgement: Judgement) -> String {
         let isOfRow = judgement.counts.allSatisfy(\.isOfRow)
-        let counts = (isOfRow ? "" : "the whole run took ") + judgement.counts.map(\.words).joined(separator: ", ")
+        let words = judgement.counts.map(\.words).joined(separator: ", ")
+        let counts = words.isEmpty ? "nothing that can be counted" : (isOfRow ? "" : "the whole run took ") + words
         switch judgement.verdict {
         case .sameOrBetter: return "same or better"
         case .slightlyWorse: return "slightly worse"
