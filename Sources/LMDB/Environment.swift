@@ -146,35 +146,29 @@ public final class Environment: @unchecked Sendable {
 
     /// Opens the named table, creating it when `creating`. To be called before any other transaction of this process.
     public func table(_ name: StaticString, creating: Bool) throws(Failure) -> Table {
+        guard let table = try tables([name], creating: creating).first else { throw Failure(.system, path, "LMDB gave no table") }
+        return table
+    }
+
+    /// Opens several, in the order of their names here.
+    /// - Throws: `.damage` when one is missing.
+    public func tables(_ names: [StaticString], creating: Bool) throws(Failure) -> [Table] {
         let hold = try lockFile.isReadOnly ? nil : lockFile.hold(creating ? .writing(number) : .reading(number))
         defer { withExtendedLifetime(hold) {} }
         var transaction: OpaquePointer?
         try unsafe check(mdb_txn_begin(handle, nil, creating ? 0 : UInt32(MDB_RDONLY), &transaction), "open \(path)")
-        var dbi = MDB_dbi(0)
-        let result = name.withUTF8Buffer { utf8 in
-            let text = unsafe String(decoding: utf8, as: UTF8.self)
-            return unsafe mdb_dbi_open(transaction, text, creating ? UInt32(MDB_CREATE) : 0, &dbi)
+        var tables: [Table] = []
+        for name in names {
+            var dbi = MDB_dbi(0)
+            let result = unsafe mdb_dbi_open(transaction, "\(name)", creating ? UInt32(MDB_CREATE) : 0, &dbi)
+            guard result == 0 else {
+                unsafe mdb_txn_abort(transaction)
+                throw failure(result, "open table \(name) of \(path)")
+            }
+            tables.append(Table(dbi: dbi, name: name))
         }
-        guard result == 0 else {
-            unsafe mdb_txn_abort(transaction)
-            throw failure(result, "open table \(name) of \(path)")
-        }
-        try unsafe check(mdb_txn_commit(transaction), "open table \(name) of \(path)")
-        return Table(dbi: dbi, name: name)
-    }
-
-    /// Whether there is a table of that name. To be called before any other transaction of this process.
-    public func hasTable(_ name: StaticString) throws(Failure) -> Bool {
-        let hold = try lockFile.isReadOnly ? nil : lockFile.hold(.reading(number))
-        defer { withExtendedLifetime(hold) {} }
-        var transaction: OpaquePointer?
-        try unsafe check(mdb_txn_begin(handle, nil, UInt32(MDB_RDONLY), &transaction), "open \(path)")
-        defer { unsafe mdb_txn_abort(transaction) }
-        var dbi = MDB_dbi(0)
-        let result = unsafe mdb_dbi_open(transaction, "\(name)", 0, &dbi)
-        if result == MDB_NOTFOUND { return false }
-        try check(result, "open table \(name) of \(path)")
-        return true
+        try unsafe check(mdb_txn_commit(transaction), "open the tables of \(path)")
+        return tables
     }
 
     /// Bytes of a page (`ms_psize`) times pages of the file in use, free ones included (`me_last_pgno`).

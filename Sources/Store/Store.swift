@@ -41,9 +41,19 @@ public final class Store: Sendable {
 
     struct Tables: Sendable {
         let store, disks, nodes, counts, changes, index, damaged: Environment.Table
+
+        init(of meta: Environment, creating: Bool) throws(Failure) {
+            let all = try meta.tables(["store", "disks", "nodes", "counts", "changes", "index", "damaged"], creating: creating)
+            (store, disks, nodes, counts, changes, index, damaged) = (all[0], all[1], all[2], all[3], all[4], all[5], all[6])
+        }
     }
     struct PackTables: Sendable {
         let store, packs: Environment.Table
+
+        init(of environment: Environment, creating: Bool) throws(Failure) {
+            let all = try environment.tables(["store", "packs"], creating: creating)
+            (store, packs) = (all[0], all[1])
+        }
     }
 
     var metaPath: String { path + "/meta" }
@@ -141,14 +151,7 @@ public final class Store: Sendable {
             // Of another format, its tables may be others.
             for environment in [meta, packs] { try checkFormat(environment) }
         }
-        return Parts(
-            meta: meta, packs: packs,
-            tables: Tables(
-                store: try meta.table("store", creating: creating), disks: try meta.table("disks", creating: creating),
-                nodes: try meta.table("nodes", creating: creating), counts: try meta.table("counts", creating: creating),
-                changes: try meta.table("changes", creating: creating), index: try meta.table("index", creating: creating),
-                damaged: try meta.table("damaged", creating: creating)),
-            packTables: PackTables(store: try packs.table("store", creating: creating), packs: try packs.table("packs", creating: creating)))
+        return Parts(meta: meta, packs: packs, tables: try Tables(of: meta, creating: creating), packTables: try PackTables(of: packs, creating: creating))
     }
 
     /// Makes a store. Nil: somebody else has made one.
@@ -188,9 +191,6 @@ public final class Store: Sendable {
 
     /// - Throws: when it has no superblock, or one that is not known here.
     private static func checkFormat(_ environment: Environment) throws(Failure) {
-        guard try environment.hasTable("store") else {
-            throw Failure(.damage, environment.path, "it is empty, though the rest of the store is there", remedy: "restore it from a copy")
-        }
         let table = try environment.table("store", creating: false)
         let reading = try ReadTransaction(environment)
         _ = try superblock(reading.view, table, environment.path)

@@ -59,9 +59,13 @@ import Testing
         // Until it has told that it waits.
         for _ in 0..<1000 where try !first.isWaitedFor(.opening) { usleep(1000) }
         _ = consume hold
-        let again = try first.hold(.opening)
-        #expect(got.with { $0 })
-        _ = consume again
+        // It gives way for a moment each time, in which a busy machine may not come to the other one.
+        var rounds = 0
+        while rounds < 100, !got.with({ $0 }) {
+            _ = try first.hold(.opening)
+            rounds += 1
+        }
+        #expect(rounds < 100)
         other.join()
     }
 
