@@ -49,7 +49,7 @@ struct StoreDirectory {
         try refuseNetwork()
         do throws(Failure) {
             return try LockFile(try openLock(), patience: patience)
-        } catch where !toWrite && error.isNoRightToWrite {
+        } catch where !toWrite && error.isNoRight {
             return try readOnlyLockFile(patience)
         }
     }
@@ -194,6 +194,5 @@ struct StoreDirectory {
 
 extension Failure {
     /// Nothing can be written there, or not by this user.
-    fileprivate var isNoRightToWrite: Bool { kind == .readOnly || kind == .notPermitted }
     fileprivate var isNoRight: Bool { kind == .notPermitted || kind == .readOnly }
 }

@@ -21,8 +21,6 @@ struct StoreOptions: ParsableArguments {
     }
     /// As long as people wait for a command, who hear of it.
     private static var patience: Patience { Patience(report: { Console.complain($0) }) }
-    /// Whether there is a store.
-    var exists: Bool { unsafe access(path + "/meta/data.mdb", F_OK) == 0 }
 }
 
 /// How a store compresses, by its name on the command line.
