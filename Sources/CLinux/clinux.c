@@ -27,10 +27,8 @@ int clinux_filesystem(const char *path, uint32_t *type, int *is_read_only)
     return 0;
 }
 
-int clinux_lock(int descriptor, int exclusive) {
-    struct flock whole = { .l_type = exclusive ? F_WRLCK : F_RDLCK, .l_whence = SEEK_SET };
-    return fcntl(descriptor, F_OFD_SETLK, &whole);
-}
+// No bytes mean all of them (fcntl(2)).
+int clinux_lock(int descriptor, int exclusive) { return clinux_lock_range(descriptor, exclusive, 0, 0); }
 
 int clinux_open_temporary(const char *directory) {
     int descriptor = open(directory, O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
@@ -46,19 +44,9 @@ int clinux_open_temporary(const char *directory) {
     return descriptor;
 }
 
-int clinux_is_locked(int descriptor)
-{
-    struct flock range = { .l_type = F_WRLCK, .l_whence = SEEK_SET };
-    if (fcntl(descriptor, F_OFD_GETLK, &range) != 0)
-        return -1;
-    return range.l_type != F_UNLCK;
-}
+int clinux_is_locked(int descriptor) { return clinux_is_range_locked(descriptor, 1, 0, 0); }
 
-int clinux_unlock(int descriptor)
-{
-    struct flock whole = { .l_type = F_UNLCK, .l_whence = SEEK_SET };
-    return fcntl(descriptor, F_OFD_SETLK, &whole);
-}
+int clinux_unlock(int descriptor) { return clinux_unlock_range(descriptor, 0, 0); }
 
 int clinux_lock_range(int descriptor, int exclusive, off_t start, off_t count)
 {
