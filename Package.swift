@@ -22,11 +22,11 @@ let package = Package(
     products: [
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
         // What the benchmarks, a nested package, measure.
-        .library(name: "DedupDiskEngine", targets: ["BlockModel", "Hashing", "LMDB", "Store", "Disk", "CInterpose", "CProcess"]),
+        .library(name: "DedupDiskEngine", targets: ["System", "BlockModel", "Hashing", "LMDB", "Packs", "Store", "Disk", "CInterpose", "CProcess"]),
         // A guest to drive it, and processes to run beside it.
         .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
         // What the fuzzers, another nested package, feed.
-        .library(name: "DedupDiskXen", targets: ["BlockModel", "XenSimulation", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
+        .library(name: "DedupDiskXen", targets: ["System", "BlockModel", "XenSimulation", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -50,62 +50,82 @@ let package = Package(
             linkerSettings: [.linkedLibrary("xenstore"), .linkedLibrary("xengnttab"), .linkedLibrary("xenevtchn")]),
 
         // The store and the disks. None of these knows Xen.
-        .target(name: "BlockModel", dependencies: ["CLinux"], swiftSettings: strict),
-        .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "BlockModel"], swiftSettings: strict),
-        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
-        .target(name: "Store", dependencies: ["LMDB", "Hashing", "BlockModel", "CLinux", "CLZ4", "CZstd"], swiftSettings: strict),
-        .target(name: "Disk", dependencies: ["Store", "Hashing", "BlockModel"], swiftSettings: strict),
+        .target(name: "System", dependencies: ["CLinux"], swiftSettings: strict),
+        .target(name: "BlockModel", dependencies: ["System"], swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "System", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
+        // The parts of a store. Each owns its tables and files; none knows another.
+        .target(name: "BlobModel", dependencies: ["Hashing", "BlockModel", "System"], swiftSettings: strict),
+        .target(name: "Packs", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLZ4", "CZstd"], swiftSettings: strict),
+        .target(name: "Index", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLinux"], swiftSettings: strict),
+        .target(name: "Counts", dependencies: ["BlobModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
+        .target(name: "Maps", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
+        .target(name: "Catalogue", dependencies: ["Maps", "BlockModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
+        // What composes them.
+        .target(
+            name: "Store",
+            dependencies: ["Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLinux"],
+            swiftSettings: strict),
+        .target(name: "Disk", dependencies: ["Store", "Catalogue", "Hashing", "System", "BlockModel"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
-        .target(name: "XenBus", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
+        .target(name: "XenBus", dependencies: ["CXen", "System", "BlockModel"], swiftSettings: strict),
         // A machine of the same kind within the process, for tests, benchmarks and fuzzers.
-        .target(name: "XenSimulation", dependencies: ["XenBus", "CXen", "BlockModel"], swiftSettings: strict),
-        .target(name: "Blkif", dependencies: ["CXen", "BlockModel"], swiftSettings: strict),
+        .target(name: "XenSimulation", dependencies: ["XenBus", "CXen", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "Blkif", dependencies: ["CXen", "System", "BlockModel"], swiftSettings: strict),
 
         // Network block devices. It knows no disk either, and no socket.
-        .target(name: "NBD", dependencies: ["BlockModel"], swiftSettings: strict),
+        .target(name: "NBD", dependencies: ["System", "BlockModel"], swiftSettings: strict),
 
         // The only layer that knows both sides.
-        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "BlockModel"], swiftSettings: strict),
+        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "System", "BlockModel"], swiftSettings: strict),
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Disk", "Serve", "XenBus", "BlockModel", "CInterpose", "CProcess",
+                "Store", "Packs", "Catalogue", "Disk", "Serve", "XenBus", "System", "BlockModel", "CInterpose", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
 
-        .target(name: "TestSupport", dependencies: ["BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
-        .testTarget(name: "StoreTests", dependencies: ["Store", "Disk", "LMDB", "Hashing", "BlockModel", "CInterpose", "TestSupport"], swiftSettings: strict),
+        .target(name: "TestSupport", dependencies: ["System", "BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
+        .testTarget(
+            name: "PacksTests", dependencies: ["Packs", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "StoreTests",
+            dependencies: [
+                "Store", "Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "Disk", "LMDB", "Hashing", "System", "BlockModel", "CInterpose",
+                "TestSupport",
+            ],
+            swiftSettings: strict),
         .executableTarget(
-            name: "CrashWriter", dependencies: ["Disk", "Store", "BlockModel", "TestSupport", "CProcess"], path: "Tests/Support/CrashWriter",
+            name: "CrashWriter", dependencies: ["Disk", "Store", "System", "BlockModel", "TestSupport", "CProcess"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
         .testTarget(
-            name: "DiskTests", dependencies: ["Disk", "Store", "LMDB", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
+            name: "DiskTests", dependencies: ["Disk", "Store", "Packs", "Catalogue", "LMDB", "System", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
-        .target(name: "FrontEnd", dependencies: ["XenSimulation", "XenBus", "Blkif", "BlockModel"], swiftSettings: strict),
+        .target(name: "FrontEnd", dependencies: ["XenSimulation", "XenBus", "Blkif", "System", "BlockModel"], swiftSettings: strict),
         .target(
-            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "BlockModel", "TestSupport"],
+            name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "System", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
         .executableTarget(
-            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "BlockModel", "CProcess"], path: "Tests/Support/RingProcess",
+            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "System", "BlockModel", "CProcess"], path: "Tests/Support/RingProcess",
             swiftSettings: strict),
 
-        .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "BlockModel"], swiftSettings: strict),
+        .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "System", "BlockModel"], swiftSettings: strict),
         .testTarget(
             name: "ServeTests",
             dependencies: [
-                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenSimulation", "XenBus", "Blkif", "BlockModel", "Disk", "Store", "TestSupport",
+                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenSimulation", "XenBus", "Blkif", "System", "BlockModel", "Disk", "Store", "TestSupport",
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "BlockModel", "DiskExercise", "TestSupport"],
+            name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "System", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Disk", "LMDB", "Hashing", "BlockModel", "TestSupport"],
+            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Packs", "Catalogue", "Disk", "LMDB", "Hashing", "System", "BlockModel", "TestSupport"],
             exclude: ["late-hashing.c"], swiftSettings: strict),
-        .testTarget(name: "BlockModelTests", dependencies: ["BlockModel", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "SystemTests", dependencies: ["System", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),
-        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "BlkifTests", dependencies: ["Blkif", "System", "BlockModel", "CRingReference", "TestSupport"], swiftSettings: strict),
     ]
 )

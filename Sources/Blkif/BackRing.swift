@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// The back end's side of a ring: takes requests, writes responses. Nothing that the front end does to the shared
 /// pages can make it trap, or take a request twice, or more requests than the ring has slots without an answer.

@@ -1,4 +1,4 @@
-import BlockModel
+import System
 
 extension Request {
     /// Decodes `slot`, the private copy of a slot of `abi`.

@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// The front end's side of a ring, for tests, benchmarks and fuzzers: posts requests, takes responses.
 public struct FrontRing: ~Copyable {

@@ -1,4 +1,5 @@
 public import BlockModel
+internal import System
 
 /// What a request asks for (`BLKIF_OP_*`).
 public enum Operation: UInt8, Sendable {

@@ -1,4 +1,5 @@
 public import BlockModel
+internal import System
 
 /// Segments that fit in a slot (`BLKIF_MAX_SEGMENTS_PER_REQUEST`).
 public let maximumDirectSegments = 11

@@ -1,5 +1,5 @@
-import BlockModel
 import CXen
+import System
 
 /// The memory that both ends share (xen/io/ring.h), little-endian:
 ///

@@ -1,3 +1,5 @@
+public import System
+
 /// A disk: what a ring, a socket or a test reads and writes. All addresses are in 512-byte sectors.
 ///
 /// Any thread may call: several queues of a ring and several connections of a client share one disk. Requests at work at

@@ -1,3 +1,5 @@
+public import System
+
 /// A SHA-256 digest, the name of a block's content: 32 bytes in four words, most significant byte first, so
 /// that words compare as the bytes do.
 public struct Digest: Hashable, Comparable, Sendable, CustomStringConvertible {

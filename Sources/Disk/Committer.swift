@@ -1,7 +1,9 @@
 internal import BlockModel
+internal import Catalogue
 internal import Glibc
 internal import Hashing
 internal import Store
+internal import System
 
 /// Takes what is staged into the store, a generation at a time, on two threads of its own: one has the blocks of the next
 /// generation named while the other commits the last one.

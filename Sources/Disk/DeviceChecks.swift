@@ -1,4 +1,5 @@
 import BlockModel
+import System
 
 extension BlockDevice {
     /// Refuses a change to a read-only disk.

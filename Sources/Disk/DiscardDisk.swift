@@ -1,4 +1,5 @@
 public import BlockModel
+public import System
 
 /// A disk that accepts and forgets everything, and reads as zeros: for measuring what is above it.
 public final class DiscardDisk: BlockDevice {

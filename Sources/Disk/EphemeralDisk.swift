@@ -1,5 +1,6 @@
 public import BlockModel
 internal import Synchronization
+public import System
 
 /// Copy on write over a disk that stays as it is: what is written lives in a scratch file that no path leads to,
 /// and vanishes when this disk is closed, or the process dies.

@@ -1,4 +1,4 @@
-internal import BlockModel
+internal import System
 
 /// A use that the system makes of a block device, or of a file as one, beside whoever opens it: a filesystem that is mounted, swap,
 /// another device that is made of it.

@@ -1,5 +1,6 @@
 internal import BlockModel
 internal import Synchronization
+internal import System
 
 /// A file as memory that is lent to system calls, so that what the system has in memory need not be copied out of it first.
 /// Only that is lent: the rest is better read, with the system's read-ahead.

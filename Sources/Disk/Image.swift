@@ -1,5 +1,6 @@
-public import BlockModel
+internal import BlockModel
 public import Store
+public import System
 
 /// Raw images in and out of a store.
 public enum Image {

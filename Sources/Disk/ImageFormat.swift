@@ -1,4 +1,4 @@
-internal import BlockModel
+internal import System
 
 /// What an image's bytes are.
 public enum ImageFormat: String, CaseIterable, Sendable {

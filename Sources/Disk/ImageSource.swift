@@ -1,5 +1,5 @@
-public import BlockModel
 internal import Synchronization
+public import System
 
 /// An image that is read: a file or a device, as a whole or from where it was given on, or what comes out of a pipe.
 public final class ImageSource: Sendable {

@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// Where an image is written to: a new file, which comes to its name when it is whole; a file or device that is overwritten; or a
 /// stream.

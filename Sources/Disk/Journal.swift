@@ -1,6 +1,8 @@
 internal import BlockModel
+internal import Catalogue
 internal import Hashing
 internal import Store
+internal import System
 
 /// A disk's journal: writes that were acknowledged and are not in the map yet, in the page cache at once and on
 /// the disk after a flush. A ring of records in one file, each one behind the other, all numbered without a gap:

@@ -1,5 +1,6 @@
 internal import BlockModel
 internal import Store
+internal import System
 
 /// Takes an image into a disk that nobody else sees, past the journal: while one batch is committed on a thread of its
 /// own, the next is read and named.

@@ -1,5 +1,6 @@
 public import BlockModel
 internal import Synchronization
+public import System
 
 /// A disk that is a raw image file or a block device: sector n is at byte 512·n.
 ///

@@ -1,5 +1,5 @@
-internal import BlockModel
 internal import Store
+internal import System
 
 /// Readers of one disk: as many as there are threads that read at the same time.
 final class ReaderPool: Sendable {

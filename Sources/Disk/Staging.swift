@@ -1,5 +1,7 @@
 internal import BlockModel
+internal import Catalogue
 internal import Store
+internal import System
 
 /// Blocks that are in the journal and not in the map yet: those of the records between two positions.
 /// Changes under the staging's lock, and not at all once it is frozen.

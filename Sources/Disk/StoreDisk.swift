@@ -1,7 +1,9 @@
 public import BlockModel
-public import Store
+internal import Catalogue
 internal import Hashing
+public import Store
 internal import Synchronization
+public import System
 
 /// A disk of a store: writes go to its journal, from there to the map; reads see both.
 ///

@@ -1,5 +1,6 @@
 public import Blkif
 import BlockModel
+import System
 
 /// What a guest asks of its disk, in sectors of 512 bytes, of any length.
 public enum DiskOperation: Sendable, CustomStringConvertible {

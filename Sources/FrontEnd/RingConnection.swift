@@ -1,5 +1,6 @@
 public import Blkif
 import BlockModel
+import System
 public import XenBus
 public import XenSimulation
 

@@ -1,5 +1,6 @@
 public import Blkif
-public import BlockModel
+internal import BlockModel
+public import System
 internal import XenBus
 public import XenSimulation
 

@@ -1,6 +1,6 @@
-public import BlockModel
 internal import Glibc
 internal import Synchronization
+public import System
 
 /// Threads that share what is independent from piece to piece: hashing above all. One pool serves the process, with a
 /// thread for each processor but the one that the caller runs on; whoever asks works along, so that a pool of no

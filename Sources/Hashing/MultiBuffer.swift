@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import System
 
 #if arch(x86_64)
     internal import CIPSecMB

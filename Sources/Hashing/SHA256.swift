@@ -1,5 +1,6 @@
-internal import CCrypto
 public import BlockModel
+internal import CCrypto
+public import System
 
 /// SHA-256 through OpenSSL's EVP interface (EVP_DigestInit(3)): the algorithm is fetched once and the context
 /// reused, which costs 40% less per 4 KiB block than `EVP_Digest` on a fresh one. Belongs to one thread.

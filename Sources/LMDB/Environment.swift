@@ -1,7 +1,7 @@
 internal import CLMDB
-public import BlockModel
 internal import Glibc
 internal import Synchronization
+public import System
 
 /// An LMDB environment (lmdb.h, `MDB_env`): one memory-mapped file of copy-on-write B+trees, one writer at a
 /// time over all processes, readers that never wait.
@@ -142,33 +142,6 @@ public final class Environment: @unchecked Sendable {
         if last >= 2, UInt(present) <= UInt(last) {
             throw Failure(.damage, file, "truncated: \(present) pages, \(last) is in use", remedy: "restore it from a copy")
         }
-    }
-
-    /// Opens the named table, creating it when `creating`. To be called before any other transaction of this process.
-    public func table(_ name: StaticString, creating: Bool) throws(Failure) -> Table {
-        guard let table = try tables([name], creating: creating).first else { throw Failure(.system, path, "LMDB gave no table") }
-        return table
-    }
-
-    /// Opens several, in the order of their names here.
-    /// - Throws: `.damage` when one is missing.
-    public func tables(_ names: [StaticString], creating: Bool) throws(Failure) -> [Table] {
-        let hold = try lockFile.isReadOnly ? nil : lockFile.hold(creating ? .writing(number) : .reading(number))
-        defer { withExtendedLifetime(hold) {} }
-        var transaction: OpaquePointer?
-        try unsafe check(mdb_txn_begin(handle, nil, creating ? 0 : UInt32(MDB_RDONLY), &transaction), "open \(path)")
-        var tables: [Table] = []
-        for name in names {
-            var dbi = MDB_dbi(0)
-            let result = unsafe mdb_dbi_open(transaction, "\(name)", creating ? UInt32(MDB_CREATE) : 0, &dbi)
-            guard result == 0 else {
-                unsafe mdb_txn_abort(transaction)
-                throw failure(result, "open table \(name) of \(path)")
-            }
-            tables.append(Table(dbi: dbi, name: name))
-        }
-        try unsafe check(mdb_txn_commit(transaction), "open the tables of \(path)")
-        return tables
     }
 
     /// Bytes of a page (`ms_psize`) times pages of the file in use, free ones included (`me_last_pgno`).

@@ -1,7 +1,7 @@
-public import BlockModel
 internal import CLinux
 internal import Glibc
 internal import Synchronization
+public import System
 
 /// Who uses a store: its locks, in one file, for processes of any container.
 ///

@@ -1,7 +1,7 @@
-internal import BlockModel
 internal import CLinux
 internal import Glibc
 internal import Synchronization
+internal import System
 
 /// A process that holds a lock of a store, as it wrote itself down in the lock file: 256 bytes, filled up with zeros:
 ///

@@ -1,6 +1,6 @@
-public import BlockModel
 internal import Glibc
 internal import Synchronization
+public import System
 
 extension Environment {
     /// An environment by its file: device and inode.

@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// The records of a table in the order of their keys. What the disk has to bring of each is asked for before it is looked at, of many
 /// at a time, and no more than that: a walk reads what it looks at once, however little memory there is and however much the disk

@@ -1,5 +1,5 @@
 internal import CLMDB
-public import BlockModel
+public import System
 
 /// A read transaction: one commit's state, unchanged however long it lives. Pages that it sees cannot be reused
 /// meanwhile, so keep it short.
@@ -44,6 +44,9 @@ public struct ReadTransaction: ~Copyable {
     public var view: View {
         @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
     }
+
+    /// Lends what it sees.
+    public borrowing func withView<Result>(_ body: (View) throws(Failure) -> Result) throws(Failure) -> Result { try body(view) }
 
     /// Number of the commit that it sees (`mdb_txn_id`).
     public var id: Int { unsafe Int(mdb_txn_id(handle)) }

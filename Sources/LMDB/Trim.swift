@@ -1,5 +1,5 @@
-public import BlockModel
 internal import CLMDB
+public import System
 
 extension Environment {
     /// Punches holes where the file has free pages, so that they take no room on the filesystem until they are

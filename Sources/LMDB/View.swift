@@ -1,5 +1,5 @@
 internal import CLMDB
-public import BlockModel
+public import System
 
 /// What a transaction sees: the lookups that reading and writing transactions share. A view, and every span it
 /// gives out, ends with the transaction (or with its next change), and the compiler holds callers to that.

@@ -1,5 +1,5 @@
-internal import BlockModel
 internal import Glibc
+internal import System
 
 /// One wait for a lock.
 struct Waiting {

@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import System
 
 /// The server's side of a fixed newstyle handshake, over bytes: what a client sends goes in, the answers come out.
 ///

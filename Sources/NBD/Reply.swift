@@ -1,4 +1,4 @@
-internal import BlockModel
+internal import System
 
 /// Replies, written into a buffer that has room for them.
 ///

@@ -1,4 +1,5 @@
 public import BlockModel
+internal import System
 
 /// A request's header: 28 bytes, which the data follows when it is a write.
 ///

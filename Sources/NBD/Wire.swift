@@ -1,4 +1,5 @@
-public import BlockModel
+internal import BlockModel
+public import System
 
 // Numbers of the protocol, as the Network Block Device project's doc/proto.md has them. All integers on the wire are
 // big-endian.

@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import XenBus
 
 /// How a device comes to have nodes of ours.

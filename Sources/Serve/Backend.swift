@@ -1,5 +1,6 @@
 public import BlockModel
 import Glibc
+public import System
 public import XenBus
 
 /// How the serving of a disk ended. None of these is an error.

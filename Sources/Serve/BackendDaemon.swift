@@ -1,6 +1,7 @@
 public import BlockModel
 import Glibc
 import Synchronization
+public import System
 public import XenBus
 
 /// Serves the devices that the toolstack makes, each with a thread and connections to Xen of its own, until it is asked to

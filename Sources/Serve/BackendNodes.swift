@@ -1,4 +1,5 @@
 import BlockModel
+import System
 import XenBus
 
 /// The nodes of one device in the xenstore, the back end's and the front end's. What the front end's nodes hold is

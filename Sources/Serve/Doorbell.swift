@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 
 /// Wakes a thread that polls `descriptor`. Any thread may ring, and so may a signal handler.
 final class Doorbell: Sendable {

@@ -1,5 +1,6 @@
 public import BlockModel
 import Synchronization
+public import System
 
 /// A disk that takes nothing more after a flush has failed: from then on each write, discard and flush fails, too.
 ///

@@ -1,5 +1,5 @@
 import Blkif
-import BlockModel
+import System
 import XenBus
 
 /// Where a front end says that its rings are, and how they are laid out. Checked: whatever the guest wrote, these are

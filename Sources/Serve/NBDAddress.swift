@@ -1,5 +1,5 @@
-public import BlockModel
 import Glibc
+public import System
 
 /// Where an NBD server listens: a UNIX socket, or a port of this machine's loopback interface.
 public enum NBDAddress: Sendable, Equatable {

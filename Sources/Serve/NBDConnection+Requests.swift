@@ -1,5 +1,6 @@
 import BlockModel
 import NBD
+import System
 
 /// What is done for each kind of request.
 extension NBDConnection {

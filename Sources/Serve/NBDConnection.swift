@@ -1,5 +1,6 @@
 import BlockModel
 import NBD
+import System
 
 /// A client's connection: the handshake, then requests, each done where it stands, until an end of either side.
 ///

@@ -1,5 +1,5 @@
-public import BlockModel
 import Glibc
+public import System
 
 /// A listening socket. A UNIX socket's file belongs to its owner alone, and goes with this.
 public struct NBDListener: ~Copyable {

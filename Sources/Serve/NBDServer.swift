@@ -2,6 +2,7 @@ public import BlockModel
 import Glibc
 import NBD
 import Synchronization
+internal import System
 
 /// How the serving of a disk over NBD ended. Neither is an error.
 public enum NBDOutcome: Sendable {

@@ -1,6 +1,7 @@
 import BlockModel
 import Glibc
 import Synchronization
+import System
 import XenBus
 
 /// A thread that serves one ring, until it is told to let go of it or the ring breaks.

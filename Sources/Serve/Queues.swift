@@ -1,4 +1,5 @@
 import BlockModel
+import System
 import XenBus
 
 /// The rings of a connected device, with a thread for each. When this ends, all are let go of.

@@ -1,6 +1,6 @@
 import Blkif
-import BlockModel
 import Synchronization
+import System
 import XenBus
 
 /// The response that is being written, kept in the padding of the ring's header, so that a back end can be killed at

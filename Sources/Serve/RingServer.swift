@@ -1,5 +1,6 @@
 import Blkif
 import BlockModel
+import System
 import XenBus
 
 /// A connected ring and the disk behind it: takes requests, does them, answers in the order of requests.

@@ -1,6 +1,6 @@
-import BlockModel
 import Glibc
 import Synchronization
+import System
 
 /// A connected stream socket. One thread transfers; any other may end that with `shutdown`.
 ///

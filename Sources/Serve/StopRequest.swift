@@ -1,6 +1,6 @@
-public import BlockModel
 import Glibc
 import Synchronization
+public import System
 
 /// A request to stop, from a signal or another thread, that wakes who polls `descriptor`. A first request asks to end
 /// in order, a second one to end at once. A request to hand over asks to end and to leave all as it is for a successor.

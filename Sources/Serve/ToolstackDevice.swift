@@ -1,4 +1,4 @@
-import BlockModel
+import System
 import XenBus
 
 /// A disk that a device's configuration asks for.

@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 
 /// What came in from a socket and was not used yet.
 @safe struct InputBuffer: ~Copyable {

@@ -1,6 +1,6 @@
-import BlockModel
 import Glibc
 import Synchronization
+import System
 
 /// Waits of one thread for something that may come soon. To fall asleep and to be woken takes a virtual machine's processor
 /// as long as a client takes to send its next request: so it is looked for a little while, before the thread sleeps.

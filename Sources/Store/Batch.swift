@@ -1,5 +1,8 @@
-public import BlockModel
+internal import BlobModel
+internal import BlockModel
 internal import Hashing
+internal import Packs
+public import System
 
 /// Blocks on their way into one disk's map: named outside the store's lock, on several threads, entered under it. Their
 /// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
@@ -88,9 +91,7 @@ public final class Batch: @unchecked Sendable {
             // Each thread has changes of its own.
             let changes = start..<min(self.count, start + Self.pieceLength)
             try prepare(changes)
-            if try self.store.withRecognizer({ (recognizer, filter) throws(Failure) in
-                try recognizer.name(changes, of: self, hasher, self.store, filter)
-            }) { return }
+            if try self.store.recognize(changes, of: self, hasher) { return }
             try self.hash(changes, hasher)
         }
         named = count

@@ -1,6 +1,10 @@
+internal import BlobModel
 public import BlockModel
-internal import Hashing
+internal import Catalogue
 internal import LMDB
+internal import Maps
+internal import Packs
+public import System
 
 /// Reads blocks through a disk's map, straight from LMDB's memory map; each is compared with its check word before
 /// anyone sees it. Belongs to one thread at a time.
@@ -8,25 +12,25 @@ public struct BlockReader: ~Copyable {
     private let store: Store
     private let diskName: String
     private var meta: ReadTransaction
-    private var packs: ReadTransaction
-    private let decompressor = Decompressor()
+    private var packs: PackSnapshot
+    private let decoder = BlobDecoder()
     /// The disk's record as of the transaction `seen`.
     private var disk: DiskRecord?
     private var seen = 0
     /// Enough for the leaves of 128 GiB of disk, and for packs of 23 GiB of data. 2 MiB and one, of which a thread takes what
     /// it uses.
-    private let knownNodes, knownPacks: KnownValues
+    private let nodeCache, packCache: ValueCache
 
     /// For the disk of that name.
     public init(_ store: Store, disk name: String) throws(Failure) {
-        let knownNodes = try KnownValues(capacity: 1 << 16)
-        let knownPacks = try KnownValues(capacity: 1 << 15)
+        let nodeCache = try ValueCache(capacity: 1 << 16)
+        let packCache = try ValueCache(capacity: 1 << 15)
         var meta = try ReadTransaction(store.meta)
-        var packs = try ReadTransaction(store.packs)
+        var packs = try store.packs.snapshot()
         meta.reset()
         packs.reset()
-        self.knownNodes = knownNodes
-        self.knownPacks = knownPacks
+        self.nodeCache = nodeCache
+        self.packCache = packCache
         self.store = store
         diskName = name
         self.meta = meta
@@ -39,7 +43,7 @@ public struct BlockReader: ~Copyable {
         do throws(Failure) {
             try packs.renew()
             if let disk, meta.id == seen { return disk }
-            guard let found = try meta.view.disk(diskName, store.tables) else { throw store.noSuchDisk(diskName) }
+            guard let found = try store.parts.catalogue.disk(diskName, meta.view) else { throw store.noSuchDisk(diskName) }
             disk = found
             seen = meta.id
             return found
@@ -77,10 +81,9 @@ public struct BlockReader: ~Copyable {
     private mutating func readOnce(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask) throws(Failure) -> Bool {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
-        let state = packs.id
-        var finder = PackFinder(packs.view, store.packTables.packs, knownPacks, state)
-        var leaf = Leaf(first: 0, end: 0, bytes: nil)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
+        var finder = PackFinder(packs, packCache)
+        var leaf = Leaf()
         for index in 0..<buffer.byteCount / blockSize {
             guard wanted.contains(index) else { continue }
             let block = first &+ UInt64(index)
@@ -90,11 +93,13 @@ public struct BlockReader: ~Copyable {
                 buffer.zero(at: index * blockSize, count: blockSize)
                 continue
             }
-            guard let pack = try finder.find(blob.pack) else { return false }
-            if pack.copyBlock(blob.slot, to: &buffer, at: index * blockSize, decompressor) { continue }
-            if pack.slotCount > blob.slot, pack.isCollected(blob.slot) { return false }
+            switch try finder.copyBlock(blob, to: &buffer, at: index * blockSize, decoder) {
+            case .read: continue
+            case .missing: return false
+            case .damaged: break
+            }
             buffer.zero(at: index * blockSize, count: blockSize)
-            _ = store.suspects.withLock { $0.insert(blob) }
+            store.parts.damage.suspect(blob)
             throw Failure(.damage, "block \(block), blob \(blob)", "its data is not what was written",
                 remedy: "write the block again, or restore the store from a copy")
         }
@@ -106,8 +111,8 @@ public struct BlockReader: ~Copyable {
     public mutating func prefetch(_ ranges: [SectorRange]) throws(Failure) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
-        var finder = PackFinder(packs.view, store.packTables.packs, knownPacks, packs.id)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
+        var finder = PackFinder(packs, packCache)
         var blocks = InlineArray<64, UInt64>(repeating: 0)
         var count = 0
         for range in ranges {
@@ -134,7 +139,7 @@ public struct BlockReader: ~Copyable {
         }
         for index in 0..<count where blobs[index] != .none { try finder.prefetch(blobs[index]) }
         for index in 0..<count where blobs[index] != .none {
-            if let stored = try finder.find(blobs[index].pack)?.stored(blobs[index].slot) { stored.prefetch(at: 0, count: Self.prefetchedOfBlock) }
+            if let stored = try finder.stored(blobs[index]) { stored.prefetch(at: 0, count: Self.prefetchedOfBlock) }
         }
     }
 
@@ -146,7 +151,7 @@ public struct BlockReader: ~Copyable {
     public mutating func run(from first: UInt64, limit: UInt64) throws(Failure) -> (isMapped: Bool, count: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
         let end = first &+ max(1, min(limit, map.blockCount &- min(first, map.blockCount)))
         var leaf = try map.leaf(over: first)
         let isMapped = leaf.blob(first) != .none
@@ -175,8 +180,8 @@ public struct BlockReader: ~Copyable {
     public mutating func mapped(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = MapReader(disk, meta.view, store.tables, knownNodes, seen)
-        var finder = PackFinder(packs.view, store.packTables.packs)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
+        var finder = PackFinder(packs)
         let end = min(end, map.blockCount)
         var found: [MappedBlock] = []
         var block = first

@@ -1,6 +1,12 @@
-public import BlockModel
-internal import Hashing
+internal import BlobModel
+internal import BlockModel
+internal import Catalogue
+internal import Counts
+internal import Index
 internal import LMDB
+internal import Maps
+internal import Packs
+public import System
 
 /// What a check found.
 public struct CheckReport: Sendable {
@@ -37,8 +43,8 @@ extension Store {
         var report: CheckReport
         do {
             let state = try state()
-            var checker = Checker(store: self, meta: state.meta.view, packs: state.packs.view)
-            try checker.checkAll()
+            var checker = Checker(store: self, meta: state.meta.view)
+            try checker.checkAll(state.packs)
             report = checker.report
         }
         if readData { try checkData(&report, progress) }
@@ -51,51 +57,60 @@ extension Store {
 
     /// Reads every blob, a short transaction a pack.
     private func checkData(_ report: inout CheckReport, _ progress: (Int, Int) -> Void) throws(Failure) {
-        let reader = PackReader(hasher: try SHA256())
+        let verifier = try BlobVerifier()
         var damaged: [BlobNumber] = []
-        var number: UInt64 = 1
+        var next: UInt64? = 1
         var done = 0
-        while true {
-            let reading = try ReadTransaction(packs)
-            var cursor = try reading.view.cursor(packTables.packs)
-            guard try cursor.seek(atOrAfter: number), let found = cursor.integerKey else { break }
-            let bytes = cursor.value
-            if number == 1 { bytes.expect() }
+        var packs = try self.packs.snapshot()
+        while let wanted = next {
+            try packs.renew()
             // The next one comes while this one is looked at.
-            if try cursor.next() { cursor.value.expect() }
-            number = found + 1
+            var here: (number: UInt64, slots: Int)?
+            next = nil
+            try packs.forEachPack(from: wanted) { (number, pack) throws(Failure) in
+                if here == nil {
+                    here = (number, pack?.slotCount ?? 0)
+                    if number == 1 { try packs.expect(number) }
+                    return true
+                }
+                try packs.expect(number)
+                next = number
+                return false
+            }
+            guard let (number, slots) = here else { break }
             done += 1
-            guard let pack = PackView(bytes, number: found) else { continue }
-            for slot in 0..<pack.slotCount where !pack.isCollected(slot) {
-                if try !reader.holds(slot, of: pack) { damaged.append(BlobNumber(pack: found, slot: slot)) }
+            var finder = PackFinder(packs)
+            for slot in 0..<slots {
+                let blob = BlobNumber(pack: number, slot: slot)
+                if try verifier.isDamaged(blob, &finder) { damaged.append(blob) }
             }
             progress(done, report.packs)
         }
-        damaged = try note(damaged: damaged, reader)
+        damaged = try note(damaged: damaged, verifier)
         for blob in damaged { report.add("blob \(blob): its data is not what was written") }
         if !damaged.isEmpty { try nameVictims(Set(damaged), &report) }
     }
 
     /// Replaces the list of damaged blobs.
     /// - Returns: those that still are: others may have been healed or collected since they were looked at.
-    private func note(damaged: [BlobNumber], _ reader: borrowing PackReader) throws(Failure) -> [BlobNumber] {
+    private func note(damaged: [BlobNumber], _ verifier: borrowing BlobVerifier) throws(Failure) -> [BlobNumber] {
         // What was found is told all the same.
         if isReadOnly { return damaged }
         do {
             let reading = try ReadTransaction(meta)
-            let known = try reading.view.count(tables.damaged)
+            let known = try parts.damage.count(reading.view)
             if damaged.isEmpty && known == 0 { return [] }
         }
         var still: [BlobNumber] = []
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room)
-            let reading = try ReadTransaction(packs)
+            let packs = try self.packs.snapshot()
+            var finder = PackFinder(packs)
             // Under the lock, nobody heals them; and what readers have found meanwhile is looked at, too.
-            let known = try transaction.lmdb.view.damagedBlobs(tables)
+            let known = try parts.damage.recorded(transaction.lmdb.view)
             still = []
-            for blob in Set(damaged + known).sorted() where try reader.isDamaged(blob, reading.view, packTables) { still.append(blob) }
-            try transaction.lmdb.clear(tables.damaged)
-            for blob in still { try transaction.lmdb.put(tables.damaged, blob.rawValue, count: 0) { _ in } }
+            for blob in Set(damaged + known).sorted() where try verifier.isDamaged(blob, &finder) { still.append(blob) }
+            try parts.damage.replace(with: still, &transaction.lmdb)
             try transaction.commit()
         }
         return still
@@ -103,17 +118,10 @@ extension Store {
 
     private func nameVictims(_ damaged: Set<BlobNumber>, _ report: inout CheckReport) throws(Failure) {
         let reading = try ReadTransaction(meta)
-        for disk in try reading.view.disks(tables) {
-            let map = MapReader(disk, reading.view, tables)
-            var block: UInt64 = 0
+        for disk in try parts.catalogue.disks(reading.view) {
             var victims: [UInt64] = []
-            var leaves = 0
-            while block < map.blockCount {
-                if leaves % 64 == 0 { try map.expectLeaves(from: block, count: 64) }
-                leaves += 1
-                let leaf = try map.leaf(over: block)
+            try parts.maps.reader(disk.map, blockCount: disk.blockCount, reading.view).forEachLeaf { leaf in
                 if !leaf.isEmpty { victims += (leaf.first..<leaf.end).filter { damaged.contains(leaf.blob($0)) } }
-                block = leaf.end
             }
             if let first = victims.first {
                 report.add("disk \(disk.name): \(victims.count) blocks have lost their data, the first at sector \(first * UInt64(sectorsPerBlock))")
@@ -126,28 +134,25 @@ extension Store {
     private func rebuild() throws(Failure) {
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room, rebuilding: true)
-            let packReading = try ReadTransaction(packs)
+            let snapshot = try packs.snapshot()
             var counts: [UInt64: [UInt32]] = [:]
             var mapped: [DiskRecord] = []
             do {
-                var checker = Checker(store: self, meta: transaction.lmdb.view, packs: packReading.view)
-                try checker.checkPacks()
+                var checker = Checker(store: self, meta: transaction.lmdb.view)
+                try checker.checkPacks(snapshot)
                 mapped = try checker.checkMaps()
                 counts = checker.counts
             }
-            try transaction.lmdb.clear(tables.counts)
-            try transaction.lmdb.clear(tables.changes)
-            try transaction.lmdb.clear(tables.index)
+            try parts.counts.clear(&transaction.lmdb)
+            try parts.index.clear(&transaction.superblock.index, &transaction.lmdb)
             transaction.superblock.counted = .start
-            transaction.superblock.indexed = .start
-            transaction.superblock.merging = .start
-            transaction.superblock.totals = BlobTotals()
-            for disk in mapped { try transaction.putDisk(disk) }
+            transaction.counts.totals = BlobTotals()
+            for disk in mapped { try transaction.put(disk) }
             try transaction.adoptUnknownBlobs()
-            try invalidateFilter(transaction.superblock.storeID)
+            try parts.index.retireFilter()
             for (pack, counts) in counts {
                 for (slot, count) in counts.enumerated() where count > 0 && count != Checker.collected {
-                    transaction.refer(to: BlobNumber(pack: pack, slot: slot), Int64(count))
+                    transaction.maps.references.refer(to: BlobNumber(pack: pack, slot: slot), Int64(count))
                 }
             }
             try transaction.commit()
@@ -162,43 +167,5 @@ extension Store {
                 return isDone
             }
         }
-    }
-}
-
-extension View {
-    /// The blobs that are known to be damaged.
-    func damagedBlobs(_ tables: Store.Tables) throws(Failure) -> [BlobNumber] {
-        var cursor = try cursor(tables.damaged)
-        var blobs: [BlobNumber] = []
-        var more = try cursor.first()
-        while more, let key = cursor.integerKey {
-            blobs.append(BlobNumber(rawValue: key))
-            more = try cursor.next()
-        }
-        return blobs
-    }
-}
-
-/// Reads blobs to compare them with their names.
-struct PackReader: ~Copyable {
-    let hasher: SHA256
-    let decompressor = Decompressor()
-
-    init(hasher: consuming SHA256) { self.hasher = hasher }
-
-    /// Whether the blob in `slot` hashes to its name.
-    func holds(_ slot: Int, of pack: PackView) throws(Failure) -> Bool {
-        guard let digest = pack.digest(slot) else { return false }
-        var block = InlineArray<4096, UInt8>(repeating: 0)
-        var room = block.mutableSpan
-        var bytes = unsafe room.mutableBytes
-        guard pack.copyBlock(slot, to: &bytes, at: 0, decompressor) else { return false }
-        return try hasher.digest(bytes.bytes) == digest
-    }
-
-    /// Whether a blob is there and does not hash to its name.
-    func isDamaged(_ blob: BlobNumber, _ packs: View, _ tables: Store.PackTables) throws(Failure) -> Bool {
-        guard let pack = try PackView.find(blob.pack, in: packs, tables.packs), blob.slot < pack.slotCount, !pack.isCollected(blob.slot) else { return false }
-        return try !holds(blob.slot, of: pack)
     }
 }

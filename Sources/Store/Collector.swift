@@ -1,5 +1,9 @@
-public import BlockModel
+internal import BlobModel
+internal import Counts
+internal import Index
 internal import LMDB
+internal import Packs
+public import System
 
 // Collecting: blobs that nothing refers to lose their bytes. Slots keep their numbers, so that no map changes: a
 // pack is written anew, shorter, its collected slots marked in the directory; a pack with nothing left goes.
@@ -60,18 +64,18 @@ extension Store {
     /// - Parameter wholly: those alone that have nothing else.
     private func findWork(from first: UInt64, wholly: Bool) throws(Failure) -> ([UInt64], Int) {
         let state = try state()
-        let total = try state.packs.view.count(packTables.packs)
+        let total = try state.packs.count
         var work: [UInt64] = []
-        var counts = CountReader(state.meta.view, tables)
-        var scan = try Scan(state.meta.view, tables.counts, expecting: 0, from: first)
-        while work.count < Self.packsPerPiece, try scan.next(), let number = scan.integerKey {
-            if let start = work.first, number - start > Self.packsBetween { break }
-            guard let settled = try ReferenceCounts.of(number, state.meta.view, tables), settled.contains(0),
-                let now = try counts.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
-                let pack = try PackView.find(number, in: state.packs.view, packTables.packs)
-            else { continue }
+        var reader = parts.counts.reader(state.meta.view)
+        try parts.counts.forEachPack(from: first, state.meta.view) { (number, settled) throws(Failure) in
+            guard work.count < Self.packsPerPiece else { return false }
+            if let start = work.first, number - start > Self.packsBetween { return false }
+            guard settled.contains(0), let now = try reader.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
+                let pack = try state.packs.pack(number)
+            else { return true }
             pack.expectDirectory()
             if settled.indices.contains(where: { settled[$0] == 0 && now[$0] == 0 && !pack.isCollected($0) }) { work.append(number) }
+            return true
         }
         return (work, total)
     }
@@ -83,6 +87,22 @@ extension Store {
             var transaction = try StoreTransaction.begin(self)
             isDone = try transaction.indexDirectories(limit: 1 << 15)
             try transaction.commit()
+        }
+    }
+
+    /// Enters the changes that were put off in `counts`, so that these say what is dead.
+    func settleCounts() throws(Failure) {
+        var group: UInt64? = 0
+        // One group changes a hundred pages at most.
+        var size = StepSize(least: 1, most: ReferenceCounts.groupsPerStep)
+        while let first = group {
+            group = try wayOut(&size) { (groups, room) throws(Failure) in
+                var transaction = try StoreTransaction.begin(self, room: room)
+                let (next, isChanged) = try transaction.settleCounts(from: first, groups: groups)
+                // Nothing was done: nothing need be committed.
+                if isChanged { try transaction.commit() } else { transaction.abandon() }
+                return next
+            }
         }
     }
 
@@ -101,7 +121,7 @@ extension Store {
 
     /// - Parameter noted: called when the packs are noted, before they are worked on.
     func collect(_ work: [UInt64], noted: () -> Void = {}) throws(Failure) -> UInt64 {
-        let range = (work[0], work[work.count - 1])
+        let range = (first: work[0], last: work[work.count - 1])
         var transaction = try StoreTransaction.begin(self)
         var isNoted = false
         // Another collection that comes in between may have put its own note in this one's place.
@@ -130,7 +150,7 @@ extension Store {
             freed += try finishCollection(but: number)
             isNoted = try wayOut { (room) throws(Failure) in
                 var transaction = try StoreTransaction.begin(self, room: room)
-                guard transaction.superblock.collecting.0 == 0 || transaction.superblock.collecting == (number, number) else { return false }
+                guard transaction.superblock.collecting.first == 0 || transaction.superblock.collecting == (number, number) else { return false }
                 transaction.superblock.collecting = (number, number)
                 let isIndexed = try transaction.indexDead([number], limit: Self.fewestEntries)
                 try transaction.commit()
@@ -162,7 +182,7 @@ extension Store {
             (bytes, isOver) = try wayOut(&size) { (entries, room) throws(Failure) in
                 var transaction = try StoreTransaction.begin(self, room: room)
                 let range = transaction.superblock.collecting
-                guard range.0 > 0, range != (number, number) else { return (0, true) }
+                guard range.first > 0, range != (number, number) else { return (0, true) }
                 let (bytes, isOver) = try transaction.finishCollecting(isOver: true, limit: entries)
                 try transaction.commit()
                 return (bytes, isOver)
@@ -191,47 +211,40 @@ extension Store {
     private func remove(emptyPacks numbers: ArraySlice<UInt64>, _ room: Room) throws(Failure) {
         let transaction = try StoreTransaction.begin(self, room: room)
         // The index may still have slots of these.
-        guard transaction.superblock.collecting.0 == 0 else { return transaction.abandon() }
+        guard transaction.superblock.collecting.first == 0 else { return transaction.abandon() }
         try removeEmpty(numbers, consume transaction)
     }
 
     private func removeEmpty(_ numbers: ArraySlice<UInt64>, _ begun: consuming StoreTransaction) throws(Failure) {
         var transaction = begun
-        var writing = try WriteTransaction(packs)
-        for number in numbers {
-            // Somebody else may have removed it.
-            guard try isEmptyPack(number, writing.view) else { continue }
-            try transaction.lmdb.remove(tables.counts, number)
-            try writing.remove(packTables.packs, number)
+        let snapshot = try packs.snapshot()
+        var empty: [UInt64] = []
+        // Somebody else may have removed one.
+        for number in numbers where try snapshot.pack(number)?.isEmpty == true {
+            try parts.counts.remove(pack: number, &transaction.lmdb)
+            empty.append(number)
         }
         // A pack without counts is collected whole, and is found again; counts without a pack would be damage.
         try transaction.commit()
-        try writing.commit()
-    }
-
-    private func isEmptyPack(_ number: UInt64, _ packs: View) throws(Failure) -> Bool {
-        try PackView.find(number, in: packs, packTables.packs)?.isEmpty ?? false
+        try packs.remove(empty, nil)
     }
 
     private func emptyPacks() throws(Failure) -> [UInt64] {
         let state = try state()
         var empty: [UInt64] = []
-        var scan = try Scan(state.meta.view, tables.counts, expecting: 0)
         var counted = 0
-        while try scan.next(), let number = scan.integerKey {
+        try parts.counts.forEachPack(state.meta.view) { (number, counts) throws(Failure) in
             counted += 1
-            guard try ReferenceCounts.of(number, state.meta.view, tables)?.allSatisfy({ $0 == 0 }) ?? false,
-                let pack = try PackView.find(number, in: state.packs.view, packTables.packs)
-            else { continue }
+            guard counts.allSatisfy({ $0 == 0 }), let pack = try state.packs.pack(number) else { return true }
             pack.expectDirectory()
             if pack.isEmpty { empty.append(number) }
+            return true
         }
         // Whoever removed counts may have been killed before the packs were.
-        guard try state.packs.view.count(packTables.packs) > counted else { return empty }
-        var all = try Scan(state.packs.view, packTables.packs, expecting: PackFormat.expectedDirectory)
-        while try all.next(), let number = all.integerKey {
-            guard try state.meta.view.value(tables.counts, number) == nil, let pack = PackView(all.value, number: number), pack.isEmpty else { continue }
-            empty.append(number)
+        guard try state.packs.count > counted else { return empty }
+        try state.packs.forEachPack { (number, pack) throws(Failure) in
+            if let pack, pack.isEmpty, try !parts.counts.has(number, state.meta.view) { empty.append(number) }
+            return true
         }
         return empty
     }
@@ -243,89 +256,97 @@ extension Superblock {
     /// - Parameter limit: no more than one beyond that many are wanted.
     /// - Returns: what the index has of them, and their stored bytes.
     func beingCollected(
-        _ meta: View, _ packs: View, _ store: Store, limit: Int = .max
-    ) throws(Failure) -> [(entry: DigestIndex.Entry, length: Int)] {
+        _ meta: View, _ packs: borrowing PackSnapshot, _ store: Store, limit: Int = .max
+    ) throws(Failure) -> [(entry: IndexEntry, length: Int)] {
         let (first, last) = collecting
         guard first > 0 else { return [] }
-        var found: [(entry: DigestIndex.Entry, length: Int)] = []
-        var index = try meta.cursor(store.tables.index)
-        var scan = try Scan(packs, store.packTables.packs, expecting: PackFormat.expectedDirectory, from: first)
-        while found.count <= limit, try scan.next(), let number = scan.integerKey, number <= last {
-            guard let pack = PackView(scan.value, number: number) else { continue }
+        var found: [(entry: IndexEntry, length: Int)] = []
+        var index = try store.parts.index.membership(meta)
+        try packs.forEachPack(from: first) { (number, pack) throws(Failure) in
+            guard found.count <= limit, number <= last else { return false }
+            guard let pack else { return true }
             for slot in 0..<pack.slotCount where pack.isCollected(slot) {
                 guard let digest = pack.digest(slot) else { continue }
-                let entry = DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))
-                if try DigestIndex.contains(entry, &index) { found.append((entry, pack.storedLength(slot))) }
+                let entry = IndexEntry(digest, BlobNumber(pack: number, slot: slot))
+                if try index.contains(entry) { found.append((entry, pack.storedLength(slot))) }
             }
+            return true
         }
         return found
     }
 }
 
-extension PackView {
-    /// Whether every slot was collected.
-    fileprivate var isEmpty: Bool { slotCount > 0 && (0..<slotCount).allSatisfy { isCollected($0) } }
-}
-
 extension StoreTransaction {
+    /// Brings the index up to date from the packs' directories, about `limit` blobs of it.
+    /// - Returns: whether all of it is.
+    mutating func indexDirectories(limit: Int) throws(Failure) -> Bool {
+        let directory = try store.packs.snapshot()
+        return try store.parts.index.complete(limit: limit, &superblock.index, superblock.counted, directory, &lmdb)
+    }
+
+    /// Enters what was put off in `counts`: of so many groups of packs from one on.
+    mutating func settleCounts(from first: UInt64, groups: Int) throws(Failure) -> (next: UInt64?, isChanged: Bool) {
+        let directory = try store.packs.snapshot()
+        return try store.parts.counts.settle(from: first, groups: groups, &counts, directory, &lmdb)
+    }
+
     /// The slots of a pack that are dead: `counts` and the changes that were put off meanwhile agree on that, so that the totals do.
     private func deadSlots(_ number: UInt64, _ pack: PackView, _ reader: inout CountReader) throws(Failure) -> [Int] {
-        guard let settled = try ReferenceCounts.of(number, lmdb.view, store.tables), let counts = try reader.counts(ofPack: number) else { return [] }
+        guard let settled = try store.parts.counts.settled(ofPack: number, lmdb.view), let counts = try reader.counts(ofPack: number) else { return [] }
         return (0..<min(pack.slotCount, settled.count, counts.count)).filter { counts[$0] == 0 && settled[$0] == 0 && !pack.isCollected($0) }
     }
 
     /// Takes dead blobs that came since the index was completed into it, `limit` of them at most, so that they can be collected.
     /// - Returns: whether all of these packs are in it.
     mutating func indexDead(_ work: [UInt64], limit: Int) throws(Failure) -> Bool {
-        var entries: [DigestIndex.Entry] = []
+        var entries: [IndexEntry] = []
+        let indexed = superblock.index.indexed
         do {
-            let packs = try ReadTransaction(store.packs)
-            var reader = CountReader(lmdb.view, store.tables)
-            var index = try lmdb.view.cursor(store.tables.index)
-            for number in work where number >= superblock.indexed.pack {
-                guard let pack = try PackView.find(number, in: packs.view, store.packTables.packs) else { continue }
+            let packs = try store.packs.snapshot()
+            var reader = store.parts.counts.reader(lmdb.view)
+            var index = try store.parts.index.membership(lmdb.view)
+            for number in work where number >= indexed.pack {
+                guard let pack = try packs.pack(number) else { continue }
                 for slot in try deadSlots(number, pack, &reader) {
                     guard let digest = pack.digest(slot) else { continue }
-                    let entry = DigestIndex.Entry(digest, BlobNumber(pack: number, slot: slot))
-                    guard !superblock.indexed.isBehind(entry.blob) else { continue }
-                    let isIndexed = try DigestIndex.contains(entry, &index)
+                    let entry = IndexEntry(digest, BlobNumber(pack: number, slot: slot))
+                    guard !indexed.isBehind(entry.blob) else { continue }
+                    let isIndexed = try index.contains(entry)
                     if !isIndexed { entries.append(entry) }
                 }
             }
         }
         guard !entries.isEmpty else { return true }
-        try updateIndex(adding: entries.prefix(limit).sorted())
+        try store.parts.index.add(entries.prefix(limit).sorted(), &lmdb)
         return entries.count <= limit
     }
 
     /// Writes packs without their dead blobs, durably.
     func rewrite(_ work: [UInt64]) throws(Failure) {
-        let id = superblock.storeID.0
-        var packs = try WriteTransaction(store.packs, patience)
-        // What they hold is copied from where this transaction does not write.
-        let before = try ReadTransaction(store.packs)
-        var reader = CountReader(lmdb.view, store.tables)
-        var index = try lmdb.view.cursor(store.tables.index)
-        for number in work {
-            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs), pack.isIntact(storeID: id) else { continue }
-            var dead = Set(try deadSlots(number, pack, &reader))
-            if number >= superblock.indexed.pack {
-                // What is not in the index stays: by that it is known what was collected.
-                for slot in dead {
-                    let blob = BlobNumber(pack: number, slot: slot)
-                    guard let digest = pack.digest(slot), !superblock.indexed.isBehind(blob) else { continue }
-                    let isIndexed = try DigestIndex.contains(DigestIndex.Entry(digest, blob), &index)
-                    if !isIndexed { dead.remove(slot) }
+        var changes: [PackRewrite] = []
+        let indexed = superblock.index.indexed
+        do {
+            let packs = try store.packs.snapshot()
+            var reader = store.parts.counts.reader(lmdb.view)
+            var index = try store.parts.index.membership(lmdb.view)
+            for number in work {
+                guard let pack = try packs.pack(number), packs.isIntact(pack) else { continue }
+                var dead = Set(try deadSlots(number, pack, &reader))
+                if number >= indexed.pack {
+                    // What is not in the index stays: by that it is known what was collected.
+                    for slot in dead {
+                        let blob = BlobNumber(pack: number, slot: slot)
+                        guard let digest = pack.digest(slot), !indexed.isBehind(blob) else { continue }
+                        let isIndexed = try index.contains(IndexEntry(digest, blob))
+                        if !isIndexed { dead.remove(slot) }
+                    }
                 }
+                if !dead.isEmpty { changes.append(PackRewrite(number: number, dropped: dead)) }
             }
-            guard !dead.isEmpty else { continue }
-            if dead.count < pack.slotCount { pack.bytes.expect() }
-            guard let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { dead.contains($0) }) else { continue }
-            try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: id) }
         }
         // It has digests that go, and its table may have their blobs, which would come into the index again.
-        try store.invalidateFilter(superblock.storeID)
-        try packs.commit()
+        try store.parts.index.retireFilter()
+        _ = try store.packs.rewrite(changes, patience)
     }
 
     /// Takes collected slots out of index and totals, and with the last of them the note away. Where there are none yet, it stays, as
@@ -336,25 +357,25 @@ extension StoreTransaction {
     /// - Returns: payload bytes that were taken out of the totals, and whether these were all.
     @discardableResult
     mutating func finishCollecting(isOver: Bool = false, limit: Int = .max) throws(Failure) -> (bytes: UInt64, isOver: Bool) {
-        guard superblock.collecting.0 > 0 else { return (0, true) }
-        var gone: [(entry: DigestIndex.Entry, length: Int)]
+        guard superblock.collecting.first > 0 else { return (0, true) }
+        var gone: [(entry: IndexEntry, length: Int)]
         do {
-            let packs = try ReadTransaction(store.packs)
-            gone = try superblock.beingCollected(lmdb.view, packs.view, store, limit: limit)
+            let packs = try store.packs.snapshot()
+            gone = try superblock.beingCollected(lmdb.view, packs, store, limit: limit)
         }
         let isLast = gone.count <= limit
         gone = Array(gone.prefix(limit))
         var lengths: [BlobNumber: Int] = [:]
         for (entry, length) in gone { lengths[entry.blob] = length }
         var bytes: UInt64 = 0
-        for blob in try removeFromIndex(gone.map(\.entry).sorted()) {
+        let removed = try store.parts.index.remove(gone.map(\.entry).sorted(), &lmdb)
+        for blob in removed {
             let length = lengths[blob] ?? 0
             bytes += UInt64(length)
-            superblock.totals.remove(bytes: length)
-            try lmdb.remove(store.tables.damaged, blob.rawValue)
+            counts.totals.remove(bytes: length)
         }
-        // Other processes' own filters may have these in their tables, from where they would come into the index again.
-        if gone.contains(where: { !superblock.indexed.isBehind($0.entry.blob) }) { superblock.pastTable = .random(in: 1 ... .max) }
+        try store.parts.damage.remove(removed, &lmdb)
+        if gone.contains(where: { !superblock.index.indexed.isBehind($0.entry.blob) }) { store.parts.index.noteRemovedRecent(&superblock.index) }
         if isLast, isOver || !gone.isEmpty { superblock.collecting = (0, 0) }
         return (bytes, isLast)
     }

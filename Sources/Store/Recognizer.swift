@@ -1,8 +1,12 @@
+internal import BlobModel
 internal import BlockModel
 internal import Glibc
 internal import Hashing
+internal import Index
 internal import LMDB
+internal import Packs
 internal import Synchronization
+internal import System
 
 /// Names blocks that the store has already without hashing each: what follows one of its blocks is often what followed it
 /// there, too. A block that equals the next blob byte by byte has that blob's name.
@@ -17,27 +21,26 @@ internal import Synchronization
 /// Belongs to one thread at a time.
 final class Recognizer: @unchecked Sendable {
     private var meta: ReadTransaction
-    private var packs: ReadTransaction
+    private var packs: PackSnapshot
     /// Blocks that were named without being hashed.
     private(set) var recognizedBlocks = 0
 
     init(_ store: Store) throws(Failure) {
         meta = try ReadTransaction(store.meta)
-        packs = try ReadTransaction(store.packs)
+        packs = try store.packs.snapshot()
         meta.reset()
         packs.reset()
     }
 
     /// Names changes of a batch, neighbours on their disk. `store`: the one that this was made for, which keeps it.
-    func name(
-        _ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256, _ store: Store, _ filter: DigestFilter
-    ) throws(Failure) {
+    /// - Returns: false: nothing was done, as there is nothing to look them up by.
+    func name(_ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256, _ store: Store) throws(Failure) -> Bool {
         try meta.renew()
         defer { meta.reset() }
         try packs.renew()
         defer { packs.reset() }
-        var finder = PackFinder(packs.view, store.packTables.packs)
-        var buckets = try meta.view.cursor(store.tables.index)
+        guard var lookup = try store.parts.index.hints(meta.view) else { return false }
+        var finder = PackFinder(packs)
         var residency = Residency()
         var expected = BlobNumber.none
         // New blocks, and those found without those before them, mostly come in numbers: they are not looked up in vain.
@@ -45,7 +48,10 @@ final class Recognizer: @unchecked Sendable {
         var differed = false
         for index in changes where !batch.unmapIfZero(index) {
             // Nothing is to be expected any more.
-            if !isPromising, expected == .none { return try batch.hash(index..<changes.upperBound, hasher) }
+            if !isPromising, expected == .none {
+                try batch.hash(index..<changes.upperBound, hasher)
+                return true
+            }
             if expected != .none {
                 let name = try Self.name(of: batch, index, expecting: expected, &finder, &residency)
                 if let name {
@@ -63,25 +69,28 @@ final class Recognizer: @unchecked Sendable {
             let digest = try batch.hash(index, hasher)
             guard isPromising else { continue }
             isPromising = false
-            let found = try StoreTransaction.find(digest, filter, &buckets, &finder)
+            let found = try lookup.find(digest) { (blob) throws(Failure) in try finder.holds(digest, blob) }
             if found != .none {
                 expected = try finder.next(after: found)
                 differed = false
             }
         }
+        return true
     }
 
     /// The name and the check word of a block, if it is the raw blob that is expected, undamaged, and in memory.
     private static func name(
         of batch: Batch, _ index: Int, expecting blob: BlobNumber, _ finder: inout PackFinder, _ residency: inout Residency
     ) throws(Failure) -> (digest: Digest, check: UInt64)? {
-        guard let source = batch[index].source, let pack = try finder.find(blob.pack), pack.codec(blob.slot) == Codec.raw.rawValue,
-            let digest = pack.digest(blob.slot), let stored = pack.stored(blob.slot), stored.byteCount == source.count,
-            residency.covers(stored, of: pack.bytes), isEqual(stored, source.bytes)
+        guard let source = batch[index].source, let pack = try finder.find(blob.pack), pack.codec(blob.slot) == BlobCodec.raw.rawValue,
+            let digest = pack.digest(blob.slot)
+        else { return nil }
+        let bytes = pack.bytes, recorded = pack.check(blob.slot)
+        guard let stored = try finder.stored(blob), stored.byteCount == source.count, residency.covers(stored, of: bytes), isEqual(stored, source.bytes)
         else { return nil }
         // What has rotten and equals a new block is not what has its name.
         let check = PackFormat.check(source.bytes, digest)
-        return check == pack.check(blob.slot) ? (digest, check) : nil
+        return check == recorded ? (digest, check) : nil
     }
 
     private static func isEqual(_ a: RawSpan, _ b: RawSpan) -> Bool {
@@ -115,17 +124,12 @@ private struct Residency {
 }
 
 extension Store {
-    /// Lends a recognizer, and what it is to be used with. Nil: there is none to be had now, and all is hashed.
-    func withRecognizer(_ body: (Recognizer, DigestFilter) throws(Failure) -> Void) throws(Failure) -> Bool {
-        let filter = filter.withLock { filter in
-            if filter == nil { filter = DigestFilter(path: filterPath, storeID: storeID) }
-            return filter
-        }
-        guard let filter else { return false }
+    /// Names changes of a batch without hashing each.
+    /// - Returns: false: that can't be done now, and all is to be hashed.
+    func recognize(_ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256) throws(Failure) -> Bool {
         // A reader's slot for each thread that names: without one it goes slower.
         guard let recognizer = recognizers.withLock({ $0.popLast() }) ?? (try? Recognizer(self)) else { return false }
         defer { recognizers.withLock { $0.append(recognizer) } }
-        try body(recognizer, filter)
-        return true
+        return try recognizer.name(changes, of: batch, hasher, self)
     }
 }

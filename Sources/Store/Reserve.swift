@@ -1,7 +1,7 @@
-public import BlockModel
 internal import Glibc
 internal import LMDB
 internal import Synchronization
+public import System
 
 // A full filesystem.
 //
@@ -80,78 +80,69 @@ extension Store {
     /// before is not the last any more.
     public func trim(_ patience: Patience? = nil) throws(Failure) {
         do throws(Failure) {
-            try commitNothing(patience)
+            let transaction = try StoreTransaction.begin(self, patience, room: .any)
+            try packs.settleSpace(patience)
+            try transaction.commit()
         } catch where error.kind == .noSpace {
             // Not even that much is left: a later call gets it.
         }
         punchHoles(patience)
         // Under the lock, as somebody else may just have given the reserve up.
         let lock = try WriteTransaction(meta, patience)
-        _ = fillReserve()
+        _ = reserve.fill()
         lock.abort()
-    }
-
-    /// A commit of both environments that leaves all as it is.
-    private func commitNothing(_ patience: Patience?) throws(Failure) {
-        let transaction = try StoreTransaction.begin(self, patience, room: .any)
-        var writing = try WriteTransaction(packs, patience)
-        let same = try Store.superblock(writing.view, packTables.store, packs.path).encoded
-        try writing.put(packTables.store, Superblock.key, same.rawBytes)
-        try writing.commit()
-        try transaction.commit()
     }
 
     /// Gives the free pages of both environments back to the filesystem, where it can take them.
     func punchHoles(_ patience: Patience? = nil) {
         // What can't be given back now is later.
         try? meta.trim(patience)
-        try? packs.trim(patience)
-    }
-
-    // MARK: The file
-
-    /// With LMDB's two tables of readers, 1 MiB.
-    private static let reserveBytes: UInt64 = 896 << 10
-    /// A filesystem gives its blocks in such pieces, or smaller ones.
-    private static let reserveStep: UInt64 = 1 << 16
-
-    /// For whoever holds `meta`'s write transaction.
-    func giveUpReserve() { Self.giveUpReserve(in: path) }
-
-    /// Sees to it that the reserve is all there. For whoever holds `meta`'s write transaction.
-    /// - Returns: false: there is no room for it; it has what there was.
-    func fillReserve() -> Bool { Self.fillReserve(in: path) }
-
-    /// Of the store in that directory.
-    static func giveUpReserve(in directory: String) {
-        let path = directory + "/reserve"
-        // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
-        // No link is followed: who owns the directory could have put it there.
-        do throws(Failure) { try File(path: path, options: [.write, .notFollowing]).truncate(to: 0) } catch { unsafe unlink(path) }
-    }
-
-    /// Of the store in that directory.
-    static func fillReserve(in directory: String) -> Bool {
-        let path = directory + "/reserve"
-        var status = stat()
-        if unsafe lstat(path, &status) == 0 {
-            if status.st_mode & S_IFMT != S_IFREG { unsafe unlink(path) }
-            else if status.st_blocks >= reserveBytes / 512, status.st_size >= reserveBytes { return true }
-        }
-        do throws(Failure) {
-            let file = try File.owned(path)
-            for end in stride(from: reserveStep, through: reserveBytes, by: Int(reserveStep)) { try file.allocate(byteCount: end) }
-            return true
-        } catch {
-            // A filesystem that can't set anything aside, or no right to: that is no lack of room.
-            return error.kind != .noSpace
-        }
+        try? packs.giveBackSpace(patience)
     }
 
     /// The error for an ordinary writer that finds no reserve, nor room for one.
     var isFull: Failure {
         Failure(.noSpace, "write to store \(path)", "No space left on device but what deleting needs",
             remedy: "delete disks and run gc, or free some space on the filesystem of \(path)")
+    }
+}
+
+/// The file. To be changed by whoever holds `meta`'s write transaction, or makes the store.
+final class Reserve: Sendable {
+    private let path: String
+    /// When something was last tried to be given back for an ordinary writer: seconds of CLOCK_MONOTONIC.
+    private let lastRegain = Mutex(-10)
+
+    /// Of the store in that directory.
+    init(in directory: String) { path = directory + "/reserve" }
+
+    /// With LMDB's two tables of readers, 1 MiB.
+    private static let byteCount: UInt64 = 896 << 10
+    /// A filesystem gives its blocks in such pieces, or smaller ones.
+    private static let step: UInt64 = 1 << 16
+
+    func giveUp() {
+        // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
+        // No link is followed: who owns the directory could have put it there.
+        do throws(Failure) { try File(path: path, options: [.write, .notFollowing]).truncate(to: 0) } catch { unsafe unlink(path) }
+    }
+
+    /// Sees to it that the reserve is all there.
+    /// - Returns: false: there is no room for it; it has what there was.
+    func fill() -> Bool {
+        var status = stat()
+        if unsafe lstat(path, &status) == 0 {
+            if status.st_mode & S_IFMT != S_IFREG { unsafe unlink(path) }
+            else if status.st_blocks >= Self.byteCount / 512, status.st_size >= Self.byteCount { return true }
+        }
+        do throws(Failure) {
+            let file = try File.owned(path)
+            for end in stride(from: Self.step, through: Self.byteCount, by: Int(Self.step)) { try file.allocate(byteCount: end) }
+            return true
+        } catch {
+            // A filesystem that can't set anything aside, or no right to: that is no lack of room.
+            return error.kind != .noSpace
+        }
     }
 
     /// Whether it is worth while to try whether there is something to regain: once in ten seconds, as disks that find no room try

@@ -1,5 +1,12 @@
+internal import BlobModel
 internal import BlockModel
+internal import Catalogue
+internal import Counts
+internal import Index
 internal import LMDB
+internal import Maps
+internal import Packs
+internal import System
 
 /// The check of one moment of the store (`StoreState`): what it may be in the midst of is no damage.
 ///
@@ -9,12 +16,10 @@ internal import LMDB
 struct Checker: ~Escapable {
     let store: Store
     let meta: View
-    let packs: View
     var report = CheckReport()
     /// References counted from the maps, per pack and slot; `collected`: the slot's blob was collected.
     var counts: [UInt64: [UInt32]] = [:]
     static let collected = UInt32.max
-    private var nodes: Set<UInt64> = []
     /// Stored bytes of the slots that nothing refers to are looked up only where there are such; see `checkCounts`.
     private var pending: [BlobNumber: Int] = [:]
     private var superblock: Superblock?
@@ -23,66 +28,65 @@ struct Checker: ~Escapable {
     /// Of all index entries that there should be, and how many.
     private var expected = Tally()
     /// What may be in the index or not: blobs behind its end.
-    private var recent: [DigestIndex.Entry] = []
+    private var recent: [IndexEntry] = []
 
-    @_lifetime(copy meta, copy packs)
-    init(store: Store, meta: View, packs: View) {
+    @_lifetime(copy meta)
+    init(store: Store, meta: View) {
         self.store = store
         self.meta = meta
-        self.packs = packs
     }
 
     @_lifetime(self: copy self)
-    mutating func checkAll() throws(Failure) {
-        let superblock = try Store.superblock(meta, store.tables.store, store.metaPath)
+    mutating func checkAll(_ packs: borrowing PackSnapshot) throws(Failure) {
+        let superblock = try store.parts.superblock.superblock(meta)
         self.superblock = superblock
         do throws(Failure) {
             for (entry, length) in try superblock.beingCollected(meta, packs, store) { pending[entry.blob] = length }
         } catch {
             // A damaged bucket is reported below.
         }
-        try checkDamaged()
-        try checkPacks()
+        try checkDamaged(packs)
+        try checkPacks(packs)
         let disks = try checkMaps()
         for disk in disks {
-            let recorded = try meta.disk(disk.name, store.tables)?.mappedBlocks ?? 0
-            if recorded != disk.mappedBlocks {
-                report.add("disk \(disk.name): \(disk.mappedBlocks) blocks are mapped, its record says \(recorded)", repairable: true)
+            let recorded = try store.parts.catalogue.disk(disk.name, meta)?.map.mappedBlocks ?? 0
+            if recorded != disk.map.mappedBlocks {
+                report.add("disk \(disk.name): \(disk.map.mappedBlocks) blocks are mapped, its record says \(recorded)", repairable: true)
             }
         }
-        try checkCounts(superblock)
-        try checkIndex(superblock)
+        try checkCounts(superblock, packs)
+        try checkIndex(superblock, packs)
         if !damaged.isEmpty { report.add("\(damaged.count) blobs are known to be damaged: write their blocks again") }
     }
 
     /// Of the blobs that are known to be damaged, some may have been healed by a commit that is at work, or was interrupted.
     @_lifetime(self: copy self)
-    private mutating func checkDamaged() throws(Failure) {
-        let reader = PackReader(hasher: try .init())
-        for blob in try meta.damagedBlobs(store.tables) where try reader.isDamaged(blob, packs, store.packTables) { damaged.insert(blob) }
+    private mutating func checkDamaged(_ packs: borrowing PackSnapshot) throws(Failure) {
+        let verifier = try BlobVerifier()
+        var finder = PackFinder(packs)
+        for blob in try store.parts.damage.recorded(meta) where try verifier.isDamaged(blob, &finder) { damaged.insert(blob) }
     }
 
     // MARK: Packs
 
     @_lifetime(self: copy self)
-    mutating func checkPacks() throws(Failure) {
-        var scan = try Scan(packs, store.packTables.packs, expecting: PackFormat.expectedDirectory)
-        while try scan.next() {
+    mutating func checkPacks(_ packs: borrowing PackSnapshot) throws(Failure) {
+        try packs.forEachPack { (number, pack) throws(Failure) in
             report.packs += 1
-            let number = scan.integerKey ?? 0
-            guard let pack = PackView(scan.value, number: number) else {
+            guard let pack else {
                 report.add("pack \(number): its directory is damaged")
-                continue
+                return true
             }
             if pack.slotCount > 184 { pack.expectDirectory() }
-            if pack.isIntact(storeID: store.storeID.0) { take(pack, number) } else { report.add("pack \(number): its directory is damaged") }
+            if packs.isIntact(pack) { take(pack, number) } else { report.add("pack \(number): its directory is damaged") }
+            return true
         }
     }
 
     @_lifetime(self: copy self)
     private mutating func take(_ pack: PackView, _ number: UInt64) {
         var slots = [UInt32](repeating: 0, count: pack.slotCount)
-        let indexed = superblock?.indexed ?? .start
+        let indexed = superblock?.index.indexed ?? .start
         for slot in 0..<pack.slotCount {
             let blob = BlobNumber(pack: number, slot: slot)
             if pack.isCollected(slot) {
@@ -91,7 +95,7 @@ struct Checker: ~Escapable {
             }
             report.blobs += 1
             guard let digest = pack.digest(slot) else { continue }
-            let entry = DigestIndex.Entry(digest, blob)
+            let entry = IndexEntry(digest, blob)
             if indexed.isBehind(blob) { expected.add(entry) } else { recent.append(entry) }
         }
         counts[number] = slots
@@ -102,70 +106,53 @@ struct Checker: ~Escapable {
     /// Walks every map. Returns the disks with the mapped blocks that were counted.
     @_lifetime(self: copy self)
     mutating func checkMaps() throws(Failure) -> [DiskRecord] {
-        var disks = try meta.disks(store.tables)
+        var disks = try store.parts.catalogue.disks(meta)
+        var walk = MapWalk(store.parts.maps, meta)
         for index in disks.indices {
             report.disks += 1
+            let disk = disks[index]
             var mapped: UInt64 = 0
-            walk(disks[index].root, level: disks[index].height, base: 0, of: disks[index], &mapped)
-            disks[index].mappedBlocks = mapped
+            var problems: [String] = []
+            walk.walk(disk.map) { block, blob in
+                mapped += 1
+                refer(disk, block, blob, &problems)
+            } problem: { problems.append($0) }
+            for problem in problems { report.add("disk \(disk.name): \(problem)") }
+            disks[index].map.mappedBlocks = mapped
             report.mappedBlocks += mapped
         }
-        let stored = try meta.count(store.tables.nodes)
         // Nodes that are missing were reported where a map names them.
-        if stored > nodes.count { report.add("\(stored - nodes.count) map nodes belong to no disk") }
+        let strangers = try walk.strangers()
+        if strangers > 0 { report.add("\(strangers) map nodes belong to no disk") }
         return disks
     }
 
-    /// Nodes whose pages are asked for together.
-    private static var nodesAhead: Int { 64 }
-
-    @_lifetime(self: copy self)
-    private mutating func walk(_ node: UInt64, level: Int, base: UInt64, of disk: DiskRecord, _ mapped: inout UInt64) {
-        guard node != 0 else { return }
-        guard nodes.insert(node).inserted else { return report.add("disk \(disk.name): map node \(node) appears twice") }
-        let bytes: RawSpan
-        do {
-            bytes = try BlockMap.node(node, level: level, meta, store.tables)
-        } catch {
-            return report.add("disk \(disk.name): \(error)")
-        }
-        let span = BlockMap.entrySpan(level: level)
-        for index in 0..<BlockMap.fanout {
-            if level > 0, index % Self.nodesAhead == 0 { BlockMap.expect(bytes, index..<min(index + Self.nodesAhead, BlockMap.fanout), meta, store.tables) }
-            let entry = BlockMap.entry(bytes, index)
-            guard entry != 0 else { continue }
-            let first = base &+ UInt64(index) &* span
-            if level > 0 {
-                walk(entry, level: level - 1, base: first, of: disk, &mapped)
-                continue
-            }
-            mapped += 1
-            let blob = BlobNumber(rawValue: entry)
-            if first &* UInt64(blockSize) >= disk.byteCount && !disk.isIncomplete { report.add("disk \(disk.name): block \(first) is mapped beyond its end") }
-            if let count = counts[blob.pack].flatMap({ blob.slot < $0.count ? $0[blob.slot] : nil }), count < Self.collected {
-                // 2^32 − 2 is as many as a count says.
-                counts[blob.pack]?[blob.slot] = min(count + 1, Self.collected - 1)
-            } else {
-                report.add("disk \(disk.name): block \(first) refers to blob \(blob), which is missing")
-            }
+    /// A block of a disk is mapped to a blob.
+    private mutating func refer(_ disk: DiskRecord, _ block: UInt64, _ blob: BlobNumber, _ problems: inout [String]) {
+        if block &* UInt64(blockSize) >= disk.byteCount && !disk.isIncomplete { problems.append("block \(block) is mapped beyond its end") }
+        if let count = counts[blob.pack].flatMap({ blob.slot < $0.count ? $0[blob.slot] : nil }), count < Self.collected {
+            // 2^32 − 2 is as many as a count says.
+            counts[blob.pack]?[blob.slot] = min(count + 1, Self.collected - 1)
+        } else {
+            problems.append("block \(block) refers to blob \(blob), which is missing")
         }
     }
 
     // MARK: Counts
 
     @_lifetime(self: copy self)
-    private mutating func checkCounts(_ superblock: Superblock) throws(Failure) {
+    private mutating func checkCounts(_ superblock: Superblock, _ packs: borrowing PackSnapshot) throws(Failure) {
         var live: UInt64 = 0
         var dead: UInt64 = 0
         var deadBytes: UInt64 = 0
-        var reader = CountReader(meta, store.tables)
+        var reader = store.parts.counts.reader(meta)
         for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
             // Slots that a writer left just before it died are not counted yet.
             let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? min(found.count, Int(superblock.counted.slots)) : 0
             live += UInt64(found[..<known].count { $0 > 0 && $0 != Self.collected })
             let unused = found[..<known].indices.filter { found[$0] == 0 }
             dead += UInt64(unused.count)
-            if !unused.isEmpty, let pack = try PackView.find(number, in: packs, store.packTables.packs) {
+            if !unused.isEmpty, let pack = try packs.pack(number) {
                 pack.expectDirectory()
                 for slot in unused { deadBytes += UInt64(pack.storedLength(slot)) }
             }
@@ -184,14 +171,16 @@ struct Checker: ~Escapable {
             dead += 1
             deadBytes += UInt64(length)
         }
-        try checkTotals(superblock, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
+        try checkTotals(superblock, packs, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
     }
 
     @_lifetime(self: copy self)
-    private mutating func checkTotals(_ superblock: Superblock, _ reader: inout CountReader, _ found: BlobTotals) throws(Failure) {
+    private mutating func checkTotals(
+        _ superblock: Superblock, _ packs: borrowing PackSnapshot, _ reader: inout CountReader, _ found: BlobTotals
+    ) throws(Failure) {
         let totals: BlobTotals
         do throws(Failure) {
-            totals = superblock.totals + (try reader.totals(packs, store.packTables))
+            totals = superblock.totals + (try reader.totals(packs))
         } catch {
             return report.add("\(error)", repairable: true)
         }
@@ -205,66 +194,60 @@ struct Checker: ~Escapable {
     // MARK: Index
 
     /// The digest of a blob that is there.
-    private func digest(of blob: BlobNumber) throws(Failure) -> Digest? {
-        guard let pack = try PackView.find(blob.pack, in: packs, store.packTables.packs), !pack.isCollected(blob.slot) else { return nil }
+    private func digest(of blob: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Digest? {
+        guard let pack = try packs.pack(blob.pack), !pack.isCollected(blob.slot) else { return nil }
         pack.expectDirectory()
         return pack.digest(blob.slot)
     }
 
     /// Whether two blobs whose digests begin alike are the same block, both undamaged.
-    private func areTwins(_ a: BlobNumber, _ b: BlobNumber) throws(Failure) -> Bool {
-        guard a != b, !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a) else { return false }
-        return try digest == self.digest(of: b)
+    private func areTwins(_ a: BlobNumber, _ b: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Bool {
+        guard a != b, !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a, packs) else { return false }
+        return try digest == self.digest(of: b, packs)
     }
 
     /// Walks the index, and the recent blobs beside it, in the order of digests. None is there twice, and all that are behind the
     /// index's end are in it.
     @_lifetime(self: copy self)
-    private mutating func checkIndex(_ superblock: Superblock) throws(Failure) {
+    private mutating func checkIndex(_ superblock: Superblock, _ packs: borrowing PackSnapshot) throws(Failure) {
         recent.sort()
         for index in recent.indices.dropFirst() where recent[index].prefix == recent[index - 1].prefix {
             let (a, b) = (recent[index - 1].blob, recent[index].blob)
-            if try areTwins(a, b) { report.add("blobs \(a) and \(b) hold the same block") }
+            if try areTwins(a, b, packs) { report.add("blobs \(a) and \(b) hold the same block") }
         }
+        let indexed = superblock.index.indexed
         var found = Tally()
-        var strangers: [DigestIndex.Entry] = []
+        var strangers: [IndexEntry] = []
         var next = 0
-        var previous: DigestIndex.Entry?
-        var isDamaged = false
-        var scan = try Scan(meta, store.tables.index, expecting: DigestIndex.pageBytes)
-        while try scan.next(), let key = scan.integerKey {
-            let count: Int
-            do {
-                count = try DigestIndex.entryCount(scan.value, key: key)
-            } catch {
-                report.add("\(error)", repairable: true)
-                isDamaged = true
-                continue
-            }
-            for index in 0..<count {
-                let entry = DigestIndex.Entry(scan.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize)
-                try checkOrder(entry, behind: previous, key)
-                previous = entry
-                while next < recent.count, recent[next].prefix < entry.prefix { next += 1 }
-                if pending[entry.blob] != nil { continue }
-                if superblock.indexed.isBehind(entry.blob) { found.add(entry) }
-                try compare(entry, withRecentFrom: next, isRecent: !superblock.indexed.isBehind(entry.blob), &strangers)
-            }
+        var previous: IndexEntry?
+        var damagedBuckets: [Failure] = []
+        try store.parts.index.forEachBucket(meta, damaged: { damagedBuckets.append($0) }) { (entry, key) throws(Failure) in
+            try checkOrder(entry, behind: previous, key, packs)
+            previous = entry
+            while next < recent.count, recent[next].prefix < entry.prefix { next += 1 }
+            if pending[entry.blob] != nil { return true }
+            if indexed.isBehind(entry.blob) { found.add(entry) }
+            try compare(entry, withRecentFrom: next, isRecent: !indexed.isBehind(entry.blob), packs, &strangers)
+            return true
         }
+        for failure in damagedBuckets { report.add("\(failure)", repairable: true) }
+        let isDamaged = !damagedBuckets.isEmpty
         for entry in strangers { report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true) }
         if found != expected, !isDamaged || found.count > expected.count {
-            try nameStrangers(superblock)
+            try nameStrangers(superblock, packs)
             report.add("digest index: \(found.count) entries for \(expected.count) blobs\(found.count == expected.count ? ", and not theirs" : "")", repairable: true)
         }
     }
 
     @_lifetime(self: copy self)
-    private mutating func checkOrder(_ entry: DigestIndex.Entry, behind previous: DigestIndex.Entry?, _ key: UInt64) throws(Failure) {
+    private mutating func checkOrder(
+        _ entry: IndexEntry, behind previous: IndexEntry?, _ key: UInt64, _ packs: borrowing PackSnapshot
+    ) throws(Failure) {
         if entry.prefix < key { report.add("digest index: an entry for blob \(entry.blob) is in the wrong bucket", repairable: true) }
         guard let previous else { return }
         if !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
         // One in 2^48 pairs, but for what should not be.
-        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob) { report.add("blobs \(previous.blob) and \(entry.blob) hold the same block") }
+        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob, packs) { report.add("blobs \(previous.blob) and \(entry.blob) hold the same block") }
     }
 
     /// - Parameters:
@@ -272,14 +255,14 @@ struct Checker: ~Escapable {
     ///   - isRecent: the entry is of a blob behind the index's end, and has to be among the recent ones.
     @_lifetime(self: copy self)
     private mutating func compare(
-        _ entry: DigestIndex.Entry, withRecentFrom start: Int, isRecent: Bool, _ strangers: inout [DigestIndex.Entry]
+        _ entry: IndexEntry, withRecentFrom start: Int, isRecent: Bool, _ packs: borrowing PackSnapshot, _ strangers: inout [IndexEntry]
     ) throws(Failure) {
         var isThere = false
         var place = start
         while place < recent.count, recent[place].prefix == entry.prefix {
             if recent[place].blob == entry.blob {
                 isThere = true
-            } else if try areTwins(recent[place].blob, entry.blob) {
+            } else if try areTwins(recent[place].blob, entry.blob, packs) {
                 // Two recent ones were compared with each other.
                 if !isRecent { report.add("blobs \(entry.blob) and \(recent[place].blob) hold the same block") }
             }
@@ -290,17 +273,16 @@ struct Checker: ~Escapable {
 
     /// Says which entries are wrong, now that some are: a look at a pack for each, in the order of digests.
     @_lifetime(self: copy self)
-    private mutating func nameStrangers(_ superblock: Superblock) throws(Failure) {
+    private mutating func nameStrangers(_ superblock: Superblock, _ packs: borrowing PackSnapshot) throws(Failure) {
         var named = 0
-        var scan = try Scan(meta, store.tables.index, expecting: DigestIndex.pageBytes)
-        while named < CheckReport.limit, try scan.next(), let key = scan.integerKey {
-            guard let count = try? DigestIndex.entryCount(scan.value, key: key) else { continue }  // It was reported.
-            for index in 0..<count where named < CheckReport.limit {
-                let entry = DigestIndex.Entry(scan.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize)
-                guard superblock.indexed.isBehind(entry.blob), pending[entry.blob] == nil, try digest(of: entry.blob).map({ $0.word0 >> 16 }) != entry.prefix else { continue }
-                named += 1
-                report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true)
-            }
+        // What is damaged was reported.
+        try store.parts.index.forEachBucket(meta, damaged: { _ in }) { (entry, _) throws(Failure) in
+            guard superblock.index.indexed.isBehind(entry.blob), pending[entry.blob] == nil,
+                try digest(of: entry.blob, packs).map({ $0.word0 >> 16 }) != entry.prefix
+            else { return true }
+            named += 1
+            report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true)
+            return named < CheckReport.limit
         }
     }
 }
@@ -312,7 +294,7 @@ private struct Tally: Equatable {
     /// Nobody who chooses data can choose what they sum up to.
     private static let seeds = (UInt64.random(in: 1 ... .max) | 1, UInt64.random(in: .min ... .max))
 
-    mutating func add(_ entry: DigestIndex.Entry) {
+    mutating func add(_ entry: IndexEntry) {
         count += 1
         let word = (entry.prefix << 16 | entry.blob.rawValue >> 32) ^ Self.seeds.1
         let first = word.multipliedFullWidth(by: Self.seeds.0)

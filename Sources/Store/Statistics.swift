@@ -1,5 +1,11 @@
-public import BlockModel
+internal import BlobModel
+internal import BlockModel
+internal import Catalogue
+internal import Counts
 internal import LMDB
+internal import Maps
+public import Packs
+public import System
 
 /// What a store holds and saves, exact as of the last commit. All sizes in bytes.
 public struct Statistics: Sendable {
@@ -24,8 +30,8 @@ public struct Statistics: Sendable {
     public let reclaimableBytes: UInt64
     /// Blobs that are known to be damaged.
     public let damagedBlobs: Int
-    /// How new blobs are compressed.
-    public let compression: Compression
+    /// How new blobs are stored.
+    public let codec: BlobCodec
 
     public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
     public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
@@ -39,38 +45,29 @@ extension Store {
     public func statistics(of name: String? = nil) throws(Failure) -> Statistics {
         let state = try state()
         let view = state.meta.view
-        let superblock = try Self.superblock(view, tables.store, metaPath)
-        var counts = CountReader(view, tables)
-        var totals = superblock.totals + (try counts.totals(state.packs.view, packTables))
-        for (_, length) in try superblock.beingCollected(view, state.packs.view, self) { totals.remove(bytes: length) }
+        let superblock = try parts.superblock.superblock(view)
+        var counts = parts.counts.reader(view)
+        var totals = superblock.totals + (try counts.totals(state.packs))
+        for (_, length) in try superblock.beingCollected(view, state.packs, self) { totals.remove(bytes: length) }
         var disks: [Statistics.Disk] = []
-        for disk in try view.disks(tables) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
+        for disk in try parts.catalogue.disks(view) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
             disks.append(Statistics.Disk(
-                name: disk.name, size: disk.byteCount, mappedBytes: disk.mappedBlocks * UInt64(blockSize),
+                name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
                 exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))
         }
         if let name, disks.isEmpty { throw noSuchDisk(name) }
         return Statistics(
             store: path, disks: disks, uniqueBytes: totals.live * UInt64(blockSize), storedBytes: try storedBytes(),
-            reclaimableBytes: totals.deadBytes, damagedBlobs: try view.count(tables.damaged),
-            compression: superblock.compression)
+            reclaimableBytes: totals.deadBytes, damagedBlobs: try parts.damage.count(view), codec: superblock.codec)
     }
 
     /// Blobs all of whose references come from this disk.
     private func exclusiveBlobs(_ disk: DiskRecord, _ view: View, _ reader: inout CountReader) throws(Failure) -> UInt64 {
-        let map = MapReader(disk, view, tables)
         var blobs: [BlobNumber] = []
-        blobs.reserveCapacity(Int(disk.mappedBlocks))
-        var block: UInt64 = 0
-        var leaves = 0
-        while block < map.blockCount {
-            if leaves % 64 == 0 { try map.expectLeaves(from: block, count: 64) }
-            leaves += 1
-            let leaf = try map.leaf(over: block)
-            if !leaf.isEmpty {
-                for block in leaf.first..<leaf.end where leaf.blob(block) != .none { blobs.append(leaf.blob(block)) }
-            }
-            block = leaf.end
+        blobs.reserveCapacity(Int(disk.map.mappedBlocks))
+        try parts.maps.reader(disk.map, blockCount: disk.blockCount, view).forEachLeaf { leaf in
+            guard !leaf.isEmpty else { return }
+            for block in leaf.first..<leaf.end where leaf.blob(block) != .none { blobs.append(leaf.blob(block)) }
         }
         blobs.sort()
         var exclusive: UInt64 = 0

@@ -1,8 +1,14 @@
-public import BlockModel
+internal import BlobModel
 internal import CLinux
+internal import Catalogue
+internal import Counts
 internal import Glibc
+internal import Index
 internal import LMDB
+internal import Maps
+public import Packs
 internal import Synchronization
+public import System
 
 /// A content-addressed store of blocks, and the disks made of them, in one directory:
 ///
@@ -18,46 +24,41 @@ public final class Store: Sendable {
     /// The store's directory.
     public let path: String
     let meta: Environment
-    let packs: Environment
-    let tables: Tables
-    let packTables: PackTables
-    let storeID: (UInt64, UInt64)
+    let packs: any PackStore
+    let parts: Parts
     let lockFile: LockFile
+    let reserve: Reserve
     /// It can't be written to here, and nobody else writes to it either.
     public var isReadOnly: Bool { lockFile.isReadOnly }
     /// How long to wait for other processes where nothing else is said.
     public var patience: Patience { lockFile.patience }
-    /// Blobs that a reader of this process found damaged, for the next commit to write down.
-    let suspects = Mutex<Set<BlobNumber>>([])
-    /// What writers know of the digests; for whoever holds `meta`'s write transaction, and for hints.
-    let filter = Mutex<DigestFilter?>(nil)
+    var storeID: StoreID { packs.storeID }
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
-    let buckets = Mutex(BucketMemory())
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
-    let knownPacks = Mutex<KnownValues?>(nil)
-    /// When something was last tried to be given back for an ordinary writer: seconds of CLOCK_MONOTONIC.
-    let lastRegain = Mutex(-10)
+    let packCache = Mutex<ValueCache?>(nil)
 
-    struct Tables: Sendable {
-        let store, disks, nodes, counts, changes, index, damaged: Environment.Table
+    /// What `meta` consists of: each part has its tables, and no other part opens them.
+    struct Parts: Sendable {
+        let superblock: SuperblockTable
+        let catalogue: DiskCatalogue
+        let maps: BlockMaps
+        let counts: ReferenceCounts
+        let index: DigestIndex
+        let damage: Damage
 
-        init(of meta: Environment, creating: Bool) throws(Failure) {
-            let all = try meta.tables(["store", "disks", "nodes", "counts", "changes", "index", "damaged"], creating: creating)
-            (store, disks, nodes, counts, changes, index, damaged) = (all[0], all[1], all[2], all[3], all[4], all[5], all[6])
+        /// - Parameter path: the store's directory.
+        init(of meta: Environment, in path: String, _ storeID: StoreID, creating: Bool) throws(Failure) {
+            var opening = try TableOpening(meta, creating: creating)
+            superblock = try SuperblockTable(&opening, meta.path)
+            catalogue = try DiskCatalogue(&opening)
+            maps = try BlockMaps(&opening)
+            counts = try ReferenceCounts(&opening)
+            index = try DigestIndex(meta, &opening, filterPath: path + "/filter", storeID)
+            damage = try Damage(&opening)
+            try opening.finish()
         }
     }
-    struct PackTables: Sendable {
-        let store, packs: Environment.Table
-
-        init(of environment: Environment, creating: Bool) throws(Failure) {
-            let all = try environment.tables(["store", "packs"], creating: creating)
-            (store, packs) = (all[0], all[1])
-        }
-    }
-
-    var metaPath: String { path + "/meta" }
-    var filterPath: String { path + "/filter" }
 
     /// What a store is opened for.
     public enum Access: Sendable {
@@ -69,11 +70,11 @@ public final class Store: Sendable {
     /// Opens the store at `path`.
     /// - Parameters:
     ///   - creating: make it when there is none; its directory must then be missing or empty.
-    ///   - compression: how a store that is made compresses; one that is there keeps its way.
+    ///   - codec: how a store that is made stores blobs; one that is there keeps its way.
     ///   - patience: how long to wait for other processes.
     /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one, `.busy`.
     public convenience init(
-        path: String, for access: Access = .writing, creating: Bool = false, compression: Compression = .none, patience: Patience = Patience()
+        path: String, for access: Access = .writing, creating: Bool = false, codec: BlobCodec = .raw, patience: Patience = Patience()
     ) throws(Failure) {
         let directory = StoreDirectory(path: path)
         // Whoever makes it may be faster, or fail.
@@ -81,13 +82,13 @@ public final class Store: Sendable {
             let state = try directory.state()
             if state == .store {
                 if let opened = try Self.open(directory, access, patience) {
-                    self.init(path, opened.lockFile, opened.parts)
+                    self.init(path, opened.lockFile, opened.files)
                     if opened.tookReserve { regain(patience) }
                     return
                 }
             } else if creating {
-                if let made = try Self.make(directory, compression, patience) {
-                    self.init(path, made.lockFile, made.parts)
+                if let made = try Self.make(directory, codec, patience) {
+                    self.init(path, made.lockFile, made.files)
                     return
                 }
             } else {
@@ -98,32 +99,32 @@ public final class Store: Sendable {
         throw Failure(.busy, "store \(path)", "it is made and removed again and again", remedy: "try again")
     }
 
-    private init(_ path: String, _ lockFile: LockFile, _ parts: Parts) {
+    private init(_ path: String, _ lockFile: LockFile, _ files: Files) {
         self.path = path
         self.lockFile = lockFile
-        (meta, packs, tables, packTables, storeID) = (parts.meta, parts.packs, parts.tables, parts.packTables, parts.storeID)
+        reserve = Reserve(in: path)
+        (meta, packs, parts) = (files.meta, files.packs, files.parts)
     }
 
     /// What an open store is made of.
-    private struct Parts {
-        let meta, packs: Environment
-        let tables: Tables
-        let packTables: PackTables
-        var storeID: (UInt64, UInt64) = (0, 0)
+    private struct Files {
+        let meta: Environment
+        let packs: any PackStore
+        let parts: Parts
     }
 
     /// Opens what is there. Nil: it is not there any more.
     private static func open(
         _ directory: StoreDirectory, _ access: Access, _ patience: Patience
-    ) throws(Failure) -> (lockFile: LockFile, parts: Parts, tookReserve: Bool)? {
-        func openLocked(_ lockFile: LockFile, _ tookReserve: Bool) throws(Failure) -> (lockFile: LockFile, parts: Parts, tookReserve: Bool)? {
+    ) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
+        func openLocked(_ lockFile: LockFile, _ tookReserve: Bool) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
             try open(directory, lockFile).map { (lockFile, $0, tookReserve) }
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), false)
         } catch where error.kind == .noSpace {
             // The tables of readers are missing, and there is no room for them: what the reserve is for.
-            giveUpReserve(in: directory.path)
+            Reserve(in: directory.path).giveUp()
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), true)
@@ -133,91 +134,72 @@ public final class Store: Sendable {
         }
     }
 
-    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile) throws(Failure) -> Parts? {
+    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile) throws(Failure) -> Files? {
         let opening = try lockFile.isReadOnly ? nil : lockFile.hold(.opening)
         guard try directory.state() == .store, try lockFile.isInPlace() else { return nil }
         try directory.refuseIncomplete()
-        var parts = try open(directory.path, lockFile, creating: false)
-        parts.storeID = try identity(of: parts)
+        // Where there is little address space, the packs get most of it.
+        let packs = try LMDBPackStore(path: directory.path + "/packs", number: 1, lockFile)
+        let meta = try openMeta(directory.path, lockFile, creating: false)
+        // Of another format, its tables may be others.
+        try SuperblockTable.check(meta)
+        let files = Files(meta: meta, packs: packs, parts: try Parts(of: meta, in: directory.path, packs.storeID, creating: false))
+        try refuseStranger(files, directory.path)
         _ = consume opening
-        return parts
+        return files
     }
 
-    private static func open(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Parts {
-        // Address space only: LMDB's file is as long as what is in it. Where there is little, the packs get most of it.
-        let packs = try Environment.open(path: path + "/packs", number: 1, lockFile, mapBytes: 1 << 44, tables: 2, creating: creating)
-        let meta = try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 8, creating: creating)
-        if !creating {
-            // Of another format, its tables may be others.
-            for environment in [meta, packs] { try checkFormat(environment) }
+    /// Address space only: LMDB's file is as long as what is in it.
+    private static func openMeta(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Environment {
+        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 8, creating: creating)
+    }
+
+    /// - Throws: when the packs are those of another store.
+    private static func refuseStranger(_ files: Files, _ path: String) throws(Failure) {
+        let reading = try ReadTransaction(files.meta)
+        guard try files.parts.superblock.superblock(reading.view).header.storeID == files.packs.storeID else {
+            throw Failure(.damage, path + "/packs", "it belongs to another store", remedy: "put back the directory that belongs beside meta")
         }
-        return Parts(meta: meta, packs: packs, tables: try Tables(of: meta, creating: creating), packTables: try PackTables(of: packs, creating: creating))
     }
 
     /// Makes a store. Nil: somebody else has made one.
     private static func make(
-        _ directory: StoreDirectory, _ compression: Compression, _ patience: Patience
-    ) throws(Failure) -> (lockFile: LockFile, parts: Parts)? {
+        _ directory: StoreDirectory, _ codec: BlobCodec, _ patience: Patience
+    ) throws(Failure) -> (lockFile: LockFile, files: Files)? {
         let made = try directory.makeDirectories()
         let lockFile = try directory.newLockFile(patience)
         let opening = try lockFile.hold(.opening)
         guard try lockFile.isInPlace(), try directory.state() != .store else { return nil }
         do throws(Failure) {
             try directory.beginMaking()
-            var parts = try open(directory.path, lockFile, creating: true)
-            parts.storeID = try makeSuperblocks(parts, compression)
-            _ = fillReserve(in: directory.path)
+            let files = try makeFiles(directory.path, lockFile, codec)
+            _ = Reserve(in: directory.path).fill()
             try directory.finishMaking()
             _ = consume opening
-            return (lockFile, parts)
+            return (lockFile, files)
         } catch {
             directory.abandonMaking(made)
             throw error
         }
     }
 
-    private static func makeSuperblocks(_ parts: Parts, _ compression: Compression) throws(Failure) -> (UInt64, UInt64) {
-        var random = SystemRandomNumberGenerator()
-        var superblock = Superblock(storeID: (random.next(), random.next()))
-        var packs = try WriteTransaction(parts.packs)
-        try packs.put(parts.packTables.store, Superblock.key, superblock.encoded.rawBytes)
-        try packs.commit()
-        superblock.compression = compression
-        var meta = try WriteTransaction(parts.meta)
-        try meta.put(parts.tables.store, Superblock.key, superblock.encoded.rawBytes)
-        try meta.commit()
-        return superblock.storeID
-    }
-
-    /// - Throws: when it has no superblock, or one that is not known here.
-    private static func checkFormat(_ environment: Environment) throws(Failure) {
-        let table = try environment.table("store", creating: false)
-        let reading = try ReadTransaction(environment)
-        _ = try superblock(reading.view, table, environment.path)
-    }
-
-    /// The store's id, the same in both environments.
-    private static func identity(of parts: Parts) throws(Failure) -> (UInt64, UInt64) {
-        let reading = try ReadTransaction(parts.meta)
-        let readingPacks = try ReadTransaction(parts.packs)
-        let id = try superblock(reading.view, parts.tables.store, parts.meta.path).storeID
-        guard try id == superblock(readingPacks.view, parts.packTables.store, parts.packs.path).storeID else {
-            throw Failure(.damage, parts.packs.path, "it belongs to another store", remedy: "put back the directory that belongs beside meta")
-        }
-        return id
+    private static func makeFiles(_ path: String, _ lockFile: LockFile, _ codec: BlobCodec) throws(Failure) -> Files {
+        let storeID = StoreID.random()
+        let packs = try LMDBPackStore(path: path + "/packs", number: 1, lockFile, making: storeID)
+        let meta = try openMeta(path, lockFile, creating: true)
+        let parts = try Parts(of: meta, in: path, storeID, creating: true)
+        var superblock = Superblock(storeID: storeID)
+        superblock.use(codec)
+        var writing = try WriteTransaction(meta)
+        try parts.superblock.put(superblock, &writing)
+        try writing.commit()
+        return Files(meta: meta, packs: packs, parts: parts)
     }
 
     /// Keeps freed memory for the next transaction: LMDB allocates a buffer for each pack that it writes, and glibc
     /// would map, fault in and unmap each anew (mallopt(3)). For the whole process; to be called at its start.
     public static func tuneAllocator() {
         clinux_tune_allocator(32 << 20, 64 << 20)
-    }
-
-    static func superblock(_ view: View, _ table: Environment.Table, _ path: String) throws(Failure) -> Superblock {
-        guard let bytes = try view.value(table, Superblock.key) else {
-            throw Failure(.damage, path, "it has no superblock", remedy: "not a store, or a damaged one: restore it from a copy")
-        }
-        return try Superblock(bytes, of: path)
     }
 
     /// The error for a disk that is not there.

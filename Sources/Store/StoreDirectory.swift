@@ -1,6 +1,6 @@
-internal import BlockModel
 internal import Glibc
 internal import LMDB
+internal import System
 
 /// The directory of a store, and how it comes to be one.
 ///

@@ -1,5 +1,6 @@
-internal import BlockModel
 internal import LMDB
+internal import Packs
+internal import System
 
 /// One moment of the store, in both environments.
 ///
@@ -14,7 +15,7 @@ internal import LMDB
 /// - packs all of whose slots were collected, whose counts are gone.
 struct StoreState: ~Copyable {
     let meta: ReadTransaction
-    let packs: ReadTransaction
+    let packs: PackSnapshot
 }
 
 extension Store {
@@ -26,7 +27,7 @@ extension Store {
     func state() throws(Failure) -> StoreState {
         for _ in 0..<Self.mostTries {
             let meta = try ReadTransaction(self.meta)
-            let packs = try ReadTransaction(self.packs)
+            let packs = try self.packs.snapshot()
             // No commit of `meta` came in between: what `packs` has beyond it belongs to the next one.
             if try ReadTransaction(self.meta).id == meta.id { return StoreState(meta: meta, packs: packs) }
         }
@@ -36,5 +37,5 @@ extension Store {
 
 extension Superblock {
     /// Whether a slot of this pack that is collected may be one whose collection has not come to its end.
-    func isCollecting(_ pack: UInt64) -> Bool { collecting.0 > 0 && (collecting.0...max(collecting.0, collecting.1)).contains(pack) }
+    func isCollecting(_ pack: UInt64) -> Bool { collecting.first > 0 && (collecting.first...max(collecting.first, collecting.last)).contains(pack) }
 }

@@ -1,28 +1,35 @@
-internal import BlockModel
+internal import BlobModel
+internal import Catalogue
+internal import Counts
+internal import Index
 internal import LMDB
+internal import Maps
+internal import Packs
+internal import System
 
 /// One change of the store: maps, counts, index and totals together, or nothing of it.
 ///
-/// Lock order: `meta`'s write transaction first, then `packs`'s. Packs are committed first, inside: a pack that
+/// Lock order: `meta`'s write transaction first, then that of the packs. Packs are durable first: one that
 /// `meta` does not know yet is found by the next transaction, here, and its blobs get a reference count of 0.
 struct StoreTransaction: ~Copyable {
     let store: Store
-    /// For `packs`, which it waits for, too.
+    /// For the packs, which it waits for, too.
     let patience: Patience?
     var lmdb: WriteTransaction
+    /// But for what the edits below change of it.
     var superblock: Superblock
-    /// References won and lost.
-    var countChanges: [CountChange] = []
+    var maps: MapEdit
+    var counts: CountEdit
     /// It unmaps long ranges, as a deletion does, which has to work where no space is left.
     var isUnmapping = false
-    /// Packs that have slots without a count, and how many slots they have now.
-    var newSlots: [UInt64: Int] = [:]
 
     private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
         self.patience = patience
         self.lmdb = lmdb
         self.superblock = superblock
+        maps = MapEdit(nextNode: superblock.nextNode)
+        counts = CountEdit(totals: superblock.totals)
     }
 
     /// Waits for the other writers.
@@ -34,7 +41,7 @@ struct StoreTransaction: ~Copyable {
         _ store: Store, _ patience: Patience? = nil, room: Room = .beyondReserve, rebuilding: Bool = false
     ) throws(Failure) -> StoreTransaction {
         let lmdb = try room == .beyondReserve ? lockBeyondReserve(store, patience) : WriteTransaction(store.meta, patience)
-        if room == .reserve { store.giveUpReserve() }
+        if room == .reserve { store.reserve.giveUp() }
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, patience, lmdb, superblock)
         if !rebuilding {
@@ -48,63 +55,98 @@ struct StoreTransaction: ~Copyable {
     private static func lockBeyondReserve(_ store: Store, _ patience: Patience?) throws(Failure) -> WriteTransaction {
         do {
             let lmdb = try WriteTransaction(store.meta, patience)
-            if store.fillReserve() { return lmdb }
+            if store.reserve.fill() { return lmdb }
             lmdb.abort()
         }
         // Whoever gave it up may have been killed before what it freed was given back.
-        if store.mayRegain() { store.regain(patience) }
+        if store.reserve.mayRegain() { store.regain(patience) }
         let lmdb = try WriteTransaction(store.meta, patience)
-        if store.fillReserve() { return lmdb }
+        if store.reserve.fill() { return lmdb }
         lmdb.abort()
         throw store.isFull
     }
 
     private static func superblock(_ lmdb: borrowing WriteTransaction, _ store: Store) throws(Failure) -> Superblock {
-        try Store.superblock(lmdb.view, store.tables.store, store.metaPath)
+        try store.parts.superblock.superblock(lmdb.view)
     }
 
     /// Drops all of it.
     consuming func abandon() { lmdb.abort() }
 
     consuming func commit() throws(Failure) {
-        try applyCountChanges()
-        try lmdb.put(store.tables.store, Superblock.key, superblock.encoded.rawBytes)
+        let directory = try store.packs.snapshot()
+        try store.parts.counts.apply(maps.references, &counts, canSettle: !isUnmapping, directory, &lmdb)
+        superblock.nextNode = maps.nextNode
+        superblock.totals = counts.totals
+        try store.parts.superblock.put(superblock, &lmdb)
         try lmdb.commit()
     }
 
-    /// Counts the blobs of packs that were committed just before their writer died.
+    /// Counts the blobs of packs that were stored just before their writer died.
     mutating func adoptUnknownBlobs() throws(Failure) {
-        // A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`).
-        // The next writer passes that word on when it takes the lock of the dead; a reader alone sees too little.
-        try WriteTransaction(store.packs, patience).abort()
-        let packs = try ReadTransaction(store.packs)
-        var cursor = try packs.view.cursor(store.packTables.packs)
-        guard try cursor.last(), let last = cursor.integerKey else { return }
-        if last == superblock.counted.pack,
-            let pack = PackView(cursor.value, number: last), UInt64(pack.slotCount) == superblock.counted.slots
-        {
-            return
-        }
-        var more = try cursor.seek(atOrAfter: max(superblock.counted.pack, 1))
-        while more, let number = cursor.integerKey {
-            guard let pack = PackView(cursor.value, number: number), pack.isIntact(storeID: superblock.storeID.0) else {
+        try store.packs.recover(patience)
+        let packs = try store.packs.snapshot()
+        let counted = superblock.counted
+        // Mostly nothing is behind that place.
+        if try packs.last() == counted { return }
+        try packs.forEachPack(from: max(counted.pack, 1)) { (number, pack) throws(Failure) in
+            guard let pack, packs.isIntact(pack) else {
                 throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
             }
-            let known = number == superblock.counted.pack ? Int(superblock.counted.slots) : 0
-            enter(pack: number, slots: pack.slotCount, from: known) { pack.isCollected($0) ? nil : pack.storedLength($0) }
-            more = try cursor.next()
+            let first = number == counted.pack ? Int(counted.slots) : 0
+            if pack.slotCount > first {
+                counts.enter(pack: number, from: first, lengths: (first..<pack.slotCount).map { pack.isCollected($0) ? nil : UInt16(pack.storedLength($0)) })
+                superblock.counted = PackPlace(pack: number, slots: UInt64(pack.slotCount))
+            }
+            return true
         }
     }
 
-    /// The slots of a pack from `first` on are there, with a reference count of 0.
-    /// - Parameter length: stored bytes of a slot; nil: it was collected.
-    mutating func enter(pack: UInt64, slots: Int, from first: Int, length: (Int) -> Int?) {
-        guard slots > first else { return }
-        newSlots[pack] = slots
-        for slot in first..<slots {
-            guard let bytes = length(slot) else { continue }
-            superblock.totals.add(bytes: bytes)
-        }
-        superblock.counted = PackPlace(pack: pack, slots: UInt64(slots))
+    /// Blobs were stored, which nothing refers to yet.
+    mutating func enter(_ sealed: SealedPack) {
+        counts.enter(pack: sealed.number, from: sealed.first, lengths: sealed.lengths.map { $0 })
+        superblock.counted = PackPlace(pack: sealed.number, slots: UInt64(sealed.slotCount))
+    }
+
+    // MARK: Index
+
+    /// What tells which digests are new, up to date with all blobs.
+    mutating func synchronizedFilter() throws(Failure) -> DigestFilter {
+        let directory = try store.packs.snapshot()
+        return try store.parts.index.synchronize(&superblock.index, superblock.counted, directory, &lmdb)
+    }
+
+    /// Enters new blobs in the index, each with the first word of its digest.
+    mutating func index(_ blobs: [(word: UInt64, blob: BlobNumber)], in filter: DigestFilter) throws(Failure) {
+        let directory = try store.packs.snapshot()
+        try store.parts.index.enter(blobs, in: filter, &superblock.index, superblock.counted, directory, &lmdb)
+    }
+
+    // MARK: Disks
+
+    /// The disk, or `.notFound`.
+    func disk(_ name: String) throws(Failure) -> DiskRecord {
+        guard let disk = try store.parts.catalogue.disk(name, lmdb.view) else { throw store.noSuchDisk(name) }
+        return disk
+    }
+
+    mutating func put(_ disk: DiskRecord) throws(Failure) { try store.parts.catalogue.put(disk, &lmdb) }
+
+    /// Enters changes, sorted by block, each block once.
+    mutating func changeMap(of disk: inout DiskRecord, _ changes: [MapChange]) throws(Failure) {
+        try store.parts.maps.change(&disk.map, changes, &maps, &lmdb)
+    }
+
+    /// Sets the size, with a map that is high enough for it.
+    mutating func resize(_ disk: inout DiskRecord, to byteCount: UInt64) throws(Failure) {
+        try store.parts.maps.grow(&disk.map, toBlocks: DiskRecord.blocks(byteCount), &maps, &lmdb)
+        disk.byteCount = byteCount
+    }
+
+    /// Unmaps the blocks `first..<end`, in bounded pieces: at most `leaves` leaves a call.
+    /// - Returns: the first block that is left to do, or `end`.
+    mutating func unmap(_ disk: inout DiskRecord, from first: UInt64, to end: UInt64, leaves: Int) throws(Failure) -> UInt64 {
+        isUnmapping = true
+        return try store.parts.maps.unmap(&disk.map, from: first, to: end, leaves: leaves, &maps, &lmdb)
     }
 }

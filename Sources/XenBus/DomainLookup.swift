@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// A running VM.
 public struct Domain: Equatable, Sendable {

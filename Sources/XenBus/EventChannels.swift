@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// Event channels (xenevtchn.h): a bit that one domain sets for another. Notifications that come close together are
 /// one event.

@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// Access to pages that other domains have granted to us (xengnttab.h).
 public protocol GrantTable: AnyObject {

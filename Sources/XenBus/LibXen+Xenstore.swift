@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 
 extension LibXen {
     public func read(_ path: String, in transaction: XenstoreTransaction) throws(Failure) -> [UInt8]? {

@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 
 /// The real Xen, through libxenstore, libxengnttab and libxenevtchn.
 ///

@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 
 /// Event channels through a descriptor of /dev/xen/evtchn of their own.
 @safe public final class LibXenChannels: EventChannels, @unchecked Sendable {

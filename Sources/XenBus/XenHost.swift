@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// The Xen interfaces that a backend needs, as one domain sees them. `LibXen` is the real ones; `SimulatedXen` runs
 /// in the process, so that all above can be tried without a hypervisor.

@@ -1,5 +1,5 @@
-public import BlockModel
 import Glibc
+public import System
 
 /// The store of the toolstack, the backends and the front ends (xenstore.h): a small tree of nodes that hold bytes.
 ///

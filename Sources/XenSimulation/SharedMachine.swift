@@ -1,6 +1,6 @@
-import BlockModel
 import CXen
 import Glibc
+import System
 import XenBus
 
 /// What another process needs to be a domain of a `SimulatedMachine`, as descriptors that it inherits.

@@ -1,7 +1,7 @@
-public import BlockModel
 import CXen
 import Glibc
 import Synchronization
+public import System
 public import XenBus
 
 /// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and

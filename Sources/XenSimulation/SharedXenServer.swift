@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 import XenBus
 
 /// The other end of a `SharedXen`, in the process that has the machine: a domain's view of it, lent to another process.

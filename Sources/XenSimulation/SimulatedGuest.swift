@@ -1,5 +1,5 @@
-public import BlockModel
 import Glibc
+public import System
 public import XenBus
 
 /// A guest of a `SimulatedMachine`: what the front end's side of the tests is made of.

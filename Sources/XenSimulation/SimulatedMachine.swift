@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 public import XenBus
 
 /// A Xen machine within this process: domains with pages, grants and event channels, and a xenstore. `SimulatedXen`

@@ -1,6 +1,6 @@
-import BlockModel
 import CXen
 import Glibc
+import System
 import XenBus
 
 /// The memory of a `SimulatedMachine`, as one process has it: one memory file, whole, so that mapping grants gives what

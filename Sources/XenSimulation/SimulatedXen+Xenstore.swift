@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 public import XenBus
 
 extension SimulatedXen {

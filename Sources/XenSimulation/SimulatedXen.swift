@@ -1,6 +1,6 @@
-public import BlockModel
 import CXen
 import Glibc
+public import System
 public import XenBus
 
 /// A process's view of a `SimulatedMachine`: what `LibXen` is of a real one, with the same errors.

@@ -1,6 +1,7 @@
 import BlockModel
 import Glibc
 import Serve
+import System
 
 /// Closes a disk that was served. After a second request to stop, that has a second's time: the journal has all that was acknowledged.
 func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForced stop: StopRequest) throws {

@@ -1,7 +1,7 @@
 import ArgumentParser
-import BlockModel
 import CProcess
 import Glibc
+import System
 
 /// What the process was started with, byte for byte: bytes that are no UTF-8 are as `PathText` holds them. `CommandLine.arguments`
 /// would put U+FFFD in their places, and has nothing where there is no /proc.

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockModel
 import Glibc
 import Serve
+import System
 import XenBus
 
 struct Connect: ParsableCommand {

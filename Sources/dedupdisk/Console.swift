@@ -1,6 +1,6 @@
-import BlockModel
 import FoundationEssentials
 import Glibc
+import System
 
 /// What people and scripts see.
 enum Console {

@@ -1,7 +1,7 @@
 import ArgumentParser
-import BlockModel
 import Glibc
 import Store
+import System
 
 @main
 struct DedupDisk: ParsableCommand {

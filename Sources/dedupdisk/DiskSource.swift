@@ -3,6 +3,7 @@ import BlockModel
 import Disk
 import Glibc
 import Store
+import System
 
 /// What a disk that is served is made of, and how: the same for a VM and for NBD clients.
 struct DiskSource: ParsableArguments {

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockModel
 import Disk
 import Store
+import System
 
 struct Create: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "Make an empty disk; it takes no space until it is written.")
@@ -12,11 +13,11 @@ struct Create: ParsableCommand {
     var compression: CompressionName?
 
     func run() throws {
-        let compression = compression?.compression
-        let store = try options.openOrCreate(compression: compression)
+        let codec = compression?.codec
+        let store = try options.openOrCreate(codec: codec)
         try store.removeLeftovers()
         try store.create(disk, byteCount: size.bytes)
-        if let compression, try store.compression() != compression { try store.setCompression(compression) }
+        if let codec, try store.codec() != codec { try store.use(codec) }
     }
 }
 

@@ -1,9 +1,9 @@
 import ArgumentParser
-import BlockModel
 import Disk
 import Glibc
 import Serve
 import Store
+import System
 
 struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(

@@ -1,7 +1,7 @@
 import ArgumentParser
-import BlockModel
 import Serve
 import Store
+import System
 
 struct Stats: ParsableCommand {
     static let configuration = CommandConfiguration(
@@ -38,7 +38,7 @@ struct Stats: ParsableCommand {
                 format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                 uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                 snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
-                compression: found.compression.name,
+                compression: found.codec.name,
                 disks: found.disks.map {
                     .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
                 }))
@@ -59,7 +59,7 @@ struct Stats: ParsableCommand {
             ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
             ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
             ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
-            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(PathText.shown(found.store))" + (found.compression == .none ? "" : ", compressed with \(found.compression.name)")],
+            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(PathText.shown(found.store))" + (found.codec == .raw ? "" : ", compressed with \(found.codec.name)")],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }

@@ -1,7 +1,8 @@
 import ArgumentParser
-import BlockModel
 import Glibc
+import Packs
 import Store
+import System
 
 struct StoreOptions: ParsableArguments {
     @Option(name: .long, help: ArgumentHelp("The store's directory.", discussion: "Default: $DEDUPDISK_STORE, else /var/lib/dedupdisk.", valueName: "dir"))
@@ -16,8 +17,8 @@ struct StoreOptions: ParsableArguments {
     /// The store, which is there.
     func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, patience: Self.patience) }
     /// The store, made when there is none.
-    func openOrCreate(compression: Compression? = nil) throws(Failure) -> Store {
-        try Store(path: path, creating: true, compression: compression ?? .none, patience: Self.patience)
+    func openOrCreate(codec: BlobCodec? = nil) throws(Failure) -> Store {
+        try Store(path: path, creating: true, codec: codec ?? .raw, patience: Self.patience)
     }
     /// As long as people wait for a command, who hear of it.
     private static var patience: Patience { Patience(report: { Console.complain($0) }) }
@@ -25,13 +26,13 @@ struct StoreOptions: ParsableArguments {
 
 /// How a store compresses, by its name on the command line.
 struct CompressionName: ExpressibleByArgument {
-    let compression: Compression
+    let codec: BlobCodec
 
     init?(argument: String) {
-        guard let found = Compression.allCases.first(where: { $0.name == argument }) else { return nil }
-        compression = found
+        guard let found = BlobCodec.allCases.first(where: { $0.name == argument }) else { return nil }
+        codec = found
     }
-    static var allValueStrings: [String] { Compression.allCases.map(\.name) }
+    static var allValueStrings: [String] { BlobCodec.allCases.map(\.name) }
 }
 
 /// A size on the command line: `4096`, `512M`, `20G`, `1.5TiB`.

@@ -2,6 +2,7 @@ import ArgumentParser
 import BlockModel
 import Glibc
 import Serve
+import System
 
 struct Serve: ParsableCommand {
     static let configuration = CommandConfiguration(

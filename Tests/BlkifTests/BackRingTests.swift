@@ -1,7 +1,7 @@
 import Blkif
-import BlockModel
 import Glibc
 import Synchronization
+import System
 import Testing
 
 @Suite struct BackRingTests {

@@ -1,7 +1,8 @@
 import Blkif
 import BlockModel
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @Suite struct RequestTests {
     private func rejection(_ request: Request, disk: UInt64 = 1000, readOnly: Bool = false, maxIndirect: Int = 256) -> Rejection? {

@@ -1,6 +1,6 @@
 import Blkif
-import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// Page-aligned memory that both ends of a ring share, full of `filling` at first.

@@ -1,8 +1,8 @@
-import BlockModel
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// `check` beside every command: 0 false alarms.
 @Suite(.serialized) struct BesideTests {

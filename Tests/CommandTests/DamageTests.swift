@@ -1,8 +1,9 @@
 import BlockModel
 import Glibc
 import Hashing
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Bytes that rot in a store's files: told in one line with exit status 3, never given out, never a crash.
 @Suite struct DamageTests {

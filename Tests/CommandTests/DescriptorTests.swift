@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Programs that are started with standard descriptors closed: what has to be said goes nowhere, least of all into a store.
 @Suite struct DescriptorTests {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// A loop device over a file of its own, detached with this.
 final class LoopDevice {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// How the program begins where little is there, and how it ends while something is going on.
 @Suite struct EndTests {

@@ -1,9 +1,9 @@
-import BlockModel
 import Disk
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Each thing that users get wrong, or find in the way, is one line that says so, and an exit status.
 @Suite struct ErrorTests {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// What README, docs and the help show as commands is run as it stands there: nothing that is documented fails.
 ///

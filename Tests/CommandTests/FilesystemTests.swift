@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Stores on the filesystems that people have, each made for the test.
 @Suite(.enabled(if: PlacesTests.canUnshare)) struct FilesystemTests {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Images that are not raw: they become no disk by mistake, and the way that is named makes one.
 @Suite(.enabled(if: Client.areInstalled, "needs the package qemu-utils"))

@@ -2,8 +2,9 @@ import BlockModel
 import Disk
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Every way out of a filesystem that is full to the last byte.
 @Suite(.serialized, .enabled(if: !Volume.available.isEmpty, "\(Volume.why)"))

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Whatever a person may name to import from and export to, but for devices.
 @Suite struct ImagePlacesTests {

@@ -1,8 +1,8 @@
-import BlockModel
 import FoundationEssentials
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Raw images on their way in and out, and what the store says of them.
 @Suite struct ImageTests {

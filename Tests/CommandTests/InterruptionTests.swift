@@ -1,9 +1,9 @@
-import BlockModel
 import Disk
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Imports that end before their end.
 @Suite struct InterruptionTests {

@@ -1,8 +1,8 @@
-import BlockModel
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Files of the store that belong to nobody any more.
 @Suite struct LeftoverTests {

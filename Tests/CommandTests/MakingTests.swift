@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Stores that are being made when their maker ends.
 @Suite struct MakingTests {

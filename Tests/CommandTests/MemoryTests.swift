@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// A store that is larger than the memory for looking at it: what is read is read about once.
 @Suite(.serialized, .enabled(if: MemoryLimit.isAvailable, "limiting memory takes root and a cgroup hierarchy with the memory controller"))

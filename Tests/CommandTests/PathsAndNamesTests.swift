@@ -1,8 +1,9 @@
-import BlockModel
 import Glibc
+import Catalogue
 @testable import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Paths are bytes; names are UTF-8, and their bytes tell them apart.
 @Suite struct PathsAndNamesTests {
@@ -109,7 +110,7 @@ import Testing
         do {
             let store = try Store(path: tool.store, creating: true)
             var transaction = try StoreTransaction.begin(store)
-            try transaction.putDisk(DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: 1 << 20, created: 0))
+            try transaction.put(DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: 1 << 20, created: 0))
             transaction.superblock.nextDisk += 1
             try transaction.commit()
         }

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Stores where people have them: in containers, on media that can't be written, as one user among others, under limits.
 @Suite struct PlacesTests {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Random bytes of a store's files change: whatever a command makes of that, it ends by itself, in words.
 @Suite struct RotTests {

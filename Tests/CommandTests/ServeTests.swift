@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// `dedupdisk serve`, seen through the programs that people use with it (libnbd-bin, qemu-utils, fio).
 @Suite(.enabled(if: Client.areInstalled, "needs the packages libnbd-bin, qemu-utils and fio"))

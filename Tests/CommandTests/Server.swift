@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// `dedupdisk serve` at work, and how to reach it.
 struct Server {

@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// The built `dedupdisk`, with a store of its own.
 struct Tool {

@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// A small filesystem of its own, gone with this.

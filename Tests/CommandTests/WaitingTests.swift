@@ -1,7 +1,7 @@
-import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Commands and servers beside one that holds the store's lock and does not go on.
 @Suite(.enabled(if: Tool.canTrace)) struct WaitingTests {

@@ -2,8 +2,9 @@ import BlockModel
 import Disk
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// A writer that is killed at any instant, a hundred times over the same store.
 @Suite struct CrashTests {

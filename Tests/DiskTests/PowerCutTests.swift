@@ -1,8 +1,9 @@
 import BlockModel
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import Disk
 

@@ -1,7 +1,8 @@
 import BlockModel
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import Disk
 

@@ -1,8 +1,11 @@
 import BlockModel
 import Glibc
-import TestSupport
+import Packs
+import System
 import Testing
+import TestSupport
 
+@testable import Catalogue
 @testable import Disk
 @testable import LMDB
 @testable import Store
@@ -260,8 +263,8 @@ import Testing
 
     // MARK: Compression
 
-    @Test(arguments: Compression.allCases, 0..<2) func compressedOrNot(compression: Compression, seed: Int) throws {
-        let store = try Store(path: scratch.path + "/c", creating: true, compression: compression)
+    @Test(arguments: BlobCodec.allCases, 0..<2) func compressedOrNot(codec: BlobCodec, seed: Int) throws {
+        let store = try Store(path: scratch.path + "/c", creating: true, codec: codec)
         var random = SeededGenerator(seed: UInt64(seed))
         try store.create("d", byteCount: 16 << 20)
         // Runs of one byte, text of few letters, and noise, of which some repeats.
@@ -276,9 +279,9 @@ import Testing
         let statistics = try store.statistics()
         let unique = Set(blocks.filter { $0.contains { $0 != 0 } })
         #expect(statistics.uniqueBytes == UInt64(unique.count) * 4096)
-        #expect(statistics.compression == compression)
+        #expect(statistics.codec == codec)
         let payload = try File.allocatedBytes(ofFile: store.path + "/packs/data.mdb") ?? 0
-        #expect(compression == .none ? payload > statistics.uniqueBytes : payload < statistics.uniqueBytes)
+        #expect(codec == .raw ? payload > statistics.uniqueBytes : payload < statistics.uniqueBytes)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
         disk = try StoreDisk(store, "d", readOnly: true)
         for _ in 0..<100 {
@@ -301,8 +304,8 @@ import Testing
     @Test func compressionCanChange() throws {
         try store.create("d", byteCount: 4 << 20)
         let blocks = (1...90).map { number in [UInt8](repeating: UInt8(number), count: blockSize) }
-        for (index, compression) in [Compression.none, .lz4, .zstd].enumerated() {
-            try store.setCompression(compression)
+        for (index, codec) in [BlobCodec.raw, .lz4, .zstd].enumerated() {
+            try store.use(codec)
             let disk = try StoreDisk(store, "d")
             try disk.write(at: UInt64(index * 240), blocks[index * 30..<index * 30 + 30].flatMap { $0 })
             try disk.close()
@@ -411,9 +414,9 @@ import Testing
         let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
         let problems = Monitor<[String]>([])
         let models = Monitor([ModelDisk](repeating: ModelDisk(sectors: sectors), count: count))
-        var threads: [BlockModel.Thread] = []
+        var threads: [System.Thread] = []
         for index in 0..<count {
-            threads.append(try BlockModel.Thread("test") {
+            threads.append(try System.Thread("test") {
                 do throws(Failure) {
                     var random = SeededGenerator(seed: UInt64(seed * 100 + index))
                     var model = ModelDisk(sectors: sectors)
@@ -464,9 +467,9 @@ import Testing
         disk.holdBack()
         let (count, rounds) = (4, 25)
         let done = Monitor(0)
-        var threads: [BlockModel.Thread] = []
+        var threads: [System.Thread] = []
         for index in 0..<count {
-            threads.append(try BlockModel.Thread("test") {
+            threads.append(try System.Thread("test") {
                 let data = [UInt8](repeating: UInt8(index + 1), count: 1 << 20)
                 for round in 0..<rounds {
                     for piece in 0..<3 { try? disk.write(at: UInt64((index * 8 + (round + piece) % 8) << 11), data) }
@@ -491,7 +494,7 @@ import Testing
     func expectToWaitForACommit(_ body: @escaping @Sendable () throws(Failure) -> Void) throws {
         let outcome = Monitor<Result<Void, Failure>?>(nil)
         let holding = try WriteTransaction(store.meta)
-        let thread = try BlockModel.Thread("test") {
+        let thread = try System.Thread("test") {
             do throws(Failure) {
                 try body()
                 outcome.with { $0 = .success(()) }
@@ -559,7 +562,7 @@ import Testing
         try store.create("d", byteCount: 1 << 20)
         func put(_ record: [UInt8]) throws {
             var writing = try WriteTransaction(store.meta)
-            try writing.put(store.tables.disks, "d", record.rawBytes)
+            try writing.put(store.parts.catalogue.table, "d", record.rawBytes)
             try writing.commit()
         }
         let disk = try StoreDisk(store, "d")

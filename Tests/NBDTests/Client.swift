@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import Testing
 
 /// A client that sends what it is told, bytes for bytes, and waits for answers, but not for ever.

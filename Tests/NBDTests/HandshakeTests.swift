@@ -1,7 +1,7 @@
-import BlockModel
 import NBD
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// The handshake, over bytes.
 @Suite struct HandshakeTests {

@@ -1,8 +1,8 @@
-import BlockModel
 import Glibc
 import Serve
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// What no honest client does, and what befalls honest ones. Each time an honest client is served meanwhile and afterwards.
 @Suite struct HostileTests {

@@ -1,9 +1,9 @@
-import BlockModel
 import DiskExercise
 import Glibc
 import Serve
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// From the listening socket to the end.
 @Suite struct LifeCycleTests {

@@ -1,7 +1,8 @@
 import BlockModel
 import NBD
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// Requests and replies, over bytes.
 @Suite struct RequestTests {

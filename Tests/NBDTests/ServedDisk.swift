@@ -1,10 +1,10 @@
-import BlockModel
 import DiskExercise
 import Glibc
 import Serve
 import Synchronization
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// A disk that is served on a socket, until the end of a test.
 final class ServedDisk {

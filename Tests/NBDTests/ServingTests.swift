@@ -1,8 +1,9 @@
 import BlockModel
 import Glibc
 import Serve
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// What honest clients do.
 @Suite struct ServingTests {

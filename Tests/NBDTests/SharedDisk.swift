@@ -1,6 +1,7 @@
 import BlockModel
 import Glibc
 import Synchronization
+import System
 
 /// A disk in memory for any number of threads, which keeps apart what would survive the loss of power, and can be told to fail
 /// or to wait.

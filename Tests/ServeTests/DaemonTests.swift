@@ -4,8 +4,9 @@ import FrontEnd
 import Glibc
 import Serve
 import Synchronization
-import TestSupport
+import System
 import Testing
+import TestSupport
 import XenBus
 import XenSimulation
 

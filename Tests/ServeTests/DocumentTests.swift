@@ -1,6 +1,6 @@
-import BlockModel
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// docs/blkif.md promises nothing without a test.
 @Suite struct DocumentTests {

@@ -1,6 +1,6 @@
 import Blkif
-import BlockModel
 import DiskExercise
+import System
 import Testing
 
 @Suite struct ExerciseTests {

@@ -1,6 +1,7 @@
 import BlockModel
 import DiskExercise
 import Serve
+import System
 import Testing
 
 @Suite struct FailingDiskTests {

@@ -3,8 +3,9 @@ import Disk
 import DiskExercise
 import FrontEnd
 import Serve
-import TestSupport
+import System
 import Testing
+import TestSupport
 import XenBus
 
 /// A guest that does anything, and beside it one that is served as if it were alone.

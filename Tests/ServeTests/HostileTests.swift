@@ -1,9 +1,9 @@
 import Blkif
-import BlockModel
 import DiskExercise
 import FrontEnd
 import Serve
 import Synchronization
+import System
 import Testing
 import XenBus
 

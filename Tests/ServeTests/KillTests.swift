@@ -2,8 +2,9 @@ import BlockModel
 import Disk
 import DiskExercise
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// The process is killed fifty times while a guest writes, each time within another call, and the guest sees no error.
 @Suite struct KillTests {

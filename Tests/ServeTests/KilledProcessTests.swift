@@ -3,8 +3,9 @@ import Disk
 import DiskExercise
 import Glibc
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// As `KillTests`, with a process of its own that is killed by SIGKILL: nothing of it runs on, and nothing that it had in
 /// its memory alone is left.

@@ -4,8 +4,9 @@ import Disk
 import DiskExercise
 import FrontEnd
 import Synchronization
-import TestSupport
+import System
 import Testing
+import TestSupport
 import XenBus
 
 /// Reads that a ring takes from where the disk has them in memory.

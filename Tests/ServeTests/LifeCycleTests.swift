@@ -2,6 +2,7 @@ import BlockModel
 import DiskExercise
 import Glibc
 import Serve
+import System
 import Testing
 import XenBus
 import XenSimulation

@@ -4,8 +4,9 @@ import DiskExercise
 import FrontEnd
 @testable import Serve
 import Synchronization
-import TestSupport
+import System
 import Testing
+import TestSupport
 import XenBus
 
 /// Several rings of one disk.

@@ -2,8 +2,9 @@ import BlockModel
 import Disk
 import DiskExercise
 import Store
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 /// The store's disk behind a ring.
 @Suite struct StoreDiskExerciseTests {

@@ -1,9 +1,9 @@
 import Blkif
-import BlockModel
 import DiskExercise
 import FrontEnd
 import Glibc
 @testable import Serve
+import System
 import Testing
 import XenBus
 import XenSimulation

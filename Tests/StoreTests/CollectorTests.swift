@@ -1,7 +1,7 @@
-import BlockModel
 import Disk
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import Store
 
@@ -125,8 +125,8 @@ import Testing
         try store.delete(try store.lock("a"))
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         var transaction = try StoreTransaction.begin(store)
-        transaction.superblock.totals.live += 1
-        try transaction.lmdb.clear(store.tables.index)
+        transaction.counts.totals.live += 1
+        try store.parts.index.clear(&transaction.superblock.index, &transaction.lmdb)
         try transaction.commit()
         let report = try store.check(readData: false, repair: true) { _, _ in }
         #expect(report.isRepaired)

@@ -1,9 +1,13 @@
+import BlobModel
 import BlockModel
 import Hashing
-import TestSupport
+import System
 import Testing
+import TestSupport
 
+@testable import Counts
 @testable import LMDB
+@testable import Packs
 @testable import Store
 
 /// Reference counts against the dictionary that they stand for: those in table `counts`, and those that are put off.
@@ -24,7 +28,7 @@ import Testing
     /// Those of some packs, by one reader.
     func counts(_ packs: [UInt64]) throws -> [[UInt32]?] {
         let reading = try ReadTransaction(store.meta)
-        var reader = CountReader(reading.view, store.tables)
+        var reader = store.parts.counts.reader(reading.view)
         var counts: [[UInt32]?] = []
         for pack in packs { counts.append(try reader.counts(ofPack: pack)) }
         return counts
@@ -35,12 +39,12 @@ import Testing
     /// What is put off.
     func putOff() throws -> Int {
         let reading = try ReadTransaction(store.meta)
-        return try reading.view.count(store.tables.changes)
+        return try reading.view.count(store.parts.counts.changes)
     }
 
     func change(_ changes: [BlobNumber: Int64]) throws {
         var transaction = try StoreTransaction.begin(store)
-        for (blob, change) in changes { transaction.refer(to: blob, change) }
+        for (blob, change) in changes { transaction.maps.references.refer(to: blob, change) }
         try transaction.commit()
     }
 
@@ -135,9 +139,7 @@ import Testing
         #expect(try putOff() > 0)
         try store.settleCounts()
         #expect(try putOff() == 0)
-        let reading = try ReadTransaction(store.meta)
-        let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
-        #expect(superblock.totals.live == UInt64(model.values.count { $0 > 0 }))
+        #expect(try store.superblock().totals.live == UInt64(model.values.count { $0 > 0 }))
     }
 
     /// Without that, they would grow for ever.
@@ -166,10 +168,10 @@ import Testing
         try change([BlobNumber(pack: 1, slot: 3): 1])
         var transaction = try StoreTransaction.begin(store)
         let key: UInt64 = 1
-        var record = try unsafe transaction.lmdb.view.value(store.tables.changes, key)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
+        var record = try unsafe transaction.lmdb.view.value(store.parts.counts.changes, key)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
         try #require(record.count == 24)
         record[22] ^= 2
-        try transaction.lmdb.put(store.tables.changes, key, count: record.count) { $0.copy(record.rawBytes, to: 0) }
+        try transaction.lmdb.put(store.parts.counts.changes, key, count: record.count) { $0.copy(record.rawBytes, to: 0) }
         try transaction.commit()
         #expect(throws: Failure.self) { try counts(1) }
         // Behind a record that is not right nothing is put down.
@@ -189,8 +191,8 @@ import Testing
         try transaction.rewrite([1])
         transaction.abandon()
         func collected() throws -> [Bool] {
-            let reading = try ReadTransaction(store.packs)
-            guard let pack = try PackView.find(1, in: reading.view, store.packTables.packs) else { return [] }
+            let snapshot = try store.packs.snapshot()
+            guard let pack = try snapshot.pack(1) else { return [] }
             return (0..<pack.slotCount).map { pack.isCollected($0) }
         }
         #expect(try collected() == [false, false, false, true])
@@ -199,21 +201,5 @@ import Testing
         try transaction.rewrite([1])
         transaction.abandon()
         #expect(try collected() == [true, false, false, true])
-    }
-}
-
-extension Store {
-    /// Digests into packs of tiny blobs, and those into the index, as a commit does it.
-    func addPack(_ number: UInt64, of digests: [Digest]) throws {
-        var transaction = try StoreTransaction.begin(self)
-        var packs = try WriteTransaction(self.packs)
-        var builder = PackBuilder(number: number)
-        let tiny = [UInt8](repeating: 1, count: 16)
-        for digest in digests { _ = builder.append(digest, check: checksum(tiny.rawBytes), .raw, lend(tiny)) }
-        try packs.put(packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: storeID.0) }
-        try packs.commit()
-        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
-        while try !transaction.indexDirectories(limit: 1 << 20) {}
-        try transaction.commit()
     }
 }

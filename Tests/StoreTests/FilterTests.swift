@@ -1,10 +1,14 @@
+import BlobModel
 import BlockModel
 import Glibc
 import Hashing
-import TestSupport
+import System
 import Testing
+import TestSupport
 
+@testable import Index
 @testable import LMDB
+@testable import Packs
 @testable import Store
 
 /// Filter, table of recent blobs and index together against a dictionary: through merges, other processes, lost and
@@ -24,15 +28,14 @@ import Testing
     /// Stores tiny blobs of these names as a commit does it.
     static func add(_ digests: [Digest], to store: Store, end: End = .whole) throws -> [BlobNumber] {
         var transaction = try StoreTransaction.begin(store)
-        let filter = try transaction.syncedFilter()
-        var packs = try WriteTransaction(store.packs)
+        let filter = try transaction.synchronizedFilter()
         let number = transaction.superblock.counted.pack + 1
         var builder = PackBuilder(number: number)
-        let tiny = [UInt8](repeating: 1, count: 16)
-        let blobs = digests.map { builder.append($0, check: PackFormat.check(tiny.rawBytes, $0), .raw, lend(tiny)) }
-        try packs.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-        try packs.commit()
-        transaction.enter(pack: number, slots: digests.count, from: 0) { _ in 16 }
+        let tiny = lend([UInt8](repeating: 1, count: 16))
+        for digest in digests { builder.append(digest, check: PackFormat.check(tiny.bytes, digest), .raw, tiny) }
+        try store.put(builder)
+        let blobs = digests.indices.map { BlobNumber(pack: number, slot: $0) }
+        transaction.enter(SealedPack(number: number, first: 0, lengths: digests.map { _ in 16 }))
         if end != .afterPacks { try transaction.index(zip(digests, blobs).map { ($0.word0, $1) }, in: filter) }
         if end == .whole { try transaction.commit() } else { transaction.abandon() }
         return blobs
@@ -40,21 +43,21 @@ import Testing
 
     static func find(_ digests: [Digest], in store: Store) throws -> [BlobNumber] {
         var transaction = try StoreTransaction.begin(store)
-        let filter = try transaction.syncedFilter()
-        let found = try find(digests, filter, transaction.lmdb.view, store)
+        let filter = try transaction.synchronizedFilter()
+        let found = try find(digests, filter, transaction.superblock.index, transaction.lmdb.view, store)
         // What it brought up to date counts.
         try transaction.commit()
         return found
     }
 
-    static func find(_ digests: [Digest], _ filter: DigestFilter, _ meta: View, _ store: Store) throws -> [BlobNumber] {
-        let packs = try ReadTransaction(store.packs)
-        var finder = PackFinder(packs.view, store.packTables.packs)
-        var buckets = try meta.cursor(store.tables.index)
+    static func find(_ digests: [Digest], _ filter: DigestFilter, _ state: IndexState, _ meta: View, _ store: Store) throws -> [BlobNumber] {
+        let packs = try store.packs.snapshot()
+        var finder = PackFinder(packs)
+        var lookup = try store.parts.index.lookup(filter, state, meta)
         var found: [BlobNumber] = []
-        let guesses = try StoreTransaction.guess(digests.map(\.word0), filter, &buckets)
+        let guesses = try lookup.guess(digests.map(\.word0))
         for (digest, guess) in zip(digests, guesses) {
-            let blob = try StoreTransaction.find(digest, filter, &buckets, &finder)
+            let blob = try lookup.find(digest) { (blob) throws(Failure) in try finder.holds(digest, blob) }
             found.append(blob)
             // Of what is there, another blob is guessed only when it begins alike.
             if blob != .none, guess != blob { #expect(try finder.digest(guess).map { $0.word0 >> 16 } == digest.word0 >> 16) }
@@ -78,25 +81,25 @@ import Testing
             let end = Int.random(in: 0..<4, using: &random) == 0 ? End.allCases.randomElement(using: &random) ?? .whole : .whole
             for (digest, blob) in zip(digests, try Self.add(digests, to: open, end: end)) { expected[digest] = blob }
             // Some leave it missing, with a process that has it open all the same.
-            let isThere = unsafe access(store.filterPath, F_OK) == 0
+            let isThere = unsafe access(store.parts.index.filterPath, F_OK) == 0
             switch isThere ? Int.random(in: 0..<12, using: &random) : 0 {
             case 0: open = try Store(path: store.path)
-            case 1: unsafe unlink(store.filterPath)
-            case 2: kept = try Files.bytes(store.filterPath)
+            case 1: unsafe unlink(store.parts.index.filterPath)
+            case 2: kept = try Files.bytes(store.parts.index.filterPath)
             case 3:
                 // A copy of the file that was put aside: another file, as far as those go that have it mapped.
                 if let kept {
-                    unsafe unlink(store.filterPath)
-                    try Files.write(store.filterPath, kept)
+                    unsafe unlink(store.parts.index.filterPath)
+                    try Files.write(store.parts.index.filterPath, kept)
                     open = try Store(path: store.path)
                 }
             case 4:
-                try Files.flip(store.filterPath, at: [0, 8, 16, 32, 48, 72].randomElement(using: &random) ?? 0)
+                try Files.flip(store.parts.index.filterPath, at: [0, 8, 16, 32, 48, 72].randomElement(using: &random) ?? 0)
                 open = try Store(path: store.path)
             case 5:
-                let half = try Files.bytes(store.filterPath)
-                unsafe unlink(store.filterPath)
-                try Files.write(store.filterPath, Array(half.prefix(half.count / 2)))
+                let half = try Files.bytes(store.parts.index.filterPath)
+                unsafe unlink(store.parts.index.filterPath)
+                try Files.write(store.parts.index.filterPath, Array(half.prefix(half.count / 2)))
             default: break
             }
             let all = Array(expected.keys)
@@ -105,10 +108,9 @@ import Testing
             let strangers = (0..<50).map { _ in Digest(random.next(), 1, 2, 3) }
             #expect(try Self.find(strangers, in: open).allSatisfy { $0 == .none })
             do {
-                let reading = try ReadTransaction(store.meta)
-                let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
-                if wasMerging, superblock.merging == .start { merges += 1 }
-                wasMerging = superblock.merging != .start
+                let state = try store.superblock().index
+                if wasMerging, state.merging == .start { merges += 1 }
+                wasMerging = state.merging != .start
             }
             if round % 12 == 11 { #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed), round \(round)") }
         }
@@ -116,7 +118,7 @@ import Testing
         try store.completeIndex()
         let all = Array(expected.keys)
         #expect(try zip(all, Self.find(all, in: open)).allSatisfy { expected[$0] == $1 }, "seed \(seed)")
-        #expect(open.filter.withLock { $0?.recent } == 0, "the table keeps what the index has")
+        #expect(open.parts.index.filter.withLock { $0?.recent } == 0, "the table keeps what the index has")
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [], "seed \(seed)")
     }
 
@@ -177,7 +179,7 @@ import Testing
         try add(to: store, isExpected: false)
         for _ in 0..<commits { try add(to: try Store(path: path)) }
         unsafe unlink(path + "/filter")
-        try Files.write(path + "/filter", try Files.bytes(store.filterPath))
+        try Files.write(path + "/filter", try Files.bytes(store.parts.index.filterPath))
         let copy = try Store(path: path)
         for _ in 0..<8 {
             let all = Array(expected.keys)
@@ -194,10 +196,10 @@ import Testing
         var indexed = PackPlace.start
         for _ in 0..<30_000 / size {
             _ = try Self.add((0..<size).map { _ in Digest(random.next(), random.next(), 0, 0) }, to: store)
-            let superblock = try StoreTransaction.begin(store).superblock
-            #expect(superblock.pastTable == 0)
-            if superblock.indexed != indexed { merges += 1 }
-            indexed = superblock.indexed
+            let state = try StoreTransaction.begin(store).superblock.index
+            #expect(state.pastTable == 0)
+            if state.indexed != indexed { merges += 1 }
+            indexed = state.indexed
         }
         #expect(merges >= 5)
     }
@@ -205,19 +207,19 @@ import Testing
     /// A full filesystem leaves the filter to the process.
     @Test func withoutAFile() throws {
         // A directory in its place.
-        #expect(unsafe mkdir(store.filterPath, 0o700) == 0)
+        #expect(unsafe mkdir(store.parts.index.filterPath, 0o700) == 0)
         var random = SeededGenerator(seed: 7)
         let digests = (0..<100).map { _ in Digest(random.next(), random.next(), 0, 0) }
         let blobs = try Self.add(digests, to: store)
         #expect(try Self.find(digests, in: store) == blobs)
-        #expect(try File.status(of: store.filterPath)?.kind == .directory)
+        #expect(try File.status(of: store.parts.index.filterPath)?.kind == .directory)
         #expect(Set(File.names(in: store.path)).isSubset(of: ["meta", "packs", "journals", "filter", "reserve", "lock"]))
         #expect(try Self.find(digests, in: try Store(path: store.path)) == blobs)
     }
 
     @Test func surelyNewIsSeldomUnsure() throws {
         var random = SeededGenerator(seed: 8)
-        let filter = try DigestFilter(making: scratch.path + "/f", capacity: 100_000, storeID: (1, 2))
+        let filter = try DigestFilter(making: scratch.path + "/f", capacity: 100_000, storeID: StoreID(1, 2))
         let words = (0..<100_000).map { _ in random.next() as UInt64 }
         for word in words { filter.enter(word) }
         #expect(words.allSatisfy { filter.mayContain($0) })

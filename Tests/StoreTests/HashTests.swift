@@ -1,6 +1,7 @@
 import BlockModel
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import Hashing
 

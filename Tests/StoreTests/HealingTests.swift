@@ -1,10 +1,11 @@
 import BlockModel
 import Disk
 import Hashing
-import TestSupport
+import System
 import Testing
+import TestSupport
 
-@testable import LMDB
+@testable import Packs
 @testable import Store
 
 /// Blobs that rot, and what a later write of the same content makes of them.
@@ -14,7 +15,7 @@ import Testing
 
     init() throws {
         scratch = try ScratchDirectory()
-        store = try Store(path: scratch.path + "/store", creating: true, compression: .lz4)
+        store = try Store(path: scratch.path + "/store", creating: true, codec: .lz4)
     }
 
     /// One that LZ4 makes much of.
@@ -31,32 +32,25 @@ import Testing
 
     /// Flips the first stored byte of these slots.
     func rot(_ slots: some Sequence<Int>, pack number: UInt64 = 1) throws {
-        var bytes: [UInt8] = []
-        do {
-            let reading = try ReadTransaction(store.packs)
-            guard let pack = try reading.view.value(store.packTables.packs, number) else { return }
-            bytes = [UInt8](count: pack.byteCount) { $0.copy(pack, to: 0) }
-        }
+        var bytes = try store.bytes(ofPack: number)
         for slot in slots {
             let place: UInt32 = bytes.rawBytes.load(at: PackFormat.headerSize + slot * PackFormat.entrySize + 40)
             bytes[Int(place & 0xffff) * 16] ^= 1
         }
-        var writing = try WriteTransaction(store.packs)
-        try writing.put(store.packTables.packs, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
-        try writing.commit()
+        try store.put(pack: number, bytes)
     }
 
     /// However many of a pack's blobs are damaged.
-    @Test(arguments: [Compression.none, .lz4, .zstd]) func allOfAPack(compression: Compression) throws {
-        try store.setCompression(compression)
-        let count = compression == .none ? 184 : 600
+    @Test(arguments: [BlobCodec.raw, .lz4, .zstd]) func allOfAPack(codec: BlobCodec) throws {
+        try store.use(codec)
+        let count = codec == .raw ? 184 : 600
         let blocks = (1...count).map { Self.soft($0) }
         try write("a", blocks)
         try rot(0..<count)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problemCount > count)
         #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: count) }
         // In whatever form new blobs come.
-        try store.setCompression(.none)
+        try store.use(.raw)
         try write("b", blocks)
         #expect(try problems() == [])
         let disk = try StoreDisk(store, "a", readOnly: true)
@@ -99,10 +93,8 @@ import Testing
     @Test func aDeadBlobOfAnotherLength() throws {
         let digest = try SHA256().digest(Self.soft(1).rawBytes)
         var builder = PackBuilder(number: 1)
-        _ = builder.append(digest, check: 0, .lz4, lend([UInt8](repeating: 1, count: 1000)))
-        var writing = try WriteTransaction(store.packs)
-        try writing.put(store.packTables.packs, 1, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-        try writing.commit()
+        builder.append(digest, check: 0, .lz4, lend([UInt8](repeating: 1, count: 1000)))
+        try store.put(builder)
         try store.create("a", byteCount: 1 << 20)
         #expect(try store.statistics().reclaimableBytes == 1000)
         #expect(try problems().count == 1)

@@ -1,9 +1,14 @@
+import BlobModel
 import BlockModel
 import Hashing
-import TestSupport
+import Maps
+import System
 import Testing
+import TestSupport
 
+@testable import Index
 @testable import LMDB
+@testable import Packs
 @testable import Store
 
 /// Index and maps against the dictionaries that they stand for.
@@ -17,17 +22,13 @@ import Testing
     }
 
     /// All entries, in the buckets' order; checks that each is where a lookup goes.
-    func entries() throws -> [DigestIndex.Entry] {
+    func entries() throws -> [IndexEntry] {
         let reading = try ReadTransaction(store.meta)
-        var cursor = try reading.view.cursor(store.tables.index)
-        var all: [DigestIndex.Entry] = []
-        var more = try cursor.first()
-        while more, let key = cursor.integerKey {
-            for index in 0..<(try DigestIndex.entryCount(cursor.value, key: key)) {
-                all.append(DigestIndex.Entry(cursor.value, at: DigestIndex.headerSize + index * DigestIndex.entrySize))
-                #expect(all.last.map { $0.prefix >= key } == true)
-            }
-            more = try cursor.next()
+        var all: [IndexEntry] = []
+        try store.parts.index.forEachBucket(reading.view, damaged: { (failure) throws(Failure) in throw failure }) { (entry, key) throws(Failure) in
+            all.append(entry)
+            #expect(entry.prefix >= key)
+            return true
         }
         return all
     }
@@ -36,10 +37,10 @@ import Testing
 
     func lookup(_ digest: Digest) throws -> BlobNumber? {
         let reading = try ReadTransaction(store.meta)
-        let packs = try ReadTransaction(store.packs)
-        var cursor = try reading.view.cursor(store.tables.index)
-        var finder = PackFinder(packs.view, store.packTables.packs)
-        return try DigestIndex.lookup(digest, &cursor, &finder)
+        let packs = try store.packs.snapshot()
+        var cursor = try reading.view.cursor(store.parts.index.index)
+        var finder = PackFinder(packs)
+        return try Bucket.lookup(digest, &cursor) { (blob) throws(Failure) in try finder.holds(digest, blob) }
     }
 
     @Test(arguments: [1, 2]) func twentyThousandEntries(seed: UInt64) throws {
@@ -84,21 +85,21 @@ import Testing
     }
 
     /// What is known of one state, and of one key, is not taken for another's.
-    @Test func knownValuesBelongToAStateAndAKey() throws {
+    @Test func cachedValuesBelongToAStateAndAKey() throws {
         let digests = (0..<40).map { Digest(UInt64($0) << 20, 1, 2, 3) }
         try store(digests, pack: 1)
         try store(digests, pack: 17)
-        let packs = try ReadTransaction(store.packs)
-        let view = packs.view
-        let table = store.packTables.packs
-        let known = try KnownValues(capacity: 16)
+        let table = try store.packTable
+        let reading = try ReadTransaction(table.environment)
+        let view = reading.view
+        let cache = try ValueCache(capacity: 16)
         func insert(_ pack: UInt64) throws {
-            guard let value = try view.value(table, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
-            known.insert(pack, in: 5, value, note: Int(pack) + 40)
+            guard let value = try view.value(table.packs, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
+            cache.insert(pack, in: 5, value, note: Int(pack) + 40)
         }
         /// The number in the pack that is known, and what was noted of it.
         func found(_ pack: UInt64, in state: Int) -> [UInt64] {
-            guard let value = known.value(pack, in: state, view) else { return [] }
+            guard let value = cache.value(pack, in: state, view) else { return [] }
             return [value.bytes.load(at: 8), UInt64(value.note)]
         }
         #expect(found(1, in: 5) == [])
@@ -110,31 +111,32 @@ import Testing
         #expect(found(17, in: 5) == [17, 57])
         #expect(found(1, in: 5) == [])
         // A finder that takes what was noted, seen or not.
+        let packs = try store.packs.snapshot()
         for blob in [BlobNumber(pack: 1, slot: 3), BlobNumber(pack: 17, slot: 3), BlobNumber(pack: 1, slot: 39)] {
-            var finder = PackFinder(view, table, known, 7)
+            var finder = PackFinder(packs, cache)
             try finder.prefetch(blob)
             #expect(try finder.digest(blob) == digests[blob.slot])
             #expect(try finder.digest(BlobNumber(pack: blob.pack, slot: 40)) == nil)
         }
-        var finder = PackFinder(view, table, known, 7)
+        var finder = PackFinder(packs, cache)
         try finder.prefetch(BlobNumber(pack: 2, slot: 0))
         #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
     }
 
     /// Evenly spread digests, and such as are not: those of some ranges only.
-    @Test(arguments: [0, 1, 40, 5000], [false, true]) func knownBucketsAreWhereLMDBFindsThem(count: Int, isUneven: Bool) throws {
+    @Test(arguments: [0, 1, 40, 5000], [false, true]) func cachedBucketsAreWhereLMDBFindsThem(count: Int, isUneven: Bool) throws {
         var random = SeededGenerator(seed: UInt64(count))
         func word() -> UInt64 {
             let word = random.next()
             return isUneven ? word >> UInt64.random(in: 0...40, using: &random) : word
         }
         if count > 0 { try store((0..<count).map { _ in Digest(word(), 0, 0, 0) }, pack: 1) }
-        let known = try #require(try KnownBuckets(store))
+        let known = try #require(try BucketCache(store.meta, store.parts.index.index))
         let reading = try ReadTransaction(store.meta)
-        var cursor = try reading.view.cursor(store.tables.index)
-        let edges = [0, 1, DigestIndex.prefixes - 1] + (try entries().map(\.prefix))
+        var cursor = try reading.view.cursor(store.parts.index.index)
+        let edges = [0, 1, Bucket.prefixes - 1] + (try entries().map(\.prefix))
         for prefix in edges + (0..<2000).map({ _ in word() >> 16 }) {
-            let found = try DigestIndex.seek(prefix, &cursor)
+            let found = try Bucket.seek(prefix, &cursor)
             let (key, end, start) = unsafe known.bucket(of: prefix).map { unsafe ($0.key, $0.end, UInt(bitPattern: $0.bytes.baseAddress)) } ?? (0, 0, 0)
             #expect(found?.key ?? 0 == key && found?.end ?? 0 == end)
             let address = found == nil ? 0 : unsafe cursor.value.withUnsafeBytes { UInt(bitPattern: $0.baseAddress) }
@@ -150,7 +152,7 @@ import Testing
         var random = SeededGenerator(seed: UInt64(seed))
         try store((0..<200).map { Digest(UInt64($0 + 1) << 50, 0, 0, 0) }, pack: 1)
         try store.create("d", byteCount: blocks * 4096)
-        #expect(try #require(try store.disk("d")).height == ["500": 0, "2035": 1, "258073": 2][String(blocks)] ?? 3)
+        #expect(try #require(try store.disk("d")).map.height == ["500": 0, "2035": 1, "258073": 2][String(blocks)] ?? 3)
         var model: [UInt64: BlobNumber] = [:]
         for round in 0..<12 {
             if round % 4 != 3 {
@@ -164,7 +166,7 @@ import Testing
                 var transaction = try StoreTransaction.begin(store)
                 var disk = try transaction.disk("d")
                 try transaction.changeMap(of: &disk, changes.sorted { $0.key < $1.key }.map { MapChange(block: $0.key, blob: $0.value) })
-                try transaction.putDisk(disk)
+                try transaction.put(disk)
                 try transaction.commit()
                 for (block, blob) in changes { model[block] = blob == .none ? nil : blob }
             } else {
@@ -178,26 +180,26 @@ import Testing
                     let after = try transaction.unmap(&disk, from: next, to: end, leaves: 2)
                     #expect(after > next, "no progress")
                     next = max(after, next + 1)
-                    try transaction.putDisk(disk)
+                    try transaction.put(disk)
                     try transaction.commit()
                     pieces += 1
                 }
                 model = model.filter { $0.key < first || $0.key >= end }
             }
             #expect(try contents() == model, "seed \(seed), round \(round)")
-            #expect(try store.disk("d")?.mappedBlocks == UInt64(model.count))
+            #expect(try store.disk("d")?.map.mappedBlocks == UInt64(model.count))
         }
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
-        try store.unmap("d", from: 0, to: BlockMap.maximumBlocks)
+        try store.unmap("d", from: 0, to: BlockMaps.maximumBlocks)
         let reading = try ReadTransaction(store.meta)
-        let nodes = try reading.view.count(store.tables.nodes)
+        let nodes = try store.parts.maps.nodeCount(reading.view)
         #expect(nodes == 0)
     }
 
     func contents() throws -> [UInt64: BlobNumber] {
         let reading = try ReadTransaction(store.meta)
-        guard let disk = try reading.view.disk("d", store.tables) else { return [:] }
-        let map = MapReader(disk, reading.view, store.tables)
+        guard let disk = try store.parts.catalogue.disk("d", reading.view) else { return [:] }
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, reading.view)
         var found: [UInt64: BlobNumber] = [:]
         var block: UInt64 = 0
         while block < map.blockCount {

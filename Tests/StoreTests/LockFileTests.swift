@@ -1,8 +1,8 @@
-import BlockModel
 import CLinux
 import Glibc
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import LMDB
 

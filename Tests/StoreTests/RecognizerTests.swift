@@ -1,9 +1,10 @@
 import BlockModel
+import Packs
 import Disk
-import TestSupport
+import System
 import Testing
+import TestSupport
 
-@testable import LMDB
 @testable import Store
 
 /// Blocks that come again, named without being hashed.
@@ -44,8 +45,8 @@ import Testing
     }
 
     /// Whatever comes in whatever order, what is read is what was written, and each content is stored once.
-    @Test(arguments: [Compression.none, .lz4]) func anyMixture(compression: Compression) throws {
-        try store.setCompression(compression)
+    @Test(arguments: [BlobCodec.raw, .lz4]) func anyMixture(codec: BlobCodec) throws {
+        try store.use(codec)
         var generator = SeededGenerator(seed: 7)
         var known: [UInt64] = []
         var next: UInt64 = 1

@@ -2,10 +2,13 @@ import BlockModel
 import Glibc
 import Hashing
 import Synchronization
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import LMDB
+@testable import Maps
+@testable import Packs
 @testable import Store
 
 /// What several users of one store may do to each other, and what those leave who go without a word.
@@ -98,22 +101,12 @@ import Testing
         if before > 0 { try Self.commit((0..<UInt64(before)).map { ($0, 1 + $0) }, to: "d", of: store) }
         // As a commit would go on: the open pack filled up, then further ones.
         let hasher = try SHA256()
-        do {
-            var packs = try WriteTransaction(store.packs)
-            var builder = PackBuilder(number: 1)
-            let before = try ReadTransaction(store.packs)
-            if let view = try PackView.find(1, in: before.view, store.packTables.packs), let open = unsafe PackBuilder(continuing: view, number: 1) { builder = open }
-            for number in 0..<orphans {
-                if !builder.hasRoom(for: blockSize) {
-                    try packs.put(store.packTables.packs, builder.number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-                    builder = PackBuilder(number: builder.number + 1)
-                }
-                let data = block(UInt64(5000 + number))
-                try PackTests.append(data, to: &builder, hasher)
-            }
-            try packs.put(store.packTables.packs, builder.number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-            try packs.commit()
+        let blobs = try (0..<orphans).map { number in
+            let data = block(UInt64(5000 + number))
+            let digest = try hasher.digest(data.rawBytes)
+            return NewBlob(digest: digest, check: PackFormat.check(data.rawBytes, digest), source: lend(data))
         }
+        _ = try store.packs.seal(blobs, .raw, nil)
         try expectClean()
         let packsBefore = try store.check(readData: false, repair: false) { _, _ in }.blobs
         #expect(packsBefore == before + orphans)
@@ -133,7 +126,7 @@ import Testing
         var model = [UInt64](repeating: 0, count: blocks)
         let reader = try Store(path: store.path)
         var long: ReadTransaction? = nil
-        var longPacks: ReadTransaction? = nil
+        var longPacks: PackSnapshot? = nil
         var seen: [UInt64: Int] = [:]
         for round in 0..<40 {
             var changes: [UInt64: UInt64] = [:]
@@ -145,7 +138,7 @@ import Testing
             if round % 3 == 0 { try store.trim() }
             if round % 10 == 4 {
                 long = try ReadTransaction(reader.meta)
-                longPacks = try ReadTransaction(reader.packs)
+                longPacks = try reader.packs.snapshot()
                 seen = try Self.sizes(long, longPacks, reader)
             }
             if round % 10 == 9 {
@@ -165,21 +158,19 @@ import Testing
     }
 
     /// A fingerprint of all that a transaction sees of packs and map nodes.
-    static func sizes(_ meta: borrowing ReadTransaction?, _ packs: borrowing ReadTransaction?, _ store: Store) throws -> [UInt64: Int] {
+    static func sizes(_ meta: borrowing ReadTransaction?, _ packs: borrowing PackSnapshot?, _ store: Store) throws -> [UInt64: Int] {
         var found: [UInt64: Int] = [:]
         switch packs {
         case .some(let packs):
-            var cursor = try packs.view.cursor(store.packTables.packs)
-            var more = try cursor.first()
-            while more {
-                found[cursor.integerKey ?? 0] = Int(truncatingIfNeeded: checksum(cursor.value))
-                more = try cursor.next()
+            try packs.forEachPack { (number, pack) throws(Failure) in
+                if let pack { found[number] = Int(truncatingIfNeeded: checksum(pack.bytes)) }
+                return true
             }
         case .none: break
         }
         switch meta {
         case .some(let meta):
-            var cursor = try meta.view.cursor(store.tables.nodes)
+            var cursor = try meta.view.cursor(store.parts.maps.nodes)
             var more = try cursor.first()
             while more {
                 found[1 << 40 + (cursor.integerKey ?? 0)] = Int(truncatingIfNeeded: checksum(cursor.value))
@@ -205,13 +196,12 @@ import Testing
             try expectClean()
         }
         let reading = try ReadTransaction(store.meta)
-        let nodes = try reading.view.count(store.tables.nodes)
+        let nodes = try store.parts.maps.nodeCount(reading.view)
         #expect(nodes == 0)
-        let disks = try reading.view.count(store.tables.disks)
+        let disks = try store.parts.catalogue.disks(reading.view).count
         #expect(disks == 0)
         for number in 1...3 { #expect(unsafe access(store.journalPath(UInt64(number)), F_OK) != 0) }
-        let superblock = try Store.superblock(reading.view, store.tables.store, store.metaPath)
-        #expect(superblock.totals.live == 0)
+        #expect(try store.superblock().totals.live == 0)
     }
 
     @Test func whatAnInterruptedImportLeftIsRemoved() throws {

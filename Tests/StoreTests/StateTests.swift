@@ -1,11 +1,14 @@
-import BlockModel
+import BlobModel
 import Disk
 import Glibc
 import Hashing
-import TestSupport
+import System
 import Testing
+import TestSupport
 
+@testable import Index
 @testable import LMDB
+@testable import Packs
 @testable import Store
 
 /// A store in the midst of something, at work or for ever: between the commit of `packs` and that of `meta`. `check` finds nothing wrong
@@ -47,10 +50,10 @@ import Testing
     /// Payload of the blobs that are there and dead.
     func deadBytes() throws -> UInt64 {
         let state = try store.state()
-        var counts = CountReader(state.meta.view, store.tables)
+        var counts = store.parts.counts.reader(state.meta.view)
         var total: UInt64 = 0
         for number in 1...4 as ClosedRange<UInt64> {
-            guard let pack = try PackView.find(number, in: state.packs.view, store.packTables.packs), let counts = try counts.counts(ofPack: number) else {
+            guard let pack = try state.packs.pack(number), let counts = try counts.counts(ofPack: number) else {
                 throw Failure(.damage, "pack \(number)", "missing")
             }
             for slot in 0..<pack.slotCount where counts[slot] == 0 && !pack.isCollected(slot) { total += UInt64(pack.storedLength(slot)) }
@@ -97,13 +100,13 @@ import Testing
     @Test func aFilterThatNobodyElseSees() throws {
         let other = try Store(path: store.path)
         // No file can be made there.
-        unsafe unlink(store.filterPath)
-        unsafe mkdir(store.filterPath + ".new", 0o700)
-        unsafe mkdir(store.filterPath, 0o700)
+        unsafe unlink(store.parts.index.filterPath)
+        unsafe mkdir(store.parts.index.filterPath + ".new", 0o700)
+        unsafe mkdir(store.parts.index.filterPath, 0o700)
         try write("a", Array(1...300))
         try store.create("b", byteCount: 64 << 20)
         try SharingTests.commit([(0, 1000)], to: "b", of: other)
-        #expect(other.filter.withLock { $0?.isPrivate } == true)
+        #expect(other.parts.index.filter.withLock { $0?.isPrivate } == true)
         try store.delete(try store.lock("a"))
         try store.settleCounts()
         #expect(try store.collect([1, 2]) > 0)
@@ -113,28 +116,21 @@ import Testing
             try SharingTests.commit((0..<500).map { (UInt64(start + $0), UInt64(2000 + start + $0)) }, to: "b", of: other)
         }
         #expect(try problems(readData: true) == [])
-        unsafe rmdir(store.filterPath)
-        unsafe rmdir(store.filterPath + ".new")
+        unsafe rmdir(store.parts.index.filterPath)
+        unsafe rmdir(store.parts.index.filterPath + ".new")
     }
 
     @Test func aCommitBetweenItsCommits() throws {
         try write("a", Array(1...300))
         // More of the last pack, and a pack that `meta` knows nothing of.
-        var writing = try WriteTransaction(store.packs)
-        do {
-            let before = try ReadTransaction(store.packs)
-            guard let pack = try PackView.find(2, in: before.view, store.packTables.packs), var builder = unsafe PackBuilder(continuing: pack, number: 2) else {
-                throw Failure(.damage, "pack 2", "missing")
-            }
-            let hasher = try SHA256()
-            for number in 900..<910 as Range<UInt64> {
-                let bytes = block(number)
-                let digest = try hasher.digest(bytes.rawBytes)
-                _ = builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
-            }
-            try writing.put(store.packTables.packs, 2, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
+        guard var builder = try store.builder(ofPack: 2) else { throw Failure(.damage, "pack 2", "missing") }
+        let hasher = try SHA256()
+        for number in 900..<910 as Range<UInt64> {
+            let bytes = block(number)
+            let digest = try hasher.digest(bytes.rawBytes)
+            builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
         }
-        try writing.commit()
+        try store.put(builder)
         #expect(try problems(readData: true) == [])
         let found = try store.statistics()
         #expect(found.uniqueBytes == 300 * 4096 && found.reclaimableBytes == 0)
@@ -147,7 +143,7 @@ import Testing
         try write("a", Array(1...20))
         // What a reader found, and another has written again since.
         var transaction = try StoreTransaction.begin(store)
-        try transaction.lmdb.put(store.tables.damaged, BlobNumber(pack: 1, slot: 3).rawValue, count: 0) { _ in }
+        try store.parts.damage.record([BlobNumber(pack: 1, slot: 3)], &transaction.lmdb)
         try transaction.commit()
         #expect(try problems() == [])
         #expect(try problems(readData: true) == [])
@@ -161,13 +157,12 @@ import Testing
         try store.settleCounts()
         _ = try store.collect([1, 2, 3])
         var transaction = try StoreTransaction.begin(store)
-        for number in 1...3 as ClosedRange<UInt64> { try transaction.lmdb.remove(store.tables.counts, number) }
+        for number in 1...3 as ClosedRange<UInt64> { try store.parts.counts.remove(pack: number, &transaction.lmdb) }
         try transaction.commit()
         #expect(try problems() == [])
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         #expect(try problems() == [])
-        let reading = try ReadTransaction(store.packs)
-        #expect(try reading.view.count(store.packTables.packs) == 0)
+        #expect(try store.packs.snapshot().count == 0)
     }
 
     // MARK: What is really wrong
@@ -176,15 +171,8 @@ import Testing
         try interruptCollection(indexing: true)
         // Slot 11 is block 12, which `keep` has.
         let number: UInt64 = 1
-        var writing = try WriteTransaction(store.packs)
-        do {
-            let before = try ReadTransaction(store.packs)
-            guard let pack = try PackView.find(number, in: before.view, store.packTables.packs),
-                let builder = unsafe PackBuilder(copying: pack, number: number, isDead: { $0 == 11 })
-            else { throw Failure(.damage, "pack 1", "missing") }
-            try writing.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-        }
-        try writing.commit()
+        guard let builder = try store.builder(ofPack: number, isDead: { $0 == 11 }) else { throw Failure(.damage, "pack 1", "missing") }
+        try store.put(builder)
         #expect(try problems().contains { $0.contains("which is missing") })
     }
 
@@ -194,11 +182,11 @@ import Testing
         try store.completeIndex()
         var transaction = try StoreTransaction.begin(store)
         let hasher = try SHA256()
-        let entry = DigestIndex.Entry(try hasher.digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
-        #expect(try transaction.removeFromIndex([entry]) == [entry.blob])
+        let entry = IndexEntry(try hasher.digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
+        #expect(try store.parts.index.remove([entry], &transaction.lmdb) == [entry.blob])
         let other = isNearby
-            ? DigestIndex.Entry(word: entry.prefix << 16, BlobNumber(pack: 1, slot: 8)) : DigestIndex.Entry(word: 77 << 16, entry.blob)
-        try transaction.updateIndex(adding: [other])
+            ? IndexEntry(word: entry.prefix << 16, BlobNumber(pack: 1, slot: 8)) : IndexEntry(word: 77 << 16, entry.blob)
+        try store.parts.index.add([other], &transaction.lmdb)
         try transaction.commit()
         let found = try problems()
         #expect(found.contains { $0.contains("digest index: blob \(other.blob) is not there") }, "\(found)")
@@ -211,11 +199,11 @@ import Testing
         try write("a", Array(1...300))
         try store.completeIndex()
         var transaction = try StoreTransaction.begin(store)
-        let entry = DigestIndex.Entry(try SHA256().digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
+        let entry = IndexEntry(try SHA256().digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
         if isMissing {
-            _ = try transaction.removeFromIndex([entry])
+            _ = try store.parts.index.remove([entry], &transaction.lmdb)
         } else {
-            try transaction.updateIndex(adding: [DigestIndex.Entry(word: 5 << 16, BlobNumber(pack: 9, slot: 1))])
+            try store.parts.index.add([IndexEntry(word: 5 << 16, BlobNumber(pack: 9, slot: 1))], &transaction.lmdb)
         }
         try transaction.commit()
         #expect(try problems().contains { $0.contains("digest index") })
@@ -225,14 +213,12 @@ import Testing
         try write("a", Array(1...5))
         for isIndexed in [false, true] {
             if isIndexed { try store.completeIndex() }
-            var writing = try WriteTransaction(store.packs)
             let number: UInt64 = isIndexed ? 3 : 2
             var builder = PackBuilder(number: number)
             let bytes = block(3)
             let digest = try SHA256().digest(bytes.rawBytes)
-            _ = builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
-            try writing.put(store.packTables.packs, number, count: builder.byteCount) { _ = builder.write(into: &$0, storeID: store.storeID.0) }
-            try writing.commit()
+            builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
+            try store.put(builder)
             #expect(try problems().contains { $0.contains("hold the same block") }, "\(isIndexed)")
         }
     }

@@ -1,6 +1,6 @@
-import BlockModel
-import TestSupport
+import System
 import Testing
+import TestSupport
 
 @testable import LMDB
 
@@ -18,7 +18,9 @@ import Testing
         let scratch = try ScratchDirectory()
         let lockFile = try LockFile(try File.owned(scratch.path + "/lock"), patience: Patience())
         let environment = try Environment.open(path: scratch.path, number: 0, lockFile, mapBytes: 1 << 30, tables: 1, creating: true)
-        let table = try environment.table("values", creating: true)
+        var opening = try TableOpening(environment, creating: true)
+        let table = try opening.table("values")
+        try opening.finish()
         let count = 24, byteCount = 700_000
         var writing = try WriteTransaction(environment)
         for key in 0..<count {

@@ -1,4 +1,4 @@
-import BlockModel
+import System
 import Testing
 import XenBus
 import XenSimulation

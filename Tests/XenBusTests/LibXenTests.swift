@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import Testing
 import XenBus
 

@@ -1,8 +1,8 @@
 import ArgumentParser
-import BlockModel
 import Foundation
 import Glibc
 import PairedStatistics
+import System
 
 /// Compares this revision with another one, whose benchmark and program were built elsewhere: runs the benchmarks of both in pairs, and
 /// tells of each row whether it has become worse. `tools/bench --against` builds and starts it.

@@ -1,7 +1,7 @@
 import ArgumentParser
-import BlockModel
 import Foundation
 import Store
+import System
 
 @main
 struct Bench: ParsableCommand {

@@ -2,8 +2,10 @@ import BlockModel
 import Disk
 import Foundation
 import Glibc
+import Packs
 import Store
 import Synchronization
+import System
 
 /// What is measured.
 typealias BenchDisk = StoreDisk
@@ -14,11 +16,11 @@ final class BenchStore {
     let store: Store
 
     /// Makes a store at `path` and a number.
-    init(_ path: String, compression: Compression = .none) throws {
+    init(_ path: String, codec: BlobCodec = .raw) throws {
         // A process has each environment open once, by its path.
         let path = "\(path)-\(Self.count.add(1, ordering: .relaxed).newValue)"
         self.path = path
-        store = try Store(path: path, creating: true, compression: compression)
+        store = try Store(path: path, creating: true, codec: codec)
     }
 
     private static let count = Atomic(0)

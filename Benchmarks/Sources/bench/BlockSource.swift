@@ -1,4 +1,5 @@
 import BlockModel
+import System
 import TestSupport
 
 /// Contents of blocks by number, for a few nanoseconds a block: a mebibyte of noise that stays as it is, but for four

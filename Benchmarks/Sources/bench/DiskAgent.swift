@@ -3,6 +3,7 @@ import BlockModel
 import Disk
 import Foundation
 import Store
+import System
 
 /// A process that holds disks of a store and does as it is told, a line at a time on its standard input; it answers each
 /// with a line.
@@ -21,7 +22,7 @@ struct DiskAgent: ParsableCommand {
 
     func run() throws {
         Store.tuneAllocator()
-        let store = try Store(path: store, creating: true, compression: compressible ? .lz4 : .none)
+        let store = try Store(path: store, creating: true, codec: compressible ? .lz4 : .raw)
         var disks: [StoreDisk] = []
         answer("open")
         while let line = readLine() {

@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// A `DiskAgent`, from the outside.

@@ -1,5 +1,6 @@
 import BlockModel
 import Store
+import System
 
 /// What survives the loss of power, on a real disk, beside what its filesystem does.
 struct Durable {

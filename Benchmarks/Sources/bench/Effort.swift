@@ -1,8 +1,8 @@
-import BlockModel
 import CBench
 import Foundation
 import Glibc
 import Synchronization
+import System
 
 /// What a measurement took of the machine: it hardly changes with what else the machine does meanwhile, as its time does. That of all
 /// threads, and of the processes that were started.

@@ -1,7 +1,9 @@
 import BlockModel
 import Disk
 import Glibc
+import Packs
 import Store
+import System
 
 /// What the engine does when nothing but the CPU is in its way: a store in memory, whose pages are there already.
 struct Engine {
@@ -121,13 +123,13 @@ struct Engine {
         let shape = Shape(blocks: blocks, requestBlocks: BlockSource.span, threads: Plan.deep)
         for kind in [BlockSource.Kind.noise, .code] {
             var plain: (name: String, value: Double)?
-            for compression in Compression.allCases {
-                let bench = try BenchStore(plan.memory + "/engine", compression: compression)
+            for codec in BlobCodec.allCases {
+                let bench = try BenchStore(plan.memory + "/engine", codec: codec)
                 let disk = try bench.create("a", blocks: blocks)
                 try bench.touch(shape.byteCount)
                 let run = try run(.write(generation: 1), on: disk, shape, kind: kind)
-                let name = "unique, \(kind == .code ? "program code" : "incompressible"), \(compression.name)"
-                if compression == .none { plain = ("no compression", run.rate) }
+                let name = "unique, \(kind == .code ? "program code" : "incompressible"), \(codec.name)"
+                if codec == .raw { plain = ("no compression", run.rate) }
                 if let plain { comparison.add(name, run.rate, .bytesPerSecond, of: plain, goal: nil, latencies: run.latencies) }
             }
         }

@@ -1,5 +1,5 @@
-import BlockModel
 import Foundation
+import System
 
 /// A run of fio(1), and what came out.
 struct Fio {

@@ -2,6 +2,7 @@ import BlockModel
 import Disk
 import Foundation
 import Store
+import System
 import TestSupport
 
 /// Space that a store takes, time that a start takes, and the way back after a crash.

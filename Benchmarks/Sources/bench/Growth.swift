@@ -1,5 +1,6 @@
 import BlockModel
 import Store
+import System
 
 /// Whether a store stays as fast as it fills: the same work on a small store and on a large one, in turns.
 struct Growth {
@@ -96,7 +97,7 @@ struct Growth {
 
     private func fill(_ blobs: Int, _ name: String) throws -> Filled {
         say("growth: a store of \(countText(blobs)) blobs")
-        let bench = try BenchStore(plan.memory + "/" + name, compression: .lz4)
+        let bench = try BenchStore(plan.memory + "/" + name, codec: .lz4)
         let every = blobs / sample
         _ = try run(.write(generation: 0), on: bench.create("old", blocks: blocks), shape, kind: .spread(every: 1))
         let all = Shape(blocks: blobs, requestBlocks: BlockSource.span, threads: Plan.cores)

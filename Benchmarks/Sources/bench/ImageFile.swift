@@ -1,4 +1,5 @@
 import BlockModel
+import System
 
 /// Raw images as input for others.
 enum ImageFile {

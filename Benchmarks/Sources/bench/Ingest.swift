@@ -1,5 +1,6 @@
 import BlockModel
 import Foundation
+import System
 import TestSupport
 
 /// An image that is half duplicates, taken in by other keepers of such images.

@@ -1,6 +1,6 @@
-import BlockModel
 import Foundation
 import PairedStatistics
+import System
 import TestSupport
 
 /// Instructions of each row of a small run, counted by valgrind's callgrind, where the processor's own counter can't be had: as in most

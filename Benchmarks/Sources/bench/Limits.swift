@@ -2,6 +2,7 @@ import BlockModel
 import Foundation
 import Glibc
 import Hashing
+import System
 import TestSupport
 
 /// What the machine can do, for the work of a store to be compared with.

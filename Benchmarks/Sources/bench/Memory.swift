@@ -1,6 +1,7 @@
 import BlockModel
 import Glibc
 import Store
+import System
 import TestSupport
 
 /// What a process that serves disks takes of the machine's memory.

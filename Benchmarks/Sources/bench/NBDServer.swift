@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// A server of the export `disk` on a UNIX socket, ended with this.

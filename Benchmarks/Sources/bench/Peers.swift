@@ -1,5 +1,6 @@
 import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// Other servers of virtual disks, asked the same by the same client: fio, over NBD on a UNIX socket.

@@ -1,6 +1,7 @@
 import BlockModel
 import Foundation
 import Glibc
+import System
 
 /// What a run does, and where.
 struct Plan: Sendable {

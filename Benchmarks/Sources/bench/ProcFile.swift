@@ -1,4 +1,4 @@
-import BlockModel
+import System
 
 /// All text of a file of /proc, which has no size and comes in pieces.
 func procText(_ path: String) throws -> String {

@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 import TestSupport
 
 /// Where a program is; nil when it is not installed.

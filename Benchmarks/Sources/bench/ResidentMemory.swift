@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 
 /// What a process has in memory, by /proc/PID/smaps (proc(5)): bytes.
 struct ResidentMemory {

@@ -1,6 +1,7 @@
 import BlockModel
 import Glibc
 import Store
+import System
 
 /// The whole way of a guest's request but for the hypervisor: a guest in this process, the back end in another.
 struct Ring {

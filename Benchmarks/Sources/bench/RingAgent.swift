@@ -1,8 +1,8 @@
 import ArgumentParser
-import BlockModel
 import Disk
 import DiskExercise
 import Store
+import System
 
 /// The back end's process: serves a disk to the guest whose memory it inherited, until it is unplugged.
 struct RingAgent: ParsableCommand {

@@ -4,6 +4,7 @@ import DiskExercise
 import FrontEnd
 import Glibc
 import Histogram
+import System
 import TestSupport
 import XenBus
 // In revisions before it was a module of its own, XenBus has it.

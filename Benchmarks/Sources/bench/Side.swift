@@ -1,6 +1,6 @@
-import BlockModel
 import Foundation
 import Glibc
+import System
 import TestSupport
 
 /// A revision's benchmark, run once in a process of its own.

@@ -1,6 +1,6 @@
-import BlockModel
 import Glibc
 import Synchronization
+import System
 
 /// Runs `body` on `count` threads at once, with the numbers 0..<count, and waits for all of them.
 /// - Throws: what the first that failed threw. With one thread, that is the caller's.

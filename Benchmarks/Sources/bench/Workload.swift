@@ -1,6 +1,7 @@
 import BlockModel
 import Histogram
 import Synchronization
+import System
 import TestSupport
 
 /// How a disk is gone over, once: in requests of one size.

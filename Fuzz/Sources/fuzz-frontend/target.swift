@@ -5,6 +5,7 @@ import FrontEnd
 import FuzzDriver
 import Serve
 import Store
+import System
 import TestSupport
 import XenBus
 

@@ -1,8 +1,8 @@
 import Blkif
-import BlockModel
 import DiskExercise
 import FuzzDriver
 @testable import Serve
+import System
 import XenBus
 import XenSimulation
 

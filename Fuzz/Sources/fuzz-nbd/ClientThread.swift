@@ -1,6 +1,6 @@
-import BlockModel
 import FuzzDriver
 import Glibc
+import System
 
 /// The client's end of connections, one after the other: a thread that sends what it is told and takes the answers.
 final class ClientThread: Sendable {

@@ -1,5 +1,6 @@
 import BlockModel
 import DiskExercise
+import System
 
 /// What a client sends, as a script says, and the disk that it meets.
 struct Deeds: Sendable {

@@ -1,6 +1,7 @@
 import BlockModel
 import FuzzDriver
 @testable import Serve
+import System
 
 /// Follows what a client sent and what it was answered, by the protocol's description alone, and knows what the disk must hold
 /// afterwards. Traps at the first thing that is wrong.

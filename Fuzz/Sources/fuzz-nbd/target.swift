@@ -1,9 +1,9 @@
-import BlockModel
 import DiskExercise
 import FuzzDriver
 import Glibc
 import NBD
 @testable import Serve
+import System
 
 /// The bytes are a client's deeds: a handshake, requests, their data, right or wrong. The connection that serves it must end,
 /// its answers must be what the protocol says, and the disk must hold what was written by whole requests, and nothing else.

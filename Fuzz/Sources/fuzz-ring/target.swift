@@ -1,7 +1,7 @@
 import Blkif
-import BlockModel
 import DiskExercise
 import FuzzDriver
+import System
 
 /// The bytes are a life of a ring: what its front end writes, and when the back end looks.
 @main struct RingTarget {

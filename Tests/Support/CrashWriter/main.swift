@@ -2,6 +2,7 @@ import BlockModel
 import Disk
 import Glibc
 import Store
+import System
 import TestSupport
 
 // CrashWriter STORE DISK SEED: writes to a disk until somebody kills it. A byte on standard output says that the

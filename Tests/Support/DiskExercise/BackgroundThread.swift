@@ -1,5 +1,5 @@
-import BlockModel
 import Glibc
+import System
 
 /// A thread that runs one function, and whose result can be waited for. (A task would take one of a few pool threads,
 /// and what runs here waits in `poll`.)

@@ -2,6 +2,7 @@ public import Blkif
 public import BlockModel
 import FrontEnd
 import Serve
+public import System
 import TestSupport
 
 /// What an exercise does to the process that serves, besides using the disk.

@@ -3,6 +3,7 @@ public import BlockModel
 import FrontEnd
 import Glibc
 public import Serve
+public import System
 public import XenBus
 public import XenSimulation
 

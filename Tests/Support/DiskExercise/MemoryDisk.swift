@@ -1,5 +1,6 @@
 public import BlockModel
 import Synchronization
+public import System
 
 /// A disk that is an array, which can be told to fail.
 public final class MemoryDisk: BlockDevice {

@@ -1,5 +1,6 @@
-public import BlockModel
+internal import BlockModel
 public import FrontEnd
+public import System
 public import TestSupport
 
 /// Random operations of a guest, and what its disk holds because of them: an array of sectors.

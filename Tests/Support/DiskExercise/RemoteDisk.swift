@@ -2,6 +2,7 @@ public import BlockModel
 public import FrontEnd
 import Glibc
 import Serve
+public import System
 import TestSupport
 public import XenBus
 public import XenSimulation

@@ -3,6 +3,7 @@ public import BlockModel
 public import FrontEnd
 public import Serve
 import Synchronization
+public import System
 import XenBus
 public import XenSimulation
 

@@ -1,5 +1,5 @@
-public import BlockModel
 import Glibc
+public import System
 public import XenBus
 public import XenSimulation
 

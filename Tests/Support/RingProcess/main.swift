@@ -1,8 +1,8 @@
-import BlockModel
 import Disk
 import DiskExercise
 import Glibc
 import Store
+import System
 
 // RingProcess STORE DISK QUEUES: serves a disk to the guest of a RemoteDisk, until it is unplugged or killed.
 

@@ -1,5 +1,5 @@
-public import BlockModel
 public import Glibc
+public import System
 
 /// A process under test: started at once, watched with a time limit, never left behind.
 public final class Child {

@@ -1,4 +1,4 @@
-public import BlockModel
+public import System
 
 /// Whole files, for tests.
 public enum Files {

@@ -1,4 +1,5 @@
 public import BlockModel
+public import System
 
 /// What a disk should be: a plain array of bytes.
 public struct ModelDisk: Sendable {

@@ -1,5 +1,6 @@
-public import BlockModel
+internal import BlockModel
 import Glibc
+public import System
 
 /// A directory for one test, gone with it.
 public final class ScratchDirectory: Sendable {

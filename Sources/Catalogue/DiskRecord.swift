@@ -1,0 +1,89 @@
+internal import BlockModel
+internal import Hashing
+public import Maps
+internal import System
+
+/// A disk: table `disks`, key its name.
+///
+///      0  checksum          u64   XXH3-64 of bytes 8 on, seeded with the disk's number
+///      8  number            u64   never used again; names the journal
+///     16  size              u64   bytes, a multiple of 512
+///     24  root              u64   map node at the top, 0 when nothing is mapped
+///     32  mapped            u64   blocks that are mapped
+///     40  height            u32   levels of the map less one
+///     44  flags             u32   bit 0: incomplete (being imported or deleted), to be removed
+///     48  journal sequence  u64   ┐ the map holds every record up to this one; the next
+///     56  journal offset    u64   ┘ record, if there is one, begins at this offset
+///     64  created           u64   seconds since 1970
+public struct DiskRecord: Sendable, Equatable {
+    static let byteCount = 72
+
+    public let name: String
+    /// Unique in the store, for ever.
+    public let number: UInt64
+    /// Size in bytes.
+    public var byteCount: UInt64
+    /// Its blocks.
+    public var map: MapRoot
+    /// Being imported or deleted: no command shows it, `gc` removes what is left of it.
+    public var isIncomplete = false
+    /// The journal's records up to this one are in the map.
+    public var journal = JournalPosition(sequence: 0, offset: 0)
+    /// Seconds since 1970.
+    public let created: UInt64
+
+    /// Blocks that are mapped.
+    public var mappedBlocks: UInt64 { map.mappedBlocks }
+    /// Blocks of the disk, rounded up.
+    public var blockCount: UInt64 { Self.blocks(byteCount) }
+    /// Blocks that so many bytes take.
+    public static func blocks(_ byteCount: UInt64) -> UInt64 { (byteCount + UInt64(blockSize) - 1) / UInt64(blockSize) }
+
+    public init(name: String, number: UInt64, byteCount: UInt64, created: UInt64) {
+        self.name = name
+        self.number = number
+        self.byteCount = byteCount
+        self.created = created
+        map = MapRoot(forBlocks: Self.blocks(byteCount))
+    }
+
+    /// - Throws: `.damage` when the record is not what was written.
+    init(_ bytes: RawSpan, name: String) throws(Failure) {
+        guard bytes.byteCount == Self.byteCount,
+            bytes.load(at: 0, as: UInt64.self) == checksum(bytes.extracting(8..<Self.byteCount), seed: bytes.load(at: 8)),
+            bytes.load(at: 40, as: UInt32.self) <= UInt32(BlockMaps.maximumHeight)
+        else { throw Failure(.damage, "record of disk \(name)", "damaged", remedy: "restore the store from a copy") }
+        self.name = name
+        number = bytes.load(at: 8)
+        byteCount = bytes.load(at: 16)
+        map = MapRoot(node: bytes.load(at: 24), height: Int(bytes.load(at: 40, as: UInt32.self)), mappedBlocks: bytes.load(at: 32))
+        isIncomplete = bytes.load(at: 44, as: UInt32.self) & 1 != 0
+        journal = JournalPosition(sequence: bytes.load(at: 48), offset: bytes.load(at: 56))
+        created = bytes.load(at: 64)
+    }
+
+    var encoded: [UInt8] {
+        [UInt8](count: Self.byteCount) { bytes in
+            bytes.store(number, at: 8)
+            bytes.store(byteCount, at: 16)
+            bytes.store(map.node, at: 24)
+            bytes.store(map.mappedBlocks, at: 32)
+            bytes.store(UInt32(map.height), at: 40)
+            bytes.store(UInt32(isIncomplete ? 1 : 0), at: 44)
+            bytes.store(journal.sequence, at: 48)
+            bytes.store(journal.offset, at: 56)
+            bytes.store(created, at: 64)
+            bytes.store(checksum(bytes.bytes.extracting(8..<Self.byteCount), seed: number), at: 0)
+        }
+    }
+}
+
+/// A place in a disk's journal: the last record before it, and the offset in bytes where the next one begins.
+public struct JournalPosition: Sendable, Equatable {
+    public var sequence: UInt64
+    public var offset: UInt64
+    public init(sequence: UInt64, offset: UInt64) {
+        self.sequence = sequence
+        self.offset = offset
+    }
+}

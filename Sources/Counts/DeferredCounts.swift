@@ -1,0 +1,273 @@
+public import BlobModel
+internal import Hashing
+public import LMDB
+public import System
+
+extension [ReferenceChange] {
+    /// Sorted by blob, each blob once, without those that gain nothing.
+    mutating func consolidate() {
+        sort { $0.blob < $1.blob }
+        var end = 0
+        for index in indices {
+            if end > 0, self[end - 1].blob == self[index].blob {
+                self[end - 1].change += self[index].change
+            } else {
+                self[end] = self[index]
+                end += 1
+            }
+        }
+        removeSubrange(end...)
+        removeAll { $0.change == 0 }
+    }
+
+    /// The changes of each pack, which lie side by side.
+    func byPack() -> [(pack: UInt64, changes: ArraySlice<ReferenceChange>)] {
+        var parts: [(pack: UInt64, changes: ArraySlice<ReferenceChange>)] = []
+        var next = 0
+        while next < count {
+            let pack = self[next].blob.pack
+            var end = next + 1
+            while end < count, self[end].blob.pack == pack { end += 1 }
+            parts.append((pack, self[next..<end]))
+            next = end
+        }
+        return parts
+    }
+}
+
+/// Changes of reference counts that table `counts` does not have yet: table `changes`.
+///
+/// The counts beside one that changes mostly stay as they are. When blocks come again that were not written together, each
+/// change would copy a page of `counts` and write it. So such changes are first put down here, side by side, and go to `counts` by
+/// the thousand. A blob's count is what `counts` says and all its changes here together; the totals in the superblock are
+/// those of `counts` alone.
+///
+/// A record's key is its group of packs, 32 bits, and its number in the group, 32 bits.
+///
+///      0  checksum  u64   XXH3-64 of the rest, seeded with the key
+///      8  total     u32   changes in this record and in those of the group before it
+///     12  changes   u32   n
+///     16  n × u64         bits 0–47 the blob's number, 48–63 what its count gains, signed
+enum DeferredCounts {
+    static let headerSize = 16
+    static let entrySize = 8
+    /// Changes in a record: with LMDB's header a page.
+    static let perRecord = 508
+    /// A group's counts take some fifty pages, a hundred where blocks are compressed: so many changes at once cost a small part of a page each.
+    static let packsPerGroup: UInt64 = 1 << 10
+    /// A group with so many changes is settled by the next commit that does more than unmap.
+    static let limit = 1 << 14
+    /// A commit settles no more groups than this, which bounds what it writes. It brings fewer changes than they have.
+    static let settledPerCommit = 4
+    /// With so many changes of a pack's counts, its record is changed at once.
+    static let dense = 32
+
+    static func group(of pack: UInt64) -> UInt64 { pack / packsPerGroup }
+
+    static func impossible(_ blob: BlobNumber) -> Failure {
+        Failure(.damage, "count changes of blob \(blob)", "it has no count", remedy: "run: dedupdisk check --repair")
+    }
+
+    private static func damaged(_ key: UInt64) -> Failure {
+        Failure(.damage, "count changes \(key >> 32)/\(key & 0xffff_ffff)", "damaged", remedy: "run: dedupdisk check --repair")
+    }
+
+    /// How many changes the group has, up to this record, and how many are in it.
+    /// - Throws: `.damage` when it is not what was written.
+    fileprivate static func header(_ record: RawSpan, key: UInt64) throws(Failure) -> (total: Int, count: Int) {
+        guard record.byteCount >= headerSize, record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: key)
+        else { throw damaged(key) }
+        let count = Int(record.load(at: 12, as: UInt32.self))
+        guard count <= perRecord, record.byteCount == headerSize + count * entrySize else { throw damaged(key) }
+        return (Int(record.load(at: 8, as: UInt32.self)), count)
+    }
+
+    /// All changes of a group, consolidated, and its records' keys.
+    /// - Throws: `.damage` when a record is not what was written.
+    fileprivate static func all(
+        ofGroup group: UInt64, _ view: View, _ table: Environment.Table
+    ) throws(Failure) -> (changes: [ReferenceChange], keys: [UInt64]) {
+        var changes: [ReferenceChange] = []
+        var keys: [UInt64] = []
+        var cursor = try view.cursor(table)
+        var more = try cursor.seek(atOrAfter: group << 32)
+        while more, let key = cursor.integerKey, key >> 32 == group {
+            let record = cursor.value
+            for index in 0..<(try header(record, key: key).count) {
+                let entry: UInt64 = record.load(at: headerSize + index * entrySize)
+                changes.append(ReferenceChange(blob: BlobNumber(rawValue: entry & 0xffff_ffff_ffff), change: Int64(bitPattern: entry) >> 48))
+            }
+            keys.append(key)
+            more = try cursor.next()
+        }
+        changes.consolidate()
+        return (changes, keys)
+    }
+
+    /// The first group from `group` on that has changes; nil: there is none.
+    fileprivate static func group(atOrAfter group: UInt64, _ view: View, _ table: Environment.Table) throws(Failure) -> UInt64? {
+        var cursor = try view.cursor(table)
+        guard try cursor.seek(atOrAfter: group << 32), let key = cursor.integerKey else { return nil }
+        return key >> 32
+    }
+}
+
+// MARK: Writing
+
+extension ReferenceCounts {
+    /// Puts consolidated changes down, for a later commit to enter in `counts`; settles the groups that have many.
+    func putOff(
+        _ later: [ReferenceChange], _ edit: inout CountEdit, canSettle: Bool, _ directory: borrowing some BlobDirectory & ~Copyable,
+        _ lmdb: inout WriteTransaction
+    ) throws(Failure) {
+        var full: [UInt64] = []
+        var next = 0
+        while next < later.count {
+            let group = DeferredCounts.group(of: later[next].blob.pack)
+            var entries: [UInt64] = []
+            while next < later.count, DeferredCounts.group(of: later[next].blob.pack) == group {
+                var rest = later[next].change
+                while rest != 0 {
+                    let part = Int16(clamping: rest)
+                    entries.append(later[next].blob.rawValue | UInt64(UInt16(bitPattern: part)) << 48)
+                    rest -= Int64(part)
+                }
+                next += 1
+            }
+            if try append(entries, toGroup: group, &lmdb) >= DeferredCounts.limit { full.append(group) }
+        }
+        // What gives space back must not take much first.
+        guard canSettle else { return }
+        for group in full.prefix(DeferredCounts.settledPerCommit) { try settle(group: group, &edit, directory, &lmdb) }
+    }
+
+    /// - Returns: how many changes the group has now.
+    private func append(_ entries: [UInt64], toGroup group: UInt64, _ lmdb: inout WriteTransaction) throws(Failure) -> Int {
+        var (total, key) = try lastRecord(ofGroup: group, lmdb.view)
+        for start in stride(from: 0, to: entries.count, by: DeferredCounts.perRecord) {
+            let part = entries[start..<min(start + DeferredCounts.perRecord, entries.count)]
+            total += part.count
+            key += 1
+            try lmdb.put(changes, key, count: DeferredCounts.headerSize + part.count * DeferredCounts.entrySize) { value in
+                value.store(UInt32(total), at: 8)
+                value.store(UInt32(part.count), at: 12)
+                for (index, entry) in part.enumerated() { value.store(entry, at: DeferredCounts.headerSize + index * DeferredCounts.entrySize) }
+                value.store(checksum(value.bytes.extracting(8..<value.byteCount), seed: key), at: 0)
+            }
+        }
+        return total
+    }
+
+    /// How many changes a group has, and the key of its last record; of a group without any, the key before its first.
+    private func lastRecord(ofGroup group: UInt64, _ view: View) throws(Failure) -> (total: Int, key: UInt64) {
+        var cursor = try view.cursor(changes)
+        let isThere = try cursor.seek(atOrAfter: (group + 1) << 32) ? cursor.previous() : cursor.last()
+        guard isThere, let key = cursor.integerKey, key >> 32 == group else { return (0, group << 32) }
+        return (try DeferredCounts.header(cursor.value, key: key).total, key)
+    }
+
+    /// Enters all changes of a group in `counts`.
+    private func settle(
+        group: UInt64, _ edit: inout CountEdit, _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    ) throws(Failure) {
+        let (found, keys) = try DeferredCounts.all(ofGroup: group, lmdb.view, changes)
+        for key in keys { try lmdb.remove(changes, key) }
+        var below: [ReferenceChange] = []
+        for part in found.byPack() { try apply(part.changes, to: part.pack, &edit, directory, &lmdb, below: &below) }
+        if let first = below.first { throw Self.belowZero(first.blob) }
+    }
+
+    /// Groups of packs that one settling may do at most: each changes some hundred pages.
+    public static var groupsPerStep: Int { DeferredCounts.settledPerCommit }
+
+    /// Enters what was put off in `counts`, so that these say what is dead: of so many groups from one on.
+    /// - Returns: the group to go on from; nil: there is nothing beyond. And whether anything was changed.
+    public func settle(
+        from first: UInt64, groups: Int, _ edit: inout CountEdit, _ directory: borrowing some BlobDirectory & ~Copyable,
+        _ lmdb: inout WriteTransaction
+    ) throws(Failure) -> (next: UInt64?, isChanged: Bool) {
+        var group = first
+        for _ in 0..<groups {
+            guard let next = try DeferredCounts.group(atOrAfter: group, lmdb.view, changes) else { return (nil, group > first) }
+            try settle(group: next, &edit, directory, &lmdb)
+            group = next + 1
+        }
+        return (group, true)
+    }
+}
+
+// MARK: Reading
+
+extension ReferenceCounts {
+    /// Reference counts as they are: what `counts` says, and what is put off.
+    @_lifetime(copy view)
+    public func reader(_ view: View) -> CountReader { CountReader(view, self) }
+}
+
+/// Reference counts as they are in one state.
+public struct CountReader: ~Escapable {
+    private let view: View
+    private let counts: ReferenceCounts
+    /// The group that was looked at last, and the changes of its packs.
+    private var group: UInt64?
+    private var changes: [UInt64: ArraySlice<ReferenceChange>] = [:]
+
+    @_lifetime(copy view)
+    fileprivate init(_ view: View, _ counts: ReferenceCounts) {
+        self.view = view
+        self.counts = counts
+    }
+
+    /// The counts of one pack, or nil when it has none.
+    /// - Throws: `.damage` when a record is not what was written, or a count would be below zero.
+    @_lifetime(self: copy self)
+    public mutating func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? {
+        let changes = try changes(ofPack: pack)
+        let settled = try counts.settled(ofPack: pack, view)
+        return settled == nil && changes.isEmpty ? nil : try Self.sums(settled ?? [], changes)
+    }
+
+    @_lifetime(self: copy self)
+    private mutating func changes(ofPack pack: UInt64) throws(Failure) -> ArraySlice<ReferenceChange> {
+        let wanted = DeferredCounts.group(of: pack)
+        if group != wanted {
+            group = nil
+            changes.removeAll()
+            for part in try DeferredCounts.all(ofGroup: wanted, view, counts.changes).changes.byPack() { changes[part.pack] = part.changes }
+            group = wanted
+        }
+        return changes[pack] ?? []
+    }
+
+    /// The counts after changes of their pack.
+    private static func sums(_ counts: [UInt32], _ changes: ArraySlice<ReferenceChange>) throws(Failure) -> [UInt32] {
+        var sums = counts
+        for change in changes {
+            guard change.blob.slot < counts.count else { throw DeferredCounts.impossible(change.blob) }
+            sums[change.blob.slot] = try ReferenceCounts.sum(counts[change.blob.slot], change)
+        }
+        return sums
+    }
+
+    /// What the totals gain with all that is put off.
+    public func totals(_ directory: borrowing some BlobDirectory & ~Copyable) throws(Failure) -> BlobTotals {
+        var totals = BlobTotals()
+        var next = try DeferredCounts.group(atOrAfter: 0, view, counts.changes)
+        while let group = next {
+            for part in try DeferredCounts.all(ofGroup: group, view, counts.changes).changes.byPack() {
+                let before = try counts.settled(ofPack: part.pack, view) ?? []
+                let after = try Self.sums(before, part.changes)
+                // Only of blobs that came to life or died the pack knows more.
+                guard part.changes.contains(where: { (before[$0.blob.slot] == 0) != (after[$0.blob.slot] == 0) }) else { continue }
+                // A pack that is not there any more has given its bytes back since.
+                let lengths = try directory.storedLengths(ofPack: part.pack) ?? []
+                for change in part.changes {
+                    let slot = change.blob.slot
+                    totals.count(from: before[slot], to: after[slot], bytes: lengths.length(slot))
+                }
+            }
+            next = try DeferredCounts.group(atOrAfter: group + 1, view, counts.changes)
+        }
+        return totals
+    }
+}

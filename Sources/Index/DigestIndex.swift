@@ -1,0 +1,440 @@
+public import BlobModel
+public import BlockModel
+internal import Glibc
+internal import Hashing
+public import LMDB
+internal import Synchronization
+public import System
+
+/// From a block's digest to the blob that holds it: table `index` (`Bucket`), and DIR/filter in front of it (`DigestFilter`), which tells
+/// what is surely new and has the blobs that are not in the table yet.
+///
+/// Blobs get into the table not one by one, as each would change a page of its own, but through the filter's table of recent blobs, by the
+/// thousand, in the order of their digests.
+///
+/// 1. A commit enters its new blobs in the filter and in the table of recent blobs.
+/// 2. When seven in sixteen slots of the table are taken, a merge begins: `merging` says up to which blob, `merged` how far it
+///    is in the order of digests. Each commit takes it on by a piece; the last piece moves `indexed`, and the table is cleaned.
+///
+/// Every step is in a transaction, so that a merge outlives whoever began it; entering a blob twice changes
+/// nothing. What is lost with the table is in the directories of the packs behind `indexed`.
+public final class DigestIndex: Sendable {
+    let environment: Environment
+    let index: Environment.Table
+    let filterPath: String
+    private let storeID: StoreID
+    /// For whoever holds the write transaction, and for hints.
+    let filter = Mutex<DigestFilter?>(nil)
+    private let buckets = Mutex(BucketMemory())
+
+    /// - Parameter filterPath: where the filter is.
+    public init(_ environment: Environment, _ opening: inout TableOpening, filterPath: String, _ storeID: StoreID) throws(Failure) {
+        self.environment = environment
+        index = try opening.table("index")
+        self.filterPath = filterPath
+        self.storeID = storeID
+    }
+}
+
+/// How far the index is: a part of the superblock.
+public struct IndexState: Equatable, Sendable {
+    /// Every blob before this place is in the table.
+    public var indexed = PackPlace.start
+    /// What `indexed` becomes when the merge at work is done; the start: none is.
+    public var merging = PackPlace.start
+    /// The merge has done digests whose first word is less.
+    public var merged: UInt64 = 0
+    /// Random: the last commit that put blobs into the table past the recent ones.
+    public var pastTable: UInt32 = 0
+    public init() {}
+}
+
+// MARK: Looking up
+
+/// Looks blobs up by their digests, in one state of the index. Belongs to one thread.
+@safe
+public struct DigestLookup: ~Copyable, ~Escapable {
+    private let filter: DigestFilter
+    private var buckets: Cursor
+    private let cache: BucketCache?
+
+    @_lifetime(copy buckets)
+    fileprivate init(_ filter: DigestFilter, _ buckets: consuming Cursor, _ cache: BucketCache?) {
+        self.filter = filter
+        self.buckets = buckets
+        self.cache = cache
+    }
+
+    /// The blob of that digest, or `.none`: what the filter does not know is new, and nobody has to be asked.
+    /// - Parameter holds: whether a blob is the block of that digest.
+    @_lifetime(self: copy self)
+    public mutating func find(_ digest: Digest, holds: (BlobNumber) throws(Failure) -> Bool) throws(Failure) -> BlobNumber {
+        guard filter.mayContain(digest.word0) else { return .none }
+        var found = BlobNumber.none
+        let isRecent = try filter.findRecent(digest.word0) { (blob) throws(Failure) in
+            guard try holds(blob) else { return false }
+            found = blob
+            return true
+        }
+        return isRecent ? found : try Bucket.lookup(digest, &buckets, holds: holds) ?? .none
+    }
+
+    /// For each first word of a digest a blob whose digest begins like that, or `.none`: the one that `find` would try first.
+    @_lifetime(self: copy self)
+    public mutating func guess(_ words: [UInt64]) throws(Failure) -> [BlobNumber] {
+        for word in words { filter.prefetch(word) }
+        var guesses = [BlobNumber](repeating: .none, count: words.count)
+        var rest: [Int] = []
+        for (index, word) in words.enumerated() where filter.mayContain(word) {
+            let isRecent = try filter.findRecent(word) { blob in
+                guesses[index] = blob
+                return true
+            }
+            if !isRecent { rest.append(index) }
+        }
+        let blobs = try Bucket.firstBlobs(of: rest.map { words[$0] }, &buckets, cache)
+        for (index, blob) in zip(rest, blobs) { guesses[index] = blob }
+        return guesses
+    }
+}
+
+extension DigestIndex {
+    /// Looks up what a transaction sees, with a filter that is up to date for it, or for hints.
+    /// - Parameter lookUps: how many are about to be made; nil: few.
+    @_lifetime(copy view)
+    public func lookup(_ filter: DigestFilter, _ state: IndexState, _ view: View, lookUps: Int? = nil) throws(Failure) -> DigestLookup {
+        var cache: BucketCache?
+        if let lookUps {
+            cache = try buckets.withLock { (memory) throws(Failure) in try memory.buckets(environment, index, state, view, lookUps: lookUps) }
+        }
+        return DigestLookup(filter, try view.cursor(index), cache)
+    }
+
+    /// Looks up for hints: others may be changing the filter. Nil: there is no filter to be had now.
+    @_lifetime(copy view)
+    public func hints(_ view: View) throws(Failure) -> DigestLookup? {
+        let filter = filter.withLock { filter in
+            if filter == nil { filter = DigestFilter(path: filterPath, storeID: storeID) }
+            return filter
+        }
+        guard let filter else { return nil }
+        return DigestLookup(filter, try view.cursor(index), nil)
+    }
+}
+
+// MARK: The filter
+
+extension DigestIndex {
+    /// The filter, up to date with all blobs before `counted`. For whoever holds the write transaction.
+    public func synchronize(
+        _ state: inout IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    ) throws(Failure) -> DigestFilter {
+        if let filter = filter.withLock({ $0 }), isUsable(filter, state, counted, directory) { return try catchUp(filter, &state, counted, directory, &lmdb) }
+        // Another process may have made a new one.
+        if let filter = DigestFilter(path: filterPath, storeID: storeID), isUsable(filter, state, counted, directory) {
+            self.filter.withLock { $0 = filter }
+            return try catchUp(filter, &state, counted, directory, &lmdb)
+        }
+        return try makeFilter(&state, counted, directory, &lmdb)
+    }
+
+    private func isUsable(
+        _ filter: DigestFilter, _ state: IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable
+    ) -> Bool {
+        filter.isValid && filter.entered <= filter.capacity && filter.covered >= state.indexed && filter.covered <= counted
+            && filter.purged <= state.indexed && filter.recent <= filter.recentLimit
+            // What went past the table is in the index only if its commit came to its end.
+            && (filter.unsure == 0 || filter.unsure == state.pastTable)
+            // A collection has this one's table made anew only where it can.
+            && (!filter.isPrivate || filter.mark == state.pastTable || filter.unsure == state.pastTable)
+            && tail(filter.covered, directory) == filter.tail
+    }
+
+    /// The first word of the digest in the slot before `place`; 0: there is none.
+    private func tail(_ place: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable) -> UInt64 {
+        // What can't be read is not what the filter has noted: then it is made anew.
+        guard place.slots > 0, let digest = try? directory.digest(of: BlobNumber(pack: place.pack, slot: Int(place.slots) - 1)) else { return 0 }
+        return digest.word0
+    }
+
+    /// Enters what others stored meanwhile, and cleans the table of what the index has.
+    private func catchUp(
+        _ filter: DigestFilter, _ state: inout IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable,
+        _ lmdb: inout WriteTransaction
+    ) throws(Failure) -> DigestFilter {
+        if filter.unsure != 0 { filter.noteUnsure(0) }
+        if filter.purged < state.indexed { filter.purge(before: state.indexed) }
+        if filter.covered < counted { try enterDirectories(in: filter, from: filter.covered, &state, counted, directory, &lmdb) }
+        filter.mark = state.pastTable
+        return filter
+    }
+
+    /// Enters the blobs from a place on.
+    private func enterDirectories(
+        in filter: DigestFilter, from start: PackPlace, _ state: inout IndexState, _ counted: PackPlace,
+        _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    ) throws(Failure) {
+        var overflow: [IndexEntry] = []
+        // A damaged pack must not keep others from being written; nothing finds what is in it.
+        try directory.forEachBlob(from: start, skippingDamaged: true) { (blob, digest) throws(Failure) in
+            guard counted.isBehind(blob) else { return false }
+            if !filter.insert(digest.word0, blob) { overflow.append(IndexEntry(digest, blob)) }
+            return true
+        }
+        try enter(overflow, past: filter, &state, &lmdb)
+        filter.cover(counted, tail: tail(counted, directory))
+    }
+
+    /// Blobs that the table has no room for go to the index at once.
+    private func enter(_ overflow: [IndexEntry], past filter: DigestFilter, _ state: inout IndexState, _ lmdb: inout WriteTransaction) throws(Failure) {
+        guard !overflow.isEmpty else { return }
+        state.pastTable = .random(in: 1 ... .max)
+        filter.noteUnsure(state.pastTable)
+        try add(overflow.sorted(), &lmdb)
+    }
+
+    /// Makes a filter from the index, and from the directories of the packs that it lacks.
+    private func makeFilter(
+        _ state: inout IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    ) throws(Failure) -> DigestFilter {
+        try retireFilter()
+        let pending = try directory.blobCount(from: state.indexed)
+        // A third more than there are now: room to grow by, and few times to do this again.
+        let capacity = max(1 << 16, (try indexedEntries(lmdb.view) + pending) / 10 * 13, DigestFilter.capacity(forRecent: pending))
+        let filter = try DigestFilter(making: filterPath, capacity: capacity, storeID: storeID)
+        try forEachEntry(lmdb.view) { filter.enter($0.prefix << 16) }
+        try enterDirectories(in: filter, from: state.indexed, &state, counted, directory, &lmdb)
+        filter.validate(purged: state.indexed)
+        filter.mark = state.pastTable
+        self.filter.withLock { $0 = filter }
+        return filter
+    }
+
+    /// How many the index has, about: buckets are three quarters full.
+    private func indexedEntries(_ view: View) throws(Failure) -> UInt64 { UInt64(try view.count(index)) * UInt64(Bucket.entriesPerPage) / 4 * 3 }
+
+    /// Has the filter made anew with its next use, in every process. For whoever holds the write transaction.
+    /// - Throws: when there is one that can't be looked at; others go on using it.
+    public func retireFilter() throws(Failure) {
+        filter.withLock { filter in
+            filter?.retire()
+            filter = nil
+        }
+        // Nothing else in its place can be anybody's filter.
+        var status = stat()
+        guard unsafe lstat(filterPath, &status) == 0, status.st_mode & S_IFMT == S_IFREG else { return }
+        do throws(Failure) {
+            _ = try File(path: filterPath, options: [.write, .notFollowing])
+            DigestFilter(path: filterPath, storeID: storeID)?.retire()
+        } catch where error.kind == .notFound {
+            // There is none.
+        }
+    }
+}
+
+// MARK: Entering
+
+extension DigestIndex {
+    /// Takes new blobs into the filter, which has all that were there before, and the merge on by a piece that keeps the table from filling
+    /// up.
+    /// - Parameter blobs: each with the first word of its digest.
+    public func enter(
+        _ blobs: [(word: UInt64, blob: BlobNumber)], in filter: DigestFilter, _ state: inout IndexState, _ counted: PackPlace,
+        _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    ) throws(Failure) {
+        var overflow: [IndexEntry] = []
+        for (word, blob) in blobs where !filter.insert(word, blob) { overflow.append(IndexEntry(word: word, blob)) }
+        try enter(overflow, past: filter, &state, &lmdb)
+        filter.cover(counted, tail: tail(counted, directory))
+        if state.merging == .start {
+            guard filter.isMergeDue else { return }
+            state.merging = counted
+            state.merged = 0
+        }
+        let limit = filter.mergePiece(from: state.merged, adding: blobs.count)
+        let (piece, next) = filter.recent(from: state.merged, before: state.merging, limit: limit)
+        try add(piece.sorted(), &lmdb)
+        if let next {
+            state.merged = next
+        } else {
+            state.indexed = max(state.indexed, state.merging)
+            state.merging = .start
+        }
+    }
+
+    /// Brings the index up to date from the packs' directories, about `limit` blobs of it.
+    /// - Returns: whether all of it is.
+    public func complete(
+        limit: Int, _ state: inout IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable,
+        _ lmdb: inout WriteTransaction
+    ) throws(Failure) -> Bool {
+        var entries: [IndexEntry] = []
+        var isAll = true
+        try directory.forEachBlob(from: state.indexed, skippingDamaged: false) { (blob, digest) throws(Failure) in
+            // A pack is taken whole.
+            if entries.count >= limit, let last = entries.last, blob.pack != last.blob.pack {
+                isAll = false
+                return false
+            }
+            entries.append(IndexEntry(digest, blob))
+            return true
+        }
+        var reached = state.indexed
+        if isAll {
+            reached = max(reached, counted)
+        } else if let last = entries.last {
+            reached = max(reached, PackPlace(pack: last.blob.pack + 1, slots: 0))
+        }
+        try add(entries.sorted(), &lmdb)
+        state.indexed = reached
+        if state.merging <= reached { state.merging = .start }
+        return reached >= counted
+    }
+
+    /// Adds entries that are in no merge's way: those of blobs that are about to go.
+    public func add(_ entries: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) { try merge(entries, &lmdb) }
+
+    /// Other processes' own filters may have these in their tables, from where they would come into the index again.
+    public func noteRemovedRecent(_ state: inout IndexState) { state.pastTable = .random(in: 1 ... .max) }
+
+    /// Forgets all.
+    public func clear(_ state: inout IndexState, _ lmdb: inout WriteTransaction) throws(Failure) {
+        try lmdb.clear(index)
+        state.indexed = .start
+        state.merging = .start
+    }
+
+    /// Adds entries, sorted; those that are there already change nothing.
+    private func merge(_ added: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) {
+        var old: [UInt8] = []
+        var merged: [UInt8] = []
+        var next = 0
+        while next < added.count {
+            let (key, upper) = try copyBucket(for: added[next].prefix, to: &old, lmdb.view)
+            merged.removeAll(keepingCapacity: true)
+            let entries = old.count / Bucket.entrySize
+            var place = 0
+            while next < added.count, added[next].prefix < upper {
+                let entry = added[next]
+                let bound = Bucket.lowerBound(entry, old.rawBytes, start: 0, place, entries)
+                merged.append(contentsOf: old[place * Bucket.entrySize..<bound * Bucket.entrySize])
+                place = bound
+                let isThere = place < entries && IndexEntry(old.rawBytes, at: place * Bucket.entrySize) == entry
+                if !isThere, next == 0 || added[next - 1] != entry { entry.append(to: &merged) }
+                next += 1
+            }
+            merged.append(contentsOf: old[(place * Bucket.entrySize)...])
+            if merged.count != old.count || old.isEmpty { try putBuckets(merged, key: key, &lmdb) }
+        }
+    }
+
+    /// Takes entries, sorted, out of the table.
+    /// - Returns: the blobs of those that were in it.
+    public func remove(_ gone: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) -> [BlobNumber] {
+        var removed: [BlobNumber] = []
+        var old: [UInt8] = []
+        var next = 0
+        while next < gone.count {
+            let (key, upper) = try copyBucket(for: gone[next].prefix, to: &old, lmdb.view)
+            var blobs: Set<BlobNumber> = []
+            while next < gone.count, gone[next].prefix < upper {
+                blobs.insert(gone[next].blob)
+                next += 1
+            }
+            var rest: [UInt8] = []
+            for index in 0..<old.count / Bucket.entrySize {
+                let entry = IndexEntry(old.rawBytes, at: index * Bucket.entrySize)
+                if blobs.contains(entry.blob) { removed.append(entry.blob) } else { entry.append(to: &rest) }
+            }
+            if rest.count != old.count { try putBuckets(rest, key: key, &lmdb) }
+        }
+        return removed
+    }
+
+    /// Copies the entries of the bucket that `prefix` belongs to: one that this transaction has written may be written
+    /// over where it lies.
+    /// - Returns: its key and the next bucket's.
+    private func copyBucket(for prefix: UInt64, to entries: inout [UInt8], _ view: View) throws(Failure) -> (key: UInt64, next: UInt64) {
+        entries.removeAll(keepingCapacity: true)
+        var cursor = try view.cursor(index)
+        guard let (key, next) = try Bucket.seek(prefix, &cursor) else { return (0, Bucket.prefixes) }
+        let bucket = cursor.value
+        let end = Bucket.headerSize + (try Bucket.entryCount(bucket, key: key)) * Bucket.entrySize
+        unsafe bucket.extracting(Bucket.headerSize..<end).withUnsafeBytes { unsafe entries.append(contentsOf: $0) }
+        return (key, next)
+    }
+
+    /// Stores the entries of one bucket, split evenly when they outgrow a page.
+    private func putBuckets(_ entries: [UInt8], key: UInt64, _ lmdb: inout WriteTransaction) throws(Failure) {
+        let size = Bucket.entrySize
+        let total = entries.count / size
+        let pieces = (total + Bucket.entriesPerPage - 1) / Bucket.entriesPerPage
+        func prefix(_ index: Int) -> UInt64 { IndexEntry(entries.rawBytes, at: index * size).prefix }
+        var start = 0
+        var key = key
+        for piece in 0..<max(pieces, 1) {
+            var end = piece == pieces - 1 || pieces == 0 ? total : max(start, total * (piece + 1) / pieces)
+            while end > start, end < total, prefix(end) == prefix(end - 1) { end += 1 }
+            if start == end, piece > 0 { continue }
+            if piece > 0 { key = prefix(start) }
+            let used = Bucket.headerSize + (end - start) * size
+            try lmdb.put(index, key, count: max(Bucket.pageBytes, used)) { value in
+                value.store(UInt16(end - start), at: 8)
+                value.zero(at: 10, count: 6)
+                value.copy(entries.rawBytes.extracting(start * size..<end * size), to: Bucket.headerSize)
+                value.zero(at: used, count: value.byteCount - used)
+                value.store(checksum(value.bytes.extracting(8..<used), seed: key), at: 0)
+            }
+            start = end
+        }
+    }
+}
+
+// MARK: Looking at all of it
+
+extension DigestIndex {
+    /// Whether entries are in the table.
+    @_lifetime(copy view)
+    public func membership(_ view: View) throws(Failure) -> IndexMembership { IndexMembership(try view.cursor(index)) }
+
+    /// Calls `body` with each entry of the table, in order.
+    /// - Throws: `.damage` when a bucket is not what was written.
+    public func forEachEntry(_ view: View, _ body: (IndexEntry) throws(Failure) -> Void) throws(Failure) {
+        try forEachBucket(view, damaged: { (failure) throws(Failure) in throw failure }) { (entry, _) throws(Failure) in
+            try body(entry)
+            return true
+        }
+    }
+
+    /// Calls `body` with each entry of the table and the least prefix of its bucket, until it says false.
+    /// - Parameter damaged: told of each bucket that is not what was written.
+    public func forEachBucket(
+        _ view: View, damaged: (Failure) throws(Failure) -> Void, _ body: (IndexEntry, UInt64) throws(Failure) -> Bool
+    ) throws(Failure) {
+        var scan = try Scan(view, index, expecting: Bucket.pageBytes)
+        while try scan.next(), let key = scan.integerKey {
+            let count: Int
+            do {
+                count = try Bucket.entryCount(scan.value, key: key)
+            } catch {
+                try damaged(error)
+                continue
+            }
+            for place in 0..<count {
+                guard try body(IndexEntry(scan.value, at: Bucket.headerSize + place * Bucket.entrySize), key) else { return }
+            }
+        }
+    }
+}
+
+/// Tells whether entries are in the table.
+public struct IndexMembership: ~Copyable, ~Escapable {
+    private var buckets: Cursor
+
+    @_lifetime(copy buckets)
+    fileprivate init(_ buckets: consuming Cursor) { self.buckets = buckets }
+
+    /// - Throws: `.damage` when it is not found, and the bucket is not what was written.
+    @_lifetime(self: copy self)
+    public mutating func contains(_ entry: IndexEntry) throws(Failure) -> Bool { try Bucket.contains(entry, &buckets) }
+}

@@ -1,0 +1,264 @@
+internal import BlockModel
+public import Catalogue
+internal import Glibc
+internal import LMDB
+internal import Maps
+public import Packs
+public import System
+
+/// The right to write to one disk, or to see it unchanged: a lock on its journal file that ends with its holder,
+/// however that dies.
+public struct DiskLock: ~Copyable {
+    /// The journal file, empty or holding what an interrupted writer left.
+    public let journal: File
+    /// The disk as it was when it was locked.
+    public let record: DiskRecord
+
+    /// The journal, which the lock goes with.
+    public consuming func intoJournal() -> File { journal }
+}
+
+extension Store {
+    /// Longest name of a disk, in bytes: a key of LMDB has 511.
+    static let maximumNameLength = 255
+    /// Largest disk in bytes: 128 TiB.
+    public static let largestDisk = BlockMaps.maximumBlocks * UInt64(blockSize)
+
+    /// All disks in the order of their names, as of the last commit.
+    public func disks() throws(Failure) -> [DiskRecord] {
+        let reading = try ReadTransaction(meta)
+        return try parts.catalogue.disks(reading.view).filter { !$0.isIncomplete }
+    }
+
+    /// The disk of that name, or nil.
+    public func disk(_ name: String) throws(Failure) -> DiskRecord? {
+        let reading = try ReadTransaction(meta)
+        return try parts.catalogue.disk(name, reading.view).flatMap { $0.isIncomplete ? nil : $0 }
+    }
+
+    /// Makes an empty disk; it takes no space until it is written.
+    /// - Throws: `.usage` for a bad name or size, `.exists` when the name is taken.
+    public func create(_ name: String, byteCount: UInt64) throws(Failure) {
+        _ = try create(name, byteCount: byteCount, incomplete: false)
+    }
+
+    /// Makes an empty disk that nobody sees until `complete` is called, so that an interrupted import leaves nothing
+    /// half done. It is locked before it is there: without a lock it would be taken for a leftover.
+    public func createIncomplete(_ name: String, byteCount: UInt64) throws(Failure) -> DiskLock {
+        try create(name, byteCount: byteCount, incomplete: true)
+    }
+
+    private func create(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
+        try Self.checkName(name)
+        try Self.checkSize(byteCount, of: name)
+        if let old = try anyDisk(name) {
+            guard old.isIncomplete else {
+                throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+            }
+            try delete(try lock(name))
+        }
+        var transaction = try StoreTransaction.begin(self)
+        guard try parts.catalogue.disk(name, transaction.lmdb.view) == nil else {
+            throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+        }
+        var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
+        disk.isIncomplete = incomplete
+        transaction.superblock.nextDisk += 1
+        try transaction.put(disk)
+        let journal = try openJournal(disk.number)
+        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "try again") }
+        try transaction.commit()
+        return DiskLock(journal: journal, record: disk)
+    }
+
+    /// Shows a disk that was made incomplete, with its final size, which no mapped block lies beyond.
+    public func complete(_ name: String, byteCount: UInt64) throws(Failure) {
+        try Self.checkSize(byteCount, of: name)
+        try change(name) { disk in
+            disk.isIncomplete = false
+            disk.byteCount = byteCount
+        }
+    }
+
+    /// Gives a disk another size. Whoever serves it sees a larger one at once; nothing may be mapped beyond a smaller one's
+    /// end, which is for the holder of its lock to see to.
+    public func resize(_ name: String, to byteCount: UInt64, isSmaller: Bool = false) throws(Failure) {
+        try Self.checkSize(byteCount, of: name)
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            var disk = try transaction.disk(name)
+            guard !disk.isIncomplete else { throw noSuchDisk(name) }
+            // Another process may have made it larger since it was looked at.
+            guard isSmaller || byteCount >= disk.byteCount else { throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again") }
+            try transaction.resize(&disk, to: byteCount)
+            try transaction.put(disk)
+            try transaction.commit()
+        }
+    }
+
+    /// How new blobs are stored.
+    public func codec() throws(Failure) -> BlobCodec {
+        let reading = try ReadTransaction(meta)
+        return try parts.superblock.superblock(reading.view).codec
+    }
+
+    /// Stores new blobs that way from now on; those that are there stay as they are.
+    public func use(_ codec: BlobCodec) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self)
+        transaction.superblock.use(codec)
+        try transaction.commit()
+    }
+
+    /// Notes how much of the disk's journal its map holds.
+    /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
+    public func note(_ journal: JournalPosition, of name: String, _ patience: Patience? = nil) throws(Failure) {
+        try wayOut(patience) { (room) throws(Failure) in try change(name, patience, room) { $0.journal = journal } }
+    }
+
+    private func change(
+        _ name: String, _ patience: Patience? = nil, _ room: Room = .beyondReserve, _ body: (inout DiskRecord) -> Void
+    ) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self, patience, room: room)
+        var disk = try transaction.disk(name)
+        body(&disk)
+        try transaction.put(disk)
+        try transaction.commit()
+    }
+
+    /// Removes what interrupted imports and deletions left: disks, and journals of disks that are gone.
+    public func removeLeftovers() throws(Failure) {
+        try removeLeftoverJournals()
+        let leftovers: [DiskRecord]
+        do {
+            let reading = try ReadTransaction(meta)
+            leftovers = try parts.catalogue.disks(reading.view).filter { $0.isIncomplete }
+        }
+        for disk in leftovers {
+            do throws(Failure) {
+                try delete(try lock(disk.name))
+            } catch where error.kind == .busy || error.kind == .notFound {
+                // Somebody is at it.
+            }
+        }
+    }
+
+    /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's
+    /// under the lock stays so.
+    private func removeLeftoverJournals() throws(Failure) {
+        do {
+            // Mostly there are none, and nobody need be waited for.
+            let reading = try ReadTransaction(meta)
+            if try leftoverJournals(reading.view).isEmpty { return }
+        }
+        let lock = try WriteTransaction(meta)
+        for name in try leftoverJournals(lock.view) { unsafe unlink("\(path)/journals/\(name)") }
+    }
+
+    /// The names of journals that belong to no disk.
+    private func leftoverJournals(_ view: View) throws(Failure) -> [String] {
+        let journals = try File.names(inDirectory: path + "/journals").filter { UInt64($0).map { "\($0)" } == $0 }
+        guard !journals.isEmpty else { return [] }
+        let known = Set(try parts.catalogue.disks(view).map { "\($0.number)" })
+        // A link, say, is a stranger's.
+        return journals.filter { !known.contains($0) && File.isRegular("\(path)/journals/\($0)") }
+    }
+
+    private func anyDisk(_ name: String) throws(Failure) -> DiskRecord? {
+        let reading = try ReadTransaction(meta)
+        return try parts.catalogue.disk(name, reading.view)
+    }
+
+    static func checkName(_ name: String) throws(Failure) {
+        // Only of new names: what a store has can always be reached, shown with what is invisible in figures.
+        guard let first = name.utf8.first, name.utf8.count <= maximumNameLength, first != UInt8(ascii: "-"), first != UInt8(ascii: "."),
+            name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && !PathText.isInvisible($0) })
+        else {
+            throw Failure(
+                .usage, "disk name '\(name)'",
+                "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes or characters that can't be seen, and does not begin with - or .")
+        }
+    }
+
+    /// - Throws: `.usage` for a size that no disk can have.
+    public static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
+        guard byteCount > 0, byteCount % UInt64(sectorSize) == 0, byteCount <= largestDisk else {
+            throw Failure(.usage, "size of disk \(name)", "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
+        }
+    }
+
+    // MARK: Locks
+
+    func journalPath(_ number: UInt64) -> String { "\(path)/journals/\(number)" }
+
+    /// Takes the right to write to a disk; not `exclusive`: to read it while nobody writes.
+    /// - Throws: `.notFound`; `.busy` when another process, or another part of this one, is in the way.
+    public func lock(_ name: String, exclusive: Bool = true) throws(Failure) -> DiskLock {
+        for _ in 0..<8 {
+            guard let record = try anyDisk(name) else { throw noSuchDisk(name) }
+            let journal = try openJournal(record.number)
+            guard try journal.tryLock(exclusive: exclusive) else {
+                throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "disconnect it there first")
+            }
+            // The disk may have been deleted, and another made, between the look and the lock.
+            if let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
+            unsafe unlink(journalPath(record.number))
+        }
+        throw Failure(.busy, "disk \(name)", "it is made and deleted again and again", remedy: "try again")
+    }
+
+    /// The journal's file, whose name is durable before anything is in it.
+    private func openJournal(_ number: UInt64) throws(Failure) -> File {
+        if isReadOnly { return try File(path: journalPath(number), options: [.notFollowing]) }
+        let journal = try File.owned(journalPath(number))
+        if try journal.size() == 0 { try File(path: path + "/journals", options: [.directory]).synchronize() }
+        return journal
+    }
+
+    /// Whether somebody holds the disk, to write or to read.
+    func isLocked(_ disk: DiskRecord) -> Bool {
+        guard let journal = try? File(path: journalPath(disk.number)) else { return false }
+        return ((try? journal.isLockedElsewhere()) ?? false)
+    }
+
+    // MARK: Unmapping and deleting
+
+    /// Unmaps the blocks `first..<end` of a disk, in several commits, each bounded.
+    /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
+    public func unmap(_ name: String, from first: UInt64, to end: UInt64, _ patience: Patience? = nil) throws(Failure) {
+        var next = first
+        var size = StepSize(least: Self.fewestLeaves, most: Self.leavesPerCommit)
+        while next < end {
+            next = try wayOut(&size, patience) { (leaves, room) throws(Failure) in
+                var transaction = try StoreTransaction.begin(self, patience, room: room)
+                var disk = try transaction.disk(name)
+                let next = try transaction.unmap(&disk, from: next, to: end, leaves: leaves)
+                try transaction.put(disk)
+                try transaction.commit()
+                return next
+            }
+        }
+    }
+
+    /// 256 MiB of disk: what a commit of a discard or a deletion works through.
+    private static let leavesPerCommit = 128
+    /// Where there is only the reserve: counts of some sixty packs at most, each on a page of its own.
+    private static let fewestLeaves = 4
+
+    /// Deletes a disk. From the first commit on no command shows it; what an interruption leaves is removed by `gc`,
+    /// or when a disk of that name is made.
+    public func delete(_ lock: consuming DiskLock) throws(Failure) {
+        let name = lock.record.name
+        try wayOut { (room) throws(Failure) in try change(name, nil, room) { $0.isIncomplete = true } }
+        // Nobody will take in what is in it: up to 64 MiB for those who need them. A failure leaves it to the end.
+        try? lock.journal.truncate(to: 0)
+        try unmap(name, from: 0, to: BlockMaps.maximumBlocks)
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            try parts.catalogue.remove(name, &transaction.lmdb)
+            try transaction.commit()
+        }
+        unsafe unlink(journalPath(lock.record.number))
+        try trim()
+        _ = consume lock
+    }
+}

@@ -1,0 +1,62 @@
+import BlobModel
+import BlockModel
+import System
+import TestSupport
+
+@testable import Counts
+@testable import LMDB
+@testable import Packs
+@testable import Store
+
+/// What tests do to a store behind its back.
+extension Store {
+    /// The packs, where they lie.
+    var packTable: LMDBPackStore {
+        get throws {
+            guard let table = packs as? LMDBPackStore else { throw Failure(.system, "the packs", "not in LMDB") }
+            return table
+        }
+    }
+
+    /// Puts a pack down as it is, whatever it says.
+    func put(_ builder: PackBuilder) throws { try put(pack: builder.number, [UInt8](count: builder.byteCount) { _ = builder.write(into: &$0, storeID) }) }
+
+    func put(pack number: UInt64, _ bytes: [UInt8]) throws {
+        let table = try packTable
+        var writing = try WriteTransaction(table.environment)
+        try writing.put(table.packs, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
+        try writing.commit()
+    }
+
+    /// The bytes of a pack; none: it is not there.
+    func bytes(ofPack number: UInt64) throws -> [UInt8] {
+        let table = try packTable
+        let reading = try ReadTransaction(table.environment)
+        guard let pack = try reading.view.value(table.packs, number) else { return [] }
+        return [UInt8](count: pack.byteCount) { $0.copy(pack, to: 0) }
+    }
+
+    /// A copy of a pack, to be changed; it lends for good. Nil: it can't be had.
+    func builder(ofPack number: UInt64, isDead: (Int) -> Bool = { _ in false }) throws -> PackBuilder? {
+        let bytes = lend(try bytes(ofPack: number))
+        guard let pack = PackView(bytes.bytes, number: number) else { return nil }
+        return unsafe PackBuilder(copying: pack, number: number, isDead: isDead)
+    }
+
+    func superblock() throws -> Superblock {
+        let reading = try ReadTransaction(meta)
+        return try parts.superblock.superblock(reading.view)
+    }
+
+    /// Digests into packs of tiny blobs, and those into the index, as a commit does it.
+    func addPack(_ number: UInt64, of digests: [Digest]) throws {
+        var transaction = try StoreTransaction.begin(self)
+        var builder = PackBuilder(number: number)
+        let tiny = lend([UInt8](repeating: 1, count: 16))
+        for digest in digests { builder.append(digest, check: PackFormat.check(tiny.bytes, digest), .raw, tiny) }
+        try put(builder)
+        transaction.enter(SealedPack(number: number, first: 0, lengths: digests.map { _ in 16 }))
+        while try !transaction.indexDirectories(limit: 1 << 20) {}
+        try transaction.commit()
+    }
+}

@@ -1,0 +1,18 @@
+public import System
+
+/// Lends a copy for good.
+public func lend(_ bytes: [UInt8]) -> LentBytes {
+    let room = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, bytes.count), alignment: 16)
+    unsafe room.copyBytes(from: bytes)
+    return unsafe LentBytes(UnsafeRawPointer(room.baseAddress!), count: bytes.count)
+}
+
+extension [UInt8] {
+    /// A copy that `body` has changed.
+    public func withChange(_ body: (inout MutableRawSpan) -> Void) -> [UInt8] {
+        [UInt8](count: count) { room in
+            room.copy(self.rawBytes, to: 0)
+            body(&room)
+        }
+    }
+}
