@@ -11,6 +11,8 @@ public protocol BlobDirectory: ~Copyable {
     func blobCount(from place: PackPlace) throws(Failure) -> UInt64
     /// The name of a blob, which may have lost its bytes. Nil: there was none of that number.
     func digest(of blob: BlobNumber) throws(Failure) -> Digest?
+    /// Whether a blob has its bytes, and is the block of that digest.
+    func holds(_ digest: Digest, _ blob: BlobNumber) throws(Failure) -> Bool
     /// Bytes that each blob of a pack takes, or took. Nil: there is no such pack.
     func storedLengths(ofPack pack: UInt64) throws(Failure) -> StoredLengths?
 }

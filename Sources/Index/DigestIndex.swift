@@ -138,6 +138,16 @@ extension DigestIndex {
         return try makeFilter(&state, counted, directory, &lmdb)
     }
 
+    /// The filter as it is, for look-ups in that state without the lock: it lacks nothing that was stored then, and what others do with it
+    /// meanwhile at worst hides a blob, which is found again under the lock. Nil: that can't be said of it.
+    public func filter(for state: IndexState, _ counted: PackPlace) -> DigestFilter? {
+        guard let filter = filter.withLock({ $0 }), filter.isValid, filter.covered >= counted, filter.purged <= state.indexed,
+            filter.unsure == 0 || filter.unsure == state.pastTable,
+            !filter.isPrivate || filter.mark == state.pastTable || filter.unsure == state.pastTable
+        else { return nil }
+        return filter
+    }
+
     private func isUsable(
         _ filter: DigestFilter, _ state: IndexState, _ counted: PackPlace, _ directory: borrowing some BlobDirectory & ~Copyable
     ) -> Bool {
@@ -169,17 +179,22 @@ extension DigestIndex {
         return filter
     }
 
-    /// Enters the blobs from a place on.
+    /// Enters the blobs from a place on, in their order: of two with one content, stored at the same moment by two writers, the first is
+    /// the one that is found, by everybody and for ever. The other goes to the table, behind it.
     private func enterDirectories(
         in filter: DigestFilter, from start: PackPlace, _ state: inout IndexState, _ counted: PackPlace,
         _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
     ) throws(Failure) {
         var overflow: [IndexEntry] = []
-        // A damaged pack must not keep others from being written; nothing finds what is in it.
-        try directory.forEachBlob(from: start, skippingDamaged: true) { (blob, digest) throws(Failure) in
-            guard counted.isBehind(blob) else { return false }
-            if !filter.insert(digest.word0, blob) { overflow.append(IndexEntry(digest, blob)) }
-            return true
+        do {
+            var lookup = DigestLookup(filter, try lmdb.view.cursor(index), nil)
+            // A damaged pack must not keep others from being written; nothing finds what is in it.
+            try directory.forEachBlob(from: start, skippingDamaged: true) { (blob, digest) throws(Failure) in
+                guard counted.isBehind(blob) else { return false }
+                let first = try lookup.find(digest) { (other) throws(Failure) in try directory.holds(digest, other) }
+                if first != .none && first != blob || !filter.insert(digest.word0, blob) { overflow.append(IndexEntry(digest, blob)) }
+                return true
+            }
         }
         try enter(overflow, past: filter, &state, &lmdb)
         filter.cover(counted, tail: tail(counted, directory))
@@ -235,23 +250,19 @@ extension DigestIndex {
 // MARK: Entering
 
 extension DigestIndex {
-    /// Takes new blobs into the filter, which has all that were there before, and the merge on by a piece that keeps the table from filling
-    /// up.
-    /// - Parameter blobs: each with the first word of its digest.
-    public func enter(
-        _ blobs: [(word: UInt64, blob: BlobNumber)], in filter: DigestFilter, _ state: inout IndexState, _ counted: PackPlace,
-        _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
+    /// Takes a merge on by a piece that keeps the table of recent blobs from filling up; begins one when that is due.
+    /// - Parameters:
+    ///   - filter: up to date.
+    ///   - count: blobs that this transaction has entered.
+    public func advanceMerge(
+        _ filter: DigestFilter, entered count: Int, _ state: inout IndexState, _ counted: PackPlace, _ lmdb: inout WriteTransaction
     ) throws(Failure) {
-        var overflow: [IndexEntry] = []
-        for (word, blob) in blobs where !filter.insert(word, blob) { overflow.append(IndexEntry(word: word, blob)) }
-        try enter(overflow, past: filter, &state, &lmdb)
-        filter.cover(counted, tail: tail(counted, directory))
         if state.merging == .start {
             guard filter.isMergeDue else { return }
             state.merging = counted
             state.merged = 0
         }
-        let limit = filter.mergePiece(from: state.merged, adding: blobs.count)
+        let limit = filter.mergePiece(from: state.merged, adding: count)
         let (piece, next) = filter.recent(from: state.merged, before: state.merging, limit: limit)
         try add(piece.sorted(), &lmdb)
         if let next {

@@ -10,10 +10,11 @@ public import System
 /// LMDB's is free then. The kernel keeps these (fcntl(2), `F_OFD_SETLK`): they end with their holder, however that dies.
 ///
 ///          0  magic, "DDLOCK 1"          8 bytes
-///        256  who holds lock n           256 bytes each, n counts from 0: text, see `LockHolder`
+///        256  who holds lock n           256 bytes each, n counts from 0: see `LockHolder`
 ///     2³²     + n          locked        lock n is held
 ///     2³² + 4096 + n       locked        somebody waits for lock n
 ///     2³³     + i          locked        a process uses the store whose number is i (`identity`)
+///     2³⁴     + n          read-locked   pack n has blobs that somebody has just stored and nothing refers to yet (`claim`)
 ///
 /// Nothing in it outlives the processes. The numbers' range is locked as a whole, to read, by one who may not write to the store,
 /// so that nobody changes it meanwhile.
@@ -43,15 +44,20 @@ public final class LockFile: Sendable {
     /// A number that no other process of the store has; 0 when it is read-only.
     let identity: pid_t
     private let file: File
+    /// Who holds which lock, where that can be mapped.
+    private let records: SharedRecords?
     private let turns: [Monitor<Turn>]
+    /// Packs that this process has claimed, and how often.
+    private let claims = Mutex<[UInt64: Int]>([:])
     /// Limits of waiting that nobody else sets.
     public let patience: Patience
 
-    private static let recordBytes = 256
+    private static let recordBytes = LockHolder.byteCount
     private static let firstLock: UInt64 = 1 << 32
     private static let firstWaiter: UInt64 = firstLock + 4096
     private static let firstIdentity: UInt64 = 1 << 33
     private static let identities = firstIdentity..<firstIdentity + 1 << 31
+    private static let firstClaim: UInt64 = 1 << 34
     public static let magic = "DDLOCK 1"
     public static let byteCount = UInt64((1 + Lock.count) * recordBytes)
 
@@ -62,6 +68,8 @@ public final class LockFile: Sendable {
         var next: UInt64 = 0
         /// This process was the last to hold it.
         var wasOurs = false
+        /// When it was last seen that no other process waits: seconds of the monotonic clock.
+        var lastLook = 0.0
     }
 
     /// Says that the store is in use, by this process.
@@ -74,6 +82,7 @@ public final class LockFile: Sendable {
         isReadOnly = false
         turns = (0..<Lock.count).map { _ in Monitor(Turn()) }
         identity = try Self.claimIdentity(file, patience)
+        records = SharedRecords(file, byteCount: Int(Self.byteCount))
         self.file = file
     }
 
@@ -85,6 +94,7 @@ public final class LockFile: Sendable {
         isReadOnly = true
         turns = []
         identity = 0
+        records = nil
         guard try file.tryLock(Self.identities, exclusive: false) else {
             throw Failure(.busy, "read the store of \(file.path)", "it is in use by others, and it takes the right to write to its files to read beside them",
                 remedy: "run as root or as the store's owner, or wait until nobody uses it")
@@ -222,7 +232,7 @@ public final class LockFile: Sendable {
     private func takeLock(_ lock: Lock, _ waiting: inout Waiting, givingWay: Bool) throws(Failure) -> Bool {
         let place = Self.firstLock + UInt64(lock.number), queue = Self.firstWaiter + UInt64(lock.number)
         // Another process looks for it each few milliseconds, and would rarely find it free.
-        if givingWay, try isWaitedFor(lock) { usleep(Self.longestPauseMicroseconds + 1000) }
+        if givingWay, try isTimeToGiveWay(lock) { usleep(Self.longestPauseMicroseconds + 1000) }
         var isAnnounced = false
         // That it can't be taken back does no harm: whoever holds it waits a little more often.
         defer { if isAnnounced { try? file.unlock(queue..<queue + 1) } }
@@ -230,7 +240,7 @@ public final class LockFile: Sendable {
             if lock.defersStops, clinux_begin_unstoppable() == 0 { return false }
             do throws(Failure) {
                 if try file.tryLock(place..<place + 1, exclusive: true) {
-                    sign(lock, LockHolder.own.encoded)
+                    sign(lock)
                     return true
                 }
             } catch {
@@ -243,6 +253,18 @@ public final class LockFile: Sendable {
             try waiting.pause(for: holder(of: lock), remedy: nil)
         }
     }
+
+    /// Whether another process waits, which is looked at now and then.
+    private func isTimeToGiveWay(_ lock: Lock) throws(Failure) -> Bool {
+        let now = monotonicSeconds(), turn = turns[lock.number]
+        guard turn.with({ now - $0.lastLook >= Self.lookInterval }) else { return false }
+        if try isWaitedFor(lock) { return true }
+        turn.with { $0.lastLook = now }
+        return false
+    }
+
+    /// Seconds: less than anybody who waits would notice.
+    private static let lookInterval = 0.001
 
     /// Whether another process waits.
     func isWaitedFor(_ lock: Lock) throws(Failure) -> Bool {
@@ -268,18 +290,55 @@ public final class LockFile: Sendable {
 
     // MARK: Names
 
-    /// Where the record is full of zeros, or there is no room on the filesystem, a waiter has nobody to name.
-    private func sign(_ lock: Lock, _ record: [UInt8]) {
-        try? file.write(at: UInt64((1 + lock.number) * Self.recordBytes), record.rawBytes)
+    /// Without room on the filesystem for it, a waiter has nobody to name.
+    private func sign(_ lock: Lock) {
+        let place = (1 + lock.number) * Self.recordBytes, turn = LockHolder.nextTurn()
+        switch records {
+        case .some(let records):
+            records.put(LockHolder.ownText, at: place)
+            records.put(turn, at: place + LockHolder.turnOffset)
+        case .none:
+            let record = LockHolder.ownText + [UInt8](count: 8) { $0.store(turn, at: 0) }
+            try? file.write(at: UInt64(place), record.rawBytes)
+        }
     }
 
     /// Who holds the lock, or held it last.
     private func holder(of lock: Lock) -> LockHolder? {
+        let place = (1 + lock.number) * Self.recordBytes
         var record = [UInt8](repeating: 0, count: Self.recordBytes)
-        // Only a name is missing then.
-        let count = try? record.withMutableBytes { (bytes) throws(Failure) in
-            try file.read(at: UInt64((1 + lock.number) * Self.recordBytes), into: &bytes)
-        }
+        // Only a name is missing where it can't be read.
+        let count = try? record.withMutableBytes { (bytes) throws(Failure) in try file.read(at: UInt64(place), into: &bytes) }
         return count == Self.recordBytes ? LockHolder(record) : nil
+    }
+
+    // MARK: Claims
+
+    /// Says that a pack has blobs of this process that nothing refers to yet: nobody may take them for dead. Ends with the process at the latest.
+    public func claim(_ pack: UInt64) throws(Failure) {
+        let place = Self.firstClaim + pack
+        try claims.withLock { (claims) throws(Failure) in
+            // Nobody locks it exclusively.
+            if claims[pack] == nil { _ = try file.tryLock(place..<place + 1, exclusive: false) }
+            claims[pack, default: 0] += 1
+        }
+    }
+
+    /// Takes one claim back.
+    public func release(_ pack: UInt64) {
+        let place = Self.firstClaim + pack
+        claims.withLock { claims in
+            guard let count = claims[pack] else { return }
+            claims[pack] = count > 1 ? count - 1 : nil
+            // That it stays locked makes the pack wait for the process's end.
+            if count == 1 { try? file.unlock(place..<place + 1) }
+        }
+    }
+
+    /// Whether anybody claims a pack.
+    public func isClaimed(_ pack: UInt64) throws(Failure) -> Bool {
+        let place = Self.firstClaim + pack
+        if claims.withLock({ $0[pack] != nil }) { return true }
+        return try file.isLockedElsewhere(place..<place + 1)
     }
 }

@@ -3,11 +3,11 @@ internal import Glibc
 internal import Synchronization
 internal import System
 
-/// A process that holds a lock of a store, as it wrote itself down in the lock file: 256 bytes, filled up with zeros:
+/// A process that holds a lock of a store, as it wrote itself down in the lock file: 256 bytes.
 ///
-///     process id, its PID namespace (the inode of /proc/self/ns/pid, 0: not known), the number of the lock's taking by it, command
-///
-/// separated by spaces, as text.
+///       0  text  process id, its PID namespace (the inode of /proc/self/ns/pid, 0: not known) and command, separated by spaces, filled up
+///                with zeros
+///     248  u64   how many locks it had taken when it took this one
 struct LockHolder: Equatable {
     let process: pid_t
     let namespace: UInt64
@@ -15,39 +15,35 @@ struct LockHolder: Equatable {
     let turn: UInt64
     let command: String
 
-    private static let byteCount = 256
+    static let byteCount = 256
+    /// Where the number is.
+    static let turnOffset = 248
 
     /// What this process is called, for ever; found out once.
-    private static let me: (process: pid_t, namespace: UInt64, command: String) = {
+    private static let me: (process: pid_t, namespace: UInt64, command: String, text: [UInt8]) = {
         var status = stat()
         // Without /proc it stays unknown.
         let namespace = unsafe stat("/proc/self/ns/pid", &status) == 0 ? UInt64(status.st_ino) : 0
-        return (clinux_process_id(), namespace, ownCommand())
+        let process = clinux_process_id(), command = ownCommand()
+        let text = Array("\(process) \(namespace) \(command)".utf8.prefix(turnOffset - 1))
+        return (process, namespace, command, text + [UInt8](repeating: 0, count: turnOffset - text.count))
     }()
     private static let turns = Atomic<UInt64>(0)
 
-    /// This process, holding the lock from now on.
-    static var own: LockHolder {
-        let turn = turns.wrappingAdd(1, ordering: .relaxed).newValue
-        return LockHolder(process: me.process, namespace: me.namespace, turn: turn, command: me.command)
-    }
-
-    private init(process: pid_t, namespace: UInt64, turn: UInt64, command: String) {
-        (self.process, self.namespace, self.turn, self.command) = (process, namespace, turn, command)
-    }
+    /// What this process writes down: its text, and the number of a lock that it has just taken.
+    static var ownText: [UInt8] { me.text }
+    static func nextTurn() -> UInt64 { turns.wrappingAdd(1, ordering: .relaxed).newValue }
 
     /// Nil: nobody has written down who it is. Anybody who may write to the store can write anything here.
     init?(_ record: [UInt8]) {
-        let text = String(decoding: record.prefix { $0 != 0 }, as: UTF8.self)
-        let words = text.split(separator: " ", maxSplits: 3)
-        guard words.count == 4, let process = pid_t(words[0]), process > 0, let namespace = UInt64(words[1]), let turn = UInt64(words[2]) else { return nil }
-        self.init(process: process, namespace: namespace, turn: turn, command: Self.printable(String(words[3])))
-    }
-
-    var encoded: [UInt8] {
-        var bytes = Array("\(process) \(namespace) \(turn) \(command)".utf8.prefix(Self.byteCount - 1))
-        bytes += [UInt8](repeating: 0, count: Self.byteCount - bytes.count)
-        return bytes
+        guard record.count == Self.byteCount else { return nil }
+        let text = String(decoding: record.prefix(Self.turnOffset).prefix { $0 != 0 }, as: UTF8.self)
+        let words = text.split(separator: " ", maxSplits: 2)
+        guard words.count == 3, let process = pid_t(words[0]), process > 0, let namespace = UInt64(words[1]) else { return nil }
+        self.process = process
+        self.namespace = namespace
+        turn = record.rawBytes.load(at: Self.turnOffset)
+        command = Self.printable(String(words[2]))
     }
 
     /// The command line, as far as it fits.

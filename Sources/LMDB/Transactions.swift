@@ -103,6 +103,9 @@ public struct WriteTransaction: ~Copyable {
         @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
     }
 
+    /// Number that its commit will have.
+    public var id: Int { unsafe Int(mdb_txn_id(handle)) }
+
     /// Makes all changes durable and visible at once: when this returns, they survive the loss of power.
     public consuming func commit() throws(Failure) {
         ended = true  // LMDB frees a transaction that fails to commit, too.

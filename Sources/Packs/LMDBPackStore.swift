@@ -12,6 +12,7 @@ public import System
 ///
 /// A pack that is not full is written anew, longer, when there is more for it: its slots stay what they are.
 public final class LMDBPackStore: PackStore {
+    private let lockFile: LockFile
     let environment: Environment
     let header, packs: Environment.Table
     public let storeID: StoreID
@@ -28,6 +29,7 @@ public final class LMDBPackStore: PackStore {
         // Address space only: LMDB's file is as long as what is in it.
         let environment = try Environment.open(path: path, number: number, lockFile, mapBytes: 1 << 44, tables: 2, creating: storeID != nil)
         self.environment = environment
+        self.lockFile = lockFile
         if let storeID {
             self.storeID = storeID
         } else {
@@ -64,14 +66,34 @@ public final class LMDBPackStore: PackStore {
 
     // MARK: Writing
 
-    public func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> [SealedPack] {
-        guard !blobs.isEmpty else { return [] }
+    public func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs {
+        guard !blobs.isEmpty else { return SealedBlobs([], behind: .start) {} }
+        var previous = PackPlace.start
+        var claimed: [UInt64] = []
+        do throws(Failure) {
+            let packs = try seal(blobs, codec, patience, &previous, &claimed)
+            return SealedBlobs(packs, behind: previous) { [lockFile, claimed] in for number in claimed { lockFile.release(number) } }
+        } catch {
+            for number in claimed { lockFile.release(number) }
+            throw error
+        }
+    }
+
+    public func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try lockFile.isClaimed(number) }
+
+    /// - Parameter claimed: gets the packs that are claimed, each before anybody can see what it has new.
+    private func seal(
+        _ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?, _ previous: inout PackPlace, _ claimed: inout [UInt64]
+    ) throws(Failure) -> [SealedPack] {
         var writing = try WriteTransaction(environment, patience)
         // What the open pack has is copied from here, where this transaction does not write.
         let before = try ReadTransaction(environment)
         let next = try next(before.view)
+        previous = try end(before.view)
         var filler = PackFiller(unsafe try openPack(before.view, next: next), next: next)
         let sealed = try filler.fill(blobs, codec) { (pack, known) throws(Failure) in
+            try lockFile.claim(pack.number)
+            claimed.append(pack.number)
             var isTrue = false
             try writing.put(packs, pack.number, count: pack.byteCount) { isTrue = pack.write(into: &$0, storeID, checkingFrom: known) }
             return isTrue
@@ -79,6 +101,12 @@ public final class LMDBPackStore: PackStore {
         if let last = sealed.last, last.number >= next { try Self.put(next: last.number + 1, storeID, header, &writing) }
         try writing.commit()
         return sealed
+    }
+
+    private func end(_ view: View) throws(Failure) -> PackPlace {
+        var cursor = try view.cursor(packs)
+        guard try cursor.last(), let last = cursor.integerKey, let pack = PackView(cursor.value, number: last) else { return .start }
+        return PackPlace(pack: last, slots: UInt64(pack.slotCount))
     }
 
     /// The last pack when there is room in it and all is well with it.
@@ -125,10 +153,6 @@ public final class LMDBPackStore: PackStore {
         guard let value = try view.value(packs, number) else { return false }
         return PackView(value, number: number)?.isEmpty == true
     }
-
-    /// A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`). The next writer
-    /// passes that word on when it takes the lock of the dead; a reader alone sees too little.
-    public func recover(_ patience: Patience?) throws(Failure) { try WriteTransaction(environment, patience).abort() }
 
     /// LMDB never writes over what the last commit needs. So a commit that changes next to nothing comes first, after which the one
     /// before is not the last any more.

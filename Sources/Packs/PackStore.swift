@@ -17,8 +17,12 @@ public protocol PackStore: AnyObject, Sendable {
 
     /// Stores blobs, in their order, in packs that are not full and in new ones.
     /// - Parameter blobs: their bytes are lent until this returns.
+    /// - Returns: where they are. Until something refers to them, they are the caller's as long as it keeps this.
     /// - Throws: `.damage` when one is not what was hashed.
-    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> [SealedPack]
+    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs
+
+    /// Whether a pack has blobs that are somebody's who sealed them: what nothing refers to in it may be about to be referred to.
+    func isClaimed(_ number: UInt64) throws(Failure) -> Bool
 
     /// Writes packs anew, all of them together.
     /// - Returns: those that were: a pack whose blobs can't be had is left alone.
@@ -26,9 +30,6 @@ public protocol PackStore: AnyObject, Sendable {
 
     /// Removes packs all of whose blobs were collected; others, and those that are gone, are left alone.
     func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure)
-
-    /// Sees to it that readers see what a writer left that was killed.
-    func recover(_ patience: Patience?) throws(Failure)
 
     /// Has the space of what was removed last be given back, too.
     func settleSpace(_ patience: Patience?) throws(Failure)
@@ -40,6 +41,27 @@ public protocol PackStore: AnyObject, Sendable {
 extension PackStore {
     /// Packs as they are now.
     public func snapshot() throws(Failure) -> PackSnapshot { PackSnapshot(try source(), storeID) }
+}
+
+/// Blobs that were stored together, and the claim to them: it ends with this, or with the process.
+public final class SealedBlobs: Sendable {
+    public let packs: [SealedPack]
+    /// The place behind the last blob that there was before. The start: there was none.
+    public let previous: PackPlace
+    private let release: @Sendable () -> Void
+
+    init(_ packs: [SealedPack], behind previous: PackPlace, release: @escaping @Sendable () -> Void) {
+        self.packs = packs
+        self.previous = previous
+        self.release = release
+    }
+
+    deinit { release() }
+
+    /// Where they are, in the order in which they came.
+    public var numbers: [BlobNumber] {
+        packs.flatMap { pack in (pack.first..<pack.slotCount).map { BlobNumber(pack: pack.number, slot: $0) } }
+    }
 }
 
 /// Blobs that were stored in one pack.
@@ -172,6 +194,8 @@ extension PackSnapshot: BlobDirectory {
     }
 
     public func digest(of blob: BlobNumber) throws(Failure) -> Digest? { try pack(blob.pack)?.digest(blob.slot) }
+
+    public func holds(_ digest: Digest, _ blob: BlobNumber) throws(Failure) -> Bool { try pack(blob.pack)?.holds(digest, blob.slot) ?? false }
 
     public func storedLengths(ofPack number: UInt64) throws(Failure) -> StoredLengths? {
         guard let pack = try pack(number) else { return nil }

@@ -1,4 +1,3 @@
-internal import BlobModel
 internal import BlockModel
 internal import Hashing
 internal import Packs
@@ -16,10 +15,6 @@ public final class Batch: @unchecked Sendable {
         var digest = Digest(0, 0, 0, 0)
         /// The check word of the data, by which what is stored is known to be what was hashed.
         var check: UInt64 = 0
-        /// Where it is stored.
-        var blob = BlobNumber.none
-        /// A block of the batch that has the same content and comes before; −1: none has.
-        var twin: Int32 = -1
     }
 
     private var changes: UnsafeMutableBufferPointer<Change>
@@ -28,8 +23,6 @@ public final class Batch: @unchecked Sendable {
     private let hasher: SHA256
     /// Changes from here on are not named yet.
     private var named = 0
-    /// New blocks by their digests: index of the change plus one, 0: free. Twice as many as there are changes.
-    private var pending: [Int32] = []
 
     /// Blocks that one thread names in a row.
     private static let pieceLength = 32
@@ -44,6 +37,8 @@ public final class Batch: @unchecked Sendable {
     deinit { unsafe changes.deallocate() }
 
     public var isEmpty: Bool { count == 0 }
+    /// Whether anything is to be stored, and not only unmapped.
+    var hasData: Bool { (0..<count).contains { self[$0].source != nil } }
 
     public func removeAll() {
         count = 0
@@ -123,30 +118,5 @@ public final class Batch: @unchecked Sendable {
     func name(_ index: Int, _ digest: Digest, check: UInt64) {
         self[index].digest = digest
         self[index].check = check
-    }
-
-    /// The first new block with that digest, else −1; `index` is entered then.
-    func findOrEnter(_ index: Int) -> Int {
-        let digest = self[index].digest
-        let mask = pending.count - 1
-        var slot = Int(truncatingIfNeeded: digest.word1) & mask
-        while pending[slot] != 0 {
-            let other = Int(pending[slot]) - 1
-            if self[other].digest == digest { return other }
-            slot = (slot + 1) & mask
-        }
-        pending[slot] = Int32(index + 1)
-        return -1
-    }
-
-    /// Empties the table of new blocks.
-    func clearPending() {
-        var size = 1024
-        while size < 2 * count { size *= 2 }
-        if pending.count == size {
-            for index in pending.indices { pending[index] = 0 }
-        } else {
-            pending = [Int32](repeating: 0, count: size)
-        }
     }
 }

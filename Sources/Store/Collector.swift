@@ -128,7 +128,7 @@ extension Store {
         while !isNoted || transaction.superblock.collecting != range {
             isNoted = true
             _ = try transaction.finishCollecting(isOver: true)
-            transaction.superblock.collecting = range
+            transaction.superblock.beginCollecting(range.first, range.last)
             _ = try transaction.indexDead(work, limit: .max)
             try transaction.commit()
             noted()
@@ -151,7 +151,7 @@ extension Store {
             isNoted = try wayOut { (room) throws(Failure) in
                 var transaction = try StoreTransaction.begin(self, room: room)
                 guard transaction.superblock.collecting.first == 0 || transaction.superblock.collecting == (number, number) else { return false }
-                transaction.superblock.collecting = (number, number)
+                if transaction.superblock.collecting.first == 0 { transaction.superblock.beginCollecting(number, number) }
                 let isIndexed = try transaction.indexDead([number], limit: Self.fewestEntries)
                 try transaction.commit()
                 return isIndexed
@@ -292,6 +292,8 @@ extension StoreTransaction {
 
     /// The slots of a pack that are dead: `counts` and the changes that were put off meanwhile agree on that, so that the totals do.
     private func deadSlots(_ number: UInt64, _ pack: PackView, _ reader: inout CountReader) throws(Failure) -> [Int] {
+        // What its writer has just stored may be referred to as soon as this transaction is over.
+        if try store.packs.isClaimed(number) { return [] }
         guard let settled = try store.parts.counts.settled(ofPack: number, lmdb.view), let counts = try reader.counts(ofPack: number) else { return [] }
         return (0..<min(pack.slotCount, settled.count, counts.count)).filter { counts[$0] == 0 && settled[$0] == 0 && !pack.isCollected($0) }
     }

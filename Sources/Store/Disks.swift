@@ -55,7 +55,7 @@ extension Store {
             guard old.isIncomplete else {
                 throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
             }
-            try delete(try lock(name))
+            try deleteLeftover(old)
         }
         var transaction = try StoreTransaction.begin(self)
         guard try parts.catalogue.disk(name, transaction.lmdb.view) == nil else {
@@ -135,11 +135,18 @@ extension Store {
         }
         for disk in leftovers {
             do throws(Failure) {
-                try delete(try lock(disk.name))
+                try deleteLeftover(disk)
             } catch where error.kind == .busy || error.kind == .notFound {
                 // Somebody is at it.
             }
         }
+    }
+
+    /// Deletes what is left of a disk, unless that is gone, and another disk has its name by now.
+    func deleteLeftover(_ disk: DiskRecord) throws(Failure) {
+        let lock = try lock(disk.name)
+        guard lock.record.number == disk.number, lock.record.isIncomplete else { return }
+        try delete(lock)
     }
 
     /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's

@@ -132,8 +132,8 @@ final class Reserve: Sendable {
     func fill() -> Bool {
         var status = stat()
         if unsafe lstat(path, &status) == 0 {
+            if Self.isWhole(status) { return true }
             if status.st_mode & S_IFMT != S_IFREG { unsafe unlink(path) }
-            else if status.st_blocks >= Self.byteCount / 512, status.st_size >= Self.byteCount { return true }
         }
         do throws(Failure) {
             let file = try File.owned(path)
@@ -143,6 +143,16 @@ final class Reserve: Sendable {
             // A filesystem that can't set anything aside, or no right to: that is no lack of room.
             return error.kind != .noSpace
         }
+    }
+
+    /// Whether all of it is there.
+    var isWhole: Bool {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0 && Self.isWhole(status)
+    }
+
+    private static func isWhole(_ status: stat) -> Bool {
+        status.st_mode & S_IFMT == S_IFREG && status.st_blocks >= byteCount / 512 && status.st_size >= byteCount
     }
 
     /// Whether it is worth while to try whether there is something to regain: once in ten seconds, as disks that find no room try

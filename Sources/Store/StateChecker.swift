@@ -200,9 +200,15 @@ struct Checker: ~Escapable {
         return pack.digest(blob.slot)
     }
 
-    /// Whether two blobs whose digests begin alike are the same block, both undamaged.
+    private func isLive(_ blob: BlobNumber) -> Bool {
+        guard let counts = counts[blob.pack], blob.slot < counts.count else { return false }
+        return counts[blob.slot] > 0 && counts[blob.slot] < Self.collected
+    }
+
+    /// Whether two blobs whose digests begin alike are the same block, both undamaged, and both referred to: of what two writers stored
+    /// at the same moment, one is dead.
     private func areTwins(_ a: BlobNumber, _ b: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Bool {
-        guard a != b, !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a, packs) else { return false }
+        guard a != b, isLive(a), isLive(b), !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a, packs) else { return false }
         return try digest == self.digest(of: b, packs)
     }
 

@@ -9,7 +9,7 @@ internal import System
 
 /// One change of the store: maps, counts, index and totals together, or nothing of it.
 ///
-/// Lock order: `meta`'s write transaction first, then that of the packs. Packs are durable first: one that
+/// Lock order: `meta`'s write transaction first, then that of the packs, which mostly is taken alone, before. Packs are durable first: what
 /// `meta` does not know yet is found by the next transaction, here, and its blobs get a reference count of 0.
 struct StoreTransaction: ~Copyable {
     let store: Store
@@ -22,6 +22,8 @@ struct StoreTransaction: ~Copyable {
     var counts: CountEdit
     /// It unmaps long ranges, as a deletion does, which has to work where no space is left.
     var isUnmapping = false
+    /// What was stored for it: nobody collects that before this is committed.
+    var claims: [SealedBlobs] = []
 
     private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
@@ -80,17 +82,19 @@ struct StoreTransaction: ~Copyable {
         superblock.totals = counts.totals
         try store.parts.superblock.put(superblock, &lmdb)
         try lmdb.commit()
+        withExtendedLifetime(claims) {}
     }
 
-    /// Counts the blobs of packs that were stored just before their writer died.
+    /// Counts the blobs that were stored since the last transaction, by whoever is about to refer to them, or was killed before it could.
     mutating func adoptUnknownBlobs() throws(Failure) {
-        try store.packs.recover(patience)
         let packs = try store.packs.snapshot()
         let counted = superblock.counted
         // Mostly nothing is behind that place.
         if try packs.last() == counted { return }
         try packs.forEachPack(from: max(counted.pack, 1)) { (number, pack) throws(Failure) in
             guard let pack, packs.isIntact(pack) else {
+                // Nothing is added to a damaged pack; all it had is counted.
+                if number == counted.pack { return true }
                 throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
             }
             let first = number == counted.pack ? Int(counted.slots) : 0
@@ -102,12 +106,6 @@ struct StoreTransaction: ~Copyable {
         }
     }
 
-    /// Blobs were stored, which nothing refers to yet.
-    mutating func enter(_ sealed: SealedPack) {
-        counts.enter(pack: sealed.number, from: sealed.first, lengths: sealed.lengths.map { $0 })
-        superblock.counted = PackPlace(pack: sealed.number, slots: UInt64(sealed.slotCount))
-    }
-
     // MARK: Index
 
     /// What tells which digests are new, up to date with all blobs.
@@ -116,10 +114,9 @@ struct StoreTransaction: ~Copyable {
         return try store.parts.index.synchronize(&superblock.index, superblock.counted, directory, &lmdb)
     }
 
-    /// Enters new blobs in the index, each with the first word of its digest.
-    mutating func index(_ blobs: [(word: UInt64, blob: BlobNumber)], in filter: DigestFilter) throws(Failure) {
-        let directory = try store.packs.snapshot()
-        try store.parts.index.enter(blobs, in: filter, &superblock.index, superblock.counted, directory, &lmdb)
+    /// Takes the index's merge on, as far as so many new blobs make it necessary.
+    mutating func advanceMerge(_ filter: DigestFilter, entered count: Int) throws(Failure) {
+        try store.parts.index.advanceMerge(filter, entered: count, &superblock.index, superblock.counted, &lmdb)
     }
 
     // MARK: Disks

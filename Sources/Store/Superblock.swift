@@ -20,9 +20,10 @@ internal import System
 ///    152  merged           u64   the merge has done digests whose first word is less
 ///    160  codec            u32   of new blobs (`BlobCodec`)
 ///    164  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
-///    168  checksum         u64   XXH3-64 of bytes 0–167
+///    168  collections      u64   collections that were begun
+///    176  checksum         u64   XXH3-64 of bytes 0–175
 struct Superblock: Equatable {
-    static let byteCount = 176
+    static let byteCount = 184
 
     var header: FormatHeader
     var nextNode: UInt64 = 1
@@ -31,6 +32,8 @@ struct Superblock: Equatable {
     var totals = BlobTotals()
     /// 0: no collection is at work.
     var collecting: (first: UInt64, last: UInt64) = (0, 0)
+    /// How many were begun.
+    var collections: UInt64 = 0
     var index = IndexState()
     /// Of new blobs.
     private(set) var codec = BlobCodec.raw
@@ -41,6 +44,17 @@ struct Superblock: Equatable {
     mutating func use(_ codec: BlobCodec) {
         self.codec = codec
         header.incompatibleFeatures |= codec.feature
+    }
+
+    /// Packs of that range are about to lose their dead blobs.
+    mutating func beginCollecting(_ first: UInt64, _ last: UInt64) {
+        collecting = (first, last)
+        collections += 1
+    }
+
+    /// Whether blobs that were found when the store was in that state may have been collected until this one.
+    func mayHaveCollected(since earlier: Superblock) -> Bool {
+        collections != earlier.collections || collecting.first > 0 || earlier.collecting.first > 0
     }
 
     /// - Throws: as `FormatHeader.init` does.
@@ -60,6 +74,7 @@ struct Superblock: Equatable {
         }
         self.codec = codec
         index.pastTable = bytes.load(at: 164)
+        collections = bytes.load(at: 168)
     }
 
     /// The record's bytes.
@@ -81,6 +96,7 @@ struct Superblock: Equatable {
             bytes.store(index.merged, at: 152)
             bytes.store(UInt32(codec.rawValue), at: 160)
             bytes.store(index.pastTable, at: 164)
+            bytes.store(collections, at: 168)
         }
     }
 

@@ -28,14 +28,14 @@ final class FaultyPackStore: PackStore {
     }
 
     func source() throws(Failure) -> any PackSource { FaultySource(try below.source(), self) }
-    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> [SealedPack] {
+    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs {
         try call { () throws(Failure) in try below.seal(blobs, codec, patience) }
     }
     func rewrite(_ changes: [PackRewrite], _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
         try call { () throws(Failure) in try below.rewrite(changes, patience) }
     }
     func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure) { try call { () throws(Failure) in try below.remove(numbers, patience) } }
-    func recover(_ patience: Patience?) throws(Failure) { try below.recover(patience) }
+    func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try below.isClaimed(number) }
     func settleSpace(_ patience: Patience?) throws(Failure) { try below.settleSpace(patience) }
     func giveBackSpace(_ patience: Patience?) throws(Failure) { try below.giveBackSpace(patience) }
 

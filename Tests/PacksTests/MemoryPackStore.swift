@@ -10,6 +10,7 @@ import TestSupport
 final class MemoryPackStore: PackStore {
     let storeID = StoreID.random()
     private let content = Mutex(Content())
+    private let claims = Mutex<[UInt64]>([])
 
     struct Content {
         var packs: [UInt64: LentBytes] = [:]
@@ -19,14 +20,24 @@ final class MemoryPackStore: PackStore {
 
     func source() throws(Failure) -> any PackSource { Source(self) }
 
-    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> [SealedPack] {
+    func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs {
         try change { (content) throws(Failure) in
+            let last = content.packs.keys.max() ?? 0
+            let slots = content.packs[last].flatMap { PackView($0.bytes, number: last)?.slotCount } ?? 0
             var filler = PackFiller(openPack(content), next: content.next)
             let sealed = try filler.fill(blobs, codec) { (pack, known) throws(Failure) in put(pack, &content, checkingFrom: known) }
             if let last = sealed.last { content.next = max(content.next, last.number + 1) }
-            return sealed
+            let numbers = sealed.map(\.number)
+            claims.withLock { $0 += numbers }
+            return SealedBlobs(sealed, behind: PackPlace(pack: last, slots: UInt64(slots))) { [self] in
+                claims.withLock { claims in
+                    for number in numbers { if let place = claims.firstIndex(of: number) { claims.remove(at: place) } }
+                }
+            }
         }
     }
+
+    func isClaimed(_ number: UInt64) throws(Failure) -> Bool { claims.withLock { $0.contains(number) } }
 
     private func openPack(_ content: Content) -> PackBuilder? {
         guard let last = content.packs.keys.max(), last < content.next, let bytes = content.packs[last], let pack = PackView(bytes.bytes, number: last)
@@ -74,7 +85,6 @@ final class MemoryPackStore: PackStore {
         }
     }
 
-    func recover(_ patience: Patience?) throws(Failure) {}
     func settleSpace(_ patience: Patience?) throws(Failure) {}
     func giveBackSpace(_ patience: Patience?) throws(Failure) {}
 

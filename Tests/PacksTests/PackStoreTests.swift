@@ -40,10 +40,6 @@ import TestSupport
         number % 3 == 0 ? (0..<blockSize).map { UInt8(truncatingIfNeeded: $0 & 1 == 0 ? number : number >> 8) } : block(number)
     }
 
-    static func numbers(_ sealed: [SealedPack]) -> [BlobNumber] {
-        sealed.flatMap { pack in (pack.first..<pack.slotCount).map { BlobNumber(pack: pack.number, slot: $0) } }
-    }
-
     /// The block of a blob, or how it can't be read.
     static func read(_ blob: BlobNumber, _ packs: borrowing PackSnapshot) throws -> (PackFinder.Reading, [UInt8]) {
         var block = [UInt8](repeating: 0xa5, count: blockSize)
@@ -72,13 +68,13 @@ import TestSupport
         for count in [1, 2, 200, 5, 1500, 1] as [UInt64] {
             let numbers = next..<next + count
             let sealed = try store.seal(try Self.blobs(numbers), codec, nil)
-            #expect(Self.numbers(sealed).count == Int(count))
-            for (blob, number) in zip(Self.numbers(sealed), numbers) { model[blob] = number }
+            #expect(sealed.numbers.count == Int(count))
+            for (blob, number) in zip(sealed.numbers, numbers) { model[blob] = number }
             next += count
             // What it says of lengths is what the directory says.
             let packs = try store.snapshot()
-            for pack in sealed { #expect(try packs.storedLengths(ofPack: pack.number).map { Array($0[pack.first...]) } == pack.lengths) }
-            #expect(try packs.last() == sealed.last.map { PackPlace(pack: $0.number, slots: UInt64($0.slotCount)) })
+            for pack in sealed.packs { #expect(try packs.storedLengths(ofPack: pack.number).map { Array($0[pack.first...]) } == pack.lengths) }
+            #expect(try packs.last() == sealed.packs.last.map { PackPlace(pack: $0.number, slots: UInt64($0.slotCount)) })
         }
         let packs = try store.snapshot()
         try Self.expect(model, packs)
@@ -92,11 +88,11 @@ import TestSupport
 
     @Test(arguments: Kind.allCases) func aSnapshotShowsItsMoment(kind: Kind) throws {
         let store = try make(kind)
-        let first = Self.numbers(try store.seal(try Self.blobs(1...200), .raw, nil))
+        let first = try store.seal(try Self.blobs(1...200), .raw, nil).numbers
         let before = Dictionary(uniqueKeysWithValues: zip(first, 1...200 as ClosedRange<UInt64>))
         var packs = try store.snapshot()
         let state = packs.state
-        let second = Self.numbers(try store.seal(try Self.blobs(201...250), .raw, nil))
+        let second = try store.seal(try Self.blobs(201...250), .raw, nil).numbers
         _ = try store.rewrite([PackRewrite(number: first[0].pack, dropped: Set(0..<184))], nil)
         try store.remove([first[0].pack], nil)
         try Self.expect(before, packs)
@@ -113,7 +109,7 @@ import TestSupport
         let store = try make(kind)
         var seen: Set<BlobNumber> = []
         for round in 0..<6 as Range<UInt64> {
-            let blobs = Self.numbers(try store.seal(try Self.blobs(round * 100..<round * 100 + 90), .raw, nil))
+            let blobs = try store.seal(try Self.blobs(round * 100..<round * 100 + 90), .raw, nil).numbers
             #expect(seen.isDisjoint(with: blobs))
             seen.formUnion(blobs)
             for pack in Set(blobs.map(\.pack)) {
@@ -126,7 +122,7 @@ import TestSupport
 
     @Test(arguments: Kind.allCases, BlobCodec.allCases) func aPackIsWrittenAnew(kind: Kind, codec: BlobCodec) throws {
         let store = try make(kind)
-        let blobs = Self.numbers(try store.seal(try Self.blobs(1...100), codec, nil))
+        let blobs = try store.seal(try Self.blobs(1...100), codec, nil).numbers
         var model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...100 as ClosedRange<UInt64>))
         let dropped = Set([0, 7, 99])
         let done = try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: dropped, healed: [4: try Self.blob(Self.data(5))])], nil)
@@ -147,7 +143,7 @@ import TestSupport
         try packs.renew()
         try Self.expect(model, packs)
         // One that has collected slots is not filled up.
-        let more = Self.numbers(try store.seal(try Self.blobs([500]), codec, nil))
+        let more = try store.seal(try Self.blobs([500]), codec, nil).numbers
         #expect(more[0].pack > blobs[0].pack)
     }
 
@@ -174,7 +170,7 @@ import TestSupport
                     let numbers = (0..<30 as Range<UInt64>).map { 1 + writer * 1000 + round * 30 + $0 }
                     guard let blobs = try? Self.blobs(numbers), let sealed = try? store.seal(blobs, .raw, nil) else { continue }
                     all.withLock { all in
-                        for (blob, number) in zip(Self.numbers(sealed), numbers) { all[blob] = number }
+                        for (blob, number) in zip(sealed.numbers, numbers) { all[blob] = number }
                     }
                 }
             })
@@ -185,12 +181,35 @@ import TestSupport
         try Self.expect(model, try store.snapshot())
     }
 
+    /// Blobs that nothing refers to are whose who sealed them, until that one has no more use for them.
+    @Test(arguments: Kind.allCases) func whatWasSealedIsClaimed(kind: Kind) throws {
+        let store = try make(kind)
+        var first: SealedBlobs? = try store.seal(try Self.blobs(1...300), .raw, nil)
+        let packs = try #require(first?.packs.map(\.number))
+        #expect(packs.count == 2)
+        for pack in packs { #expect(try store.isClaimed(pack)) }
+        // Two share the second pack.
+        var second: SealedBlobs? = try store.seal(try Self.blobs(301...310), .raw, nil)
+        #expect(second?.packs.map(\.number) == [packs[1]])
+        first = nil
+        _ = first
+        #expect(try !store.isClaimed(packs[0]) && store.isClaimed(packs[1]))
+        second = nil
+        _ = second
+        #expect(try !store.isClaimed(packs[1]))
+        // What fails claims nothing.
+        var bad = try Self.blobs(1...3)
+        bad[1] = NewBlob(digest: bad[1].digest, check: bad[1].check ^ 1, source: bad[1].source)
+        #expect(throws: Failure.self) { try store.seal(bad, .raw, nil) }
+        #expect(try !store.isClaimed(packs[1]))
+    }
+
     // MARK: Faults
 
     /// A read that fails is no damage, and the next one reads.
     @Test(arguments: Kind.allCases) func aReadThatFailsOnce(kind: Kind) throws {
         let store = FaultyPackStore(try make(kind))
-        let blobs = Self.numbers(try store.seal(try Self.blobs(1...10), .raw, nil))
+        let blobs = try store.seal(try Self.blobs(1...10), .raw, nil).numbers
         let packs = try store.snapshot()
         // Of memory, the directory and the blob are asked for one after the other.
         for faults in kind == .memory ? [[.before], [.none, .before]] : [[FaultyPackStore.Fault.before]] {
@@ -207,12 +226,12 @@ import TestSupport
     /// Who gets no answer and stores again has it twice at worst, finds all that is there, and is right of the second.
     @Test(arguments: Kind.allCases) func aSealWhoseAnswerIsLost(kind: Kind) throws {
         let store = FaultyPackStore(try make(kind))
-        let first = Self.numbers(try store.seal(try Self.blobs(1...5), .raw, nil))
+        let first = try store.seal(try Self.blobs(1...5), .raw, nil).numbers
         for fault in [FaultyPackStore.Fault.before, .after] {
             let place = try #require(try store.snapshot().last())
             store.fail(fault)
             #expect(throws: Failure.self) { try store.seal(try Self.blobs(6...9), .raw, nil) }
-            let again = Self.numbers(try store.seal(try Self.blobs(6...9), .raw, nil))
+            let again = try store.seal(try Self.blobs(6...9), .raw, nil).numbers
             let packs = try store.snapshot()
             var found: [BlobNumber] = []
             try packs.forEachBlob(from: place, skippingDamaged: false) { (blob, _) throws(Failure) in
@@ -231,7 +250,7 @@ import TestSupport
     /// Done twice is done once.
     @Test(arguments: Kind.allCases) func aRewriteAndARemovalWhoseAnswersAreLost(kind: Kind) throws {
         let store = FaultyPackStore(try make(kind))
-        let blobs = Self.numbers(try store.seal(try Self.blobs(1...5), .raw, nil))
+        let blobs = try store.seal(try Self.blobs(1...5), .raw, nil).numbers
         for fault in [FaultyPackStore.Fault.before, .after] {
             store.fail(fault)
             #expect(throws: Failure.self) { try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: [2])], nil) }

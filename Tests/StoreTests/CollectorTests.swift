@@ -84,7 +84,7 @@ import TestSupport
         try store.delete(try store.lock("a"))
         try store.completeIndex()
         var note = try StoreTransaction.begin(store)
-        note.superblock.collecting = (1, 2)
+        note.superblock.beginCollecting(1, 2)
         try note.commit()
         let transaction = try StoreTransaction.begin(store, rebuilding: true)
         try transaction.rewrite([1, 2])
@@ -109,7 +109,7 @@ import TestSupport
             guard notes == 1 else { return }
             #expect(throws: Never.self) {
                 var other = try StoreTransaction.begin(store)
-                if collects { other.superblock.collecting = (2, 2) }
+                if collects { other.superblock.beginCollecting(2, 2) }
                 try other.commit()
             }
         }

@@ -28,15 +28,15 @@ import TestSupport
     /// Stores tiny blobs of these names as a commit does it.
     static func add(_ digests: [Digest], to store: Store, end: End = .whole) throws -> [BlobNumber] {
         var transaction = try StoreTransaction.begin(store)
-        let filter = try transaction.synchronizedFilter()
+        _ = try transaction.synchronizedFilter()
         let number = transaction.superblock.counted.pack + 1
         var builder = PackBuilder(number: number)
         let tiny = lend([UInt8](repeating: 1, count: 16))
         for digest in digests { builder.append(digest, check: PackFormat.check(tiny.bytes, digest), .raw, tiny) }
         try store.put(builder)
         let blobs = digests.indices.map { BlobNumber(pack: number, slot: $0) }
-        transaction.enter(SealedPack(number: number, first: 0, lengths: digests.map { _ in 16 }))
-        if end != .afterPacks { try transaction.index(zip(digests, blobs).map { ($0.word0, $1) }, in: filter) }
+        try transaction.adoptUnknownBlobs()
+        if end != .afterPacks { try transaction.advanceMerge(try transaction.synchronizedFilter(), entered: digests.count) }
         if end == .whole { try transaction.commit() } else { transaction.abandon() }
         return blobs
     }

@@ -110,9 +110,30 @@ import TestSupport
     }
 
     /// What somebody else wrote into the file can be anything.
-    @Test(arguments: ["", "x", "1 2 3", "-4 0 1 a", "99999999999999999999 0 1 a", "12 0 1 a\u{1b}[2Jb", "\u{0}"])
+    @Test(arguments: ["", "x", "1 2", "-4 0 a", "99999999999999999999 0 a", "12 0 a\u{1b}[2Jb", "\u{0}"])
     func recordsAreNotBelieved(_ text: String) {
-        let holder = LockHolder(Array(text.utf8) + [UInt8](repeating: 0, count: 100))
+        let holder = LockHolder(Array(text.utf8) + [UInt8](repeating: 0, count: 256 - text.utf8.count))
         #expect(holder.map { !$0.description.contains("\u{1b}") && $0.process == 12 } ?? true)
+    }
+
+    /// Whoever has it, and however often; with the process, all its claims go.
+    @Test func claimsAreSeenByAll() throws {
+        var first: LockFile? = try open()
+        let second = try open()
+        #expect(try !second.isClaimed(7))
+        try first?.claim(7)
+        try first?.claim(7)
+        try second.claim(8)
+        #expect(try first?.isClaimed(7) == true && second.isClaimed(7) && second.isClaimed(8) && !second.isClaimed(6))
+        first?.release(7)
+        #expect(try second.isClaimed(7))
+        first?.release(7)
+        #expect(try !second.isClaimed(7))
+        try first?.claim(9)
+        try second.claim(9)
+        first = nil
+        _ = first
+        second.release(9)
+        #expect(try !second.isClaimed(9) && second.isClaimed(8))
     }
 }

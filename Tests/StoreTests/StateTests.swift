@@ -8,6 +8,7 @@ import TestSupport
 
 @testable import Index
 @testable import LMDB
+@testable import Maps
 @testable import Packs
 @testable import Store
 
@@ -39,7 +40,7 @@ import TestSupport
         if indexing { try store.completeIndex() }
         try store.settleCounts()
         var transaction = try StoreTransaction.begin(store)
-        transaction.superblock.collecting = (1, 2)
+        transaction.superblock.beginCollecting(1, 2)
         _ = try transaction.indexDead([1, 2], limit: .max)
         try transaction.commit()
         let second = try StoreTransaction.begin(store, rebuilding: true)
@@ -209,6 +210,15 @@ import TestSupport
         #expect(try problems().contains { $0.contains("digest index") })
     }
 
+    /// Maps a block to a blob, whatever that is.
+    func refer(_ name: String, block: UInt64, to blob: BlobNumber) throws {
+        var transaction = try StoreTransaction.begin(store)
+        var disk = try transaction.disk(name)
+        try transaction.changeMap(of: &disk, [MapChange(block: block, blob: blob)])
+        try transaction.put(disk)
+        try transaction.commit()
+    }
+
     @Test func theSameBlockTwice() throws {
         try write("a", Array(1...5))
         for isIndexed in [false, true] {
@@ -219,7 +229,11 @@ import TestSupport
             let digest = try SHA256().digest(bytes.rawBytes)
             builder.append(digest, check: PackFormat.check(bytes.rawBytes, digest), .raw, lend(bytes))
             try store.put(builder)
+            // Of two writers at the same moment, one's is dead at once.
+            #expect(try problems() == [])
+            try refer("a", block: 100 + number, to: BlobNumber(pack: number, slot: 0))
             #expect(try problems().contains { $0.contains("hold the same block") }, "\(isIndexed)")
+            try refer("a", block: 100 + number, to: .none)
         }
     }
 }

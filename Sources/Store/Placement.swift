@@ -1,0 +1,328 @@
+internal import BlobModel
+internal import BlockModel
+internal import Index
+internal import LMDB
+internal import Packs
+internal import System
+
+/// Where the blocks of a batch are stored, or will be: what looking them up gives, sealing completes, and a commit refers to.
+struct Placement: ~Copyable {
+    /// Of each change of the batch; `.none`: it unmaps, or has no blob yet.
+    fileprivate(set) var blobs: [BlobNumber]
+    /// Changes whose content the store had.
+    fileprivate(set) var hits: [Int] = []
+    /// Changes whose content is new, each the first of it in the batch, and not stored yet.
+    fileprivate(set) var misses: [Int] = []
+    /// Those that were stored for this batch.
+    fileprivate(set) var stored: [Int] = []
+    /// Changes with the content of an earlier one that the store did not have.
+    fileprivate var duplicates: [(change: Int, first: Int)] = []
+    /// What was stored for it, which belongs to its writer until something refers to it.
+    fileprivate var claims: [SealedBlobs] = []
+    /// Another writer may have stored the same content, at the same moment and before.
+    private(set) var mayComeSecond = false
+
+    fileprivate init(count: Int) { blobs = [BlobNumber](repeating: .none, count: count) }
+
+    /// Every block of that batch is unmapped.
+    static func unmapping(_ batch: Batch) -> Placement { Placement(count: batch.count) }
+
+    /// The blobs of the changes, in their order.
+    consuming func resolved() -> [BlobNumber] {
+        for (change, first) in duplicates { blobs[change] = blobs[first] }
+        return blobs
+    }
+
+    /// Stores what is new, in the order of the disk, so that what is written together is read together. It is durable then.
+    /// - Parameter counted: the place up to which everything was looked at.
+    mutating func seal(_ batch: Batch, in packs: any PackStore, _ codec: BlobCodec, behind counted: PackPlace, _ patience: Patience?) throws(Failure) {
+        guard !misses.isEmpty else { return }
+        let new = misses.compactMap { index in
+            batch[index].source.map { NewBlob(digest: batch[index].digest, check: batch[index].check, source: $0) }
+        }
+        let sealed = try packs.seal(new, codec, patience)
+        for (index, blob) in zip(misses, sealed.numbers) { blobs[index] = blob }
+        if sealed.previous != counted { mayComeSecond = true }
+        claims.append(sealed)
+        stored += misses
+        misses = []
+    }
+
+    /// The changes of `lost` have no blob any more, and are new, but for those with the content of another of them.
+    fileprivate mutating func lose(_ lost: [Int], of batch: Batch) {
+        let gone = Set(lost)
+        hits.removeAll { gone.contains($0) }
+        var table = DuplicateTable(capacity: lost.count)
+        for index in lost {
+            blobs[index] = .none
+            if let first = table.findOrEnter(index, of: batch) { duplicates.append((index, first)) } else { misses.append(index) }
+        }
+    }
+}
+
+/// The new blocks of a batch by their digests.
+private struct DuplicateTable {
+    /// Index of the change plus one; 0: free. Twice as many as there can be.
+    private var slots: [Int32]
+
+    init(capacity: Int) {
+        var size = 16
+        while size < 2 * capacity { size *= 2 }
+        slots = [Int32](repeating: 0, count: size)
+    }
+
+    /// The first change that was entered with that digest; else `index` is entered.
+    mutating func findOrEnter(_ index: Int, of batch: Batch) -> Int? {
+        let digest = batch[index].digest
+        let mask = slots.count - 1
+        var slot = Int(truncatingIfNeeded: digest.word1) & mask
+        while slots[slot] != 0 {
+            let other = Int(slots[slot]) - 1
+            if batch[other].digest == digest { return other }
+            slot = (slot + 1) & mask
+        }
+        slots[slot] = Int32(index + 1)
+        return nil
+    }
+}
+
+// MARK: Looking up
+
+/// Looks up a batch, in the order of the disk: what was written together once is often written together again,
+/// so that behind a find the next blob of the pack is tried first, which needs no look at the index. The longer that
+/// does not help, the more look-ups are made ready at once.
+struct BatchLookup {
+    /// Look-ups that are made ready at once: enough that the processor never waits for the last of them.
+    private static let mostAhead = 64
+    /// Blobs that the index does not have yet: nobody has committed since they were stored.
+    private let uncounted: [Digest: BlobNumber]
+    /// For each change that was made ready, the blob that it most likely is.
+    private var guesses: [BlobNumber]
+    private var ready = 0
+    private var ahead = 1
+
+    private init(count: Int, _ uncounted: [Digest: BlobNumber]) {
+        guesses = [BlobNumber](repeating: .none, count: count)
+        self.uncounted = uncounted
+    }
+
+    static func place(
+        _ batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder, uncounted: [Digest: BlobNumber] = [:]
+    ) throws(Failure) -> Placement {
+        var this = BatchLookup(count: batch.count, uncounted)
+        return try this.place(batch, &lookup, &packs)
+    }
+
+    private mutating func place(_ batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder) throws(Failure) -> Placement {
+        var placement = Placement(count: batch.count)
+        var table = DuplicateTable(capacity: batch.count)
+        var expected = BlobNumber.none
+        for index in 0..<batch.count where batch[index].source != nil {
+            let found = try find(index, of: batch, expecting: expected, &lookup, &packs)
+            if found == .none {
+                expected = .none
+                if let first = table.findOrEnter(index, of: batch) { placement.duplicates.append((index, first)) } else { placement.misses.append(index) }
+            } else {
+                placement.blobs[index] = found
+                placement.hits.append(index)
+                expected = try packs.next(after: found)
+            }
+        }
+        return placement
+    }
+
+    private mutating func find(
+        _ index: Int, of batch: Batch, expecting expected: BlobNumber, _ lookup: inout DigestLookup, _ packs: inout PackFinder
+    ) throws(Failure) -> BlobNumber {
+        let digest = batch[index].digest
+        if expected != .none, try packs.holds(digest, expected) {
+            ahead = 1
+            return expected
+        }
+        let guess = index < ready ? guesses[index] : .none
+        if guess != .none, try packs.holds(digest, guess) { return guess }
+        let found = try lookup.find(digest) { (blob) throws(Failure) in try packs.holds(digest, blob) }
+        if index >= ready {
+            ready = min(batch.count, index + 1 + ahead)
+            ahead = min(2 * ahead, Self.mostAhead)
+            try prepare(index + 1..<ready, of: batch, &lookup, &packs)
+        }
+        return found == .none && !uncounted.isEmpty ? uncounted[digest] ?? .none : found
+    }
+
+    /// Has the processor fetch what shows whether the guesses are right.
+    private mutating func prepare(
+        _ changes: Range<Int>, of batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder
+    ) throws(Failure) {
+        let data = changes.filter { batch[$0].source != nil }
+        for (index, guess) in zip(data, try lookup.guess(data.map { batch[$0].digest.word0 })) {
+            guesses[index] = guess
+            if guess != .none { try packs.prefetch(guess) }
+        }
+    }
+}
+
+extension Store {
+    /// Lends a finder of what a snapshot shows, with what is known of where packs lie: while nothing is stored, the next finds them again.
+    func withFinder<Result: ~Copyable>(_ snapshot: borrowing PackSnapshot, _ body: (inout PackFinder) throws(Failure) -> Result) throws(Failure) -> Result {
+        let kept = packCache.withLock { $0.take() }
+        let cache = if let kept { kept } else { try ValueCache(capacity: 1 << 15) }
+        defer { packCache.withLock { $0 = cache } }
+        var finder = PackFinder(snapshot, cache)
+        return try body(&finder)
+    }
+
+    /// Finds or stores every block of a batch, without the store's lock, under which all that is left is to refer to them.
+    /// - Returns: nil: that takes the lock, as there is no filter that can be trusted, no room but the reserve, or damage to be healed.
+    func place(_ batch: Batch, _ patience: Patience?) throws(Failure) -> EarlyPlacement? {
+        guard reserve.isWhole, parts.damage.found.isEmpty else { return nil }
+        guard var early = try lookUp(batch) else { return nil }
+        try early.placement.seal(batch, in: packs, early.superblock.codec, behind: early.superblock.counted, patience)
+        return early
+    }
+
+    func lookUp(_ batch: Batch) throws(Failure) -> EarlyPlacement? {
+        let reading = try ReadTransaction(meta)
+        let superblock = try parts.superblock.superblock(reading.view)
+        guard try parts.damage.count(reading.view) == 0, let filter = parts.index.filter(for: superblock.index, superblock.counted) else { return nil }
+        let snapshot = try packs.snapshot()
+        guard let uncounted = try uncounted(snapshot, from: superblock.counted) else { return nil }
+        var lookup = try parts.index.lookup(filter, superblock.index, reading.view, lookUps: batch.count)
+        let placement = try withFinder(snapshot) { (packs) throws(Failure) in
+            try BatchLookup.place(batch, &lookup, &packs, uncounted: uncounted)
+        }
+        return EarlyPlacement(placement: placement, superblock: superblock, state: reading.id)
+    }
+}
+
+extension Store {
+    /// More blobs that nobody has counted are counted first, under the lock.
+    private static let mostUncounted = 1 << 16
+
+    /// What is stored behind `counted`: others are about to refer to it, or were killed before they could. Nil: it is too much.
+    private func uncounted(_ snapshot: borrowing PackSnapshot, from counted: PackPlace) throws(Failure) -> [Digest: BlobNumber]? {
+        if try snapshot.last() == counted { return [:] }
+        var blobs: [Digest: BlobNumber] = [:]
+        try snapshot.forEachBlob(from: counted, skippingDamaged: true) { (blob, digest) throws(Failure) in
+            if blobs[digest] == nil { blobs[digest] = blob }
+            return blobs.count <= Self.mostUncounted
+        }
+        return blobs.count <= Self.mostUncounted ? blobs : nil
+    }
+}
+
+/// A placement that was made without the lock, and the state of the store that was looked at.
+struct EarlyPlacement: ~Copyable {
+    var placement: Placement
+    let superblock: Superblock
+    let state: Int
+}
+
+// MARK: Under the lock
+
+extension StoreTransaction {
+    /// Sees to it that every block of the batch has its blob: one that was placed early has it, unless others came in between.
+    mutating func confirm(_ early: consuming EarlyPlacement?, _ batch: Batch) throws(Failure) -> [BlobNumber] {
+        var filter = try synchronizedFilter()
+        var placement: Placement
+        var isChanged = false
+        switch consume early {
+        case .some(let early):
+            isChanged = lmdb.id - 1 != early.state
+            let mayBeGone = superblock.mayHaveCollected(since: early.superblock)
+            placement = early.placement
+            if isChanged, mayBeGone { try dropCollected(from: &placement, of: batch) }
+        case .none:
+            placement = try lookUp(batch, filter)
+        }
+        try heal(&placement, batch)
+        if !placement.misses.isEmpty {
+            try placement.seal(batch, in: store.packs, superblock.codec, behind: superblock.counted, patience)
+            try adoptUnknownBlobs()
+            filter = try synchronizedFilter()
+        }
+        if isChanged || placement.mayComeSecond { try takeFirsts(&placement, batch, filter) }
+        try advanceMerge(filter, entered: placement.stored.count)
+        claims += placement.claims
+        return placement.resolved()
+    }
+
+    private func lookUp(_ batch: Batch, _ filter: DigestFilter) throws(Failure) -> Placement {
+        let snapshot = try store.packs.snapshot()
+        var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view, lookUps: batch.count)
+        return try store.withFinder(snapshot) { (packs) throws(Failure) in try BatchLookup.place(batch, &lookup, &packs) }
+    }
+
+    /// Blobs that were found and are not there any more are to be stored again.
+    private func dropCollected(from placement: inout Placement, of batch: Batch) throws(Failure) {
+        let snapshot = try store.packs.snapshot()
+        let hits = placement.hits, blobs = placement.blobs
+        let lost = try store.withFinder(snapshot) { (packs) throws(Failure) in
+            var lost: [Int] = []
+            for index in hits {
+                let isThere = try packs.holds(batch[index].digest, blobs[index])
+                if !isThere { lost.append(index) }
+            }
+            return lost
+        }
+        if !lost.isEmpty { placement.lose(lost, of: batch) }
+    }
+
+    /// Of two writers that stored the same content at the same moment, both refer to what came first; the other's is dead at once.
+    private func takeFirsts(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+        let snapshot = try store.packs.snapshot()
+        var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view)
+        let stored = placement.stored
+        let firsts = try store.withFinder(snapshot) { (packs) throws(Failure) in
+            var firsts: [BlobNumber] = []
+            for index in stored {
+                let digest = batch[index].digest
+                let first = try lookup.find(digest) { (blob) throws(Failure) in try packs.holds(digest, blob) }
+                firsts.append(first)
+            }
+            return firsts
+        }
+        for (index, first) in zip(stored, firsts) where first != .none { placement.blobs[index] = first }
+    }
+
+    // MARK: Healing
+
+    /// Those of the hits whose stored copy is known to be damaged.
+    private func damagedBlobs(among hits: [Int], _ blobs: [BlobNumber]) throws(Failure) -> [Int] {
+        let damage = store.parts.damage
+        let suspects = damage.found
+        guard try damage.count(lmdb.view) > 0 || !suspects.isEmpty else { return [] }
+        var damaged: [Int] = []
+        for hit in hits {
+            let isKnown = try damage.has(blobs[hit], lmdb.view)
+            if isKnown || suspects.contains(blobs[hit]) { damaged.append(hit) }
+        }
+        return damaged
+    }
+
+    /// Writes packs anew with the data of the batch in place of what is damaged. What can't be put right where it is, as the rest of its
+    /// pack can't be had, is stored once more: a block that was written has to be there.
+    private mutating func heal(_ placement: inout Placement, _ batch: Batch) throws(Failure) {
+        let damaged = try damagedBlobs(among: placement.hits, placement.blobs)
+        guard !damaged.isEmpty else { return }
+        var changes: [UInt64: PackRewrite] = [:]
+        for index in damaged {
+            let change = batch[index], blob = placement.blobs[index]
+            guard let source = change.source else { continue }
+            changes[blob.pack, default: PackRewrite(number: blob.pack)].healed[blob.slot] =
+                NewBlob(digest: change.digest, check: change.check, source: source)
+        }
+        var healed: Set<BlobNumber> = []
+        for pack in try store.packs.rewrite(changes.values.sorted { $0.number < $1.number }, patience) {
+            let settled = try store.parts.counts.settled(ofPack: pack.number, lmdb.view) ?? []
+            for (slot, length) in pack.healed {
+                healed.insert(BlobNumber(pack: pack.number, slot: slot))
+                if slot >= settled.count || settled[slot] == 0 { counts.totals.deadBytes &+= UInt64(length.now) &- UInt64(length.before) }
+            }
+        }
+        store.parts.damage.forget(healed)
+        try store.parts.damage.remove(healed, &lmdb)
+        let lost = damaged.filter { !healed.contains(placement.blobs[$0]) }
+        if !lost.isEmpty { placement.lose(lost, of: batch) }
+    }
+}

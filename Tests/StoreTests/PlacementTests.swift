@@ -1,0 +1,209 @@
+import BlobModel
+import BlockModel
+import Packs
+import Synchronization
+import System
+import Testing
+import TestSupport
+
+@testable import Store
+
+/// What is stored before the store's lock is taken: whose it is, and what becomes of it when others come in between. Each `Store` here
+/// stands for a process of its own.
+@Suite struct PlacementTests {
+    let scratch: ScratchDirectory
+    let a, b: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        a = try Store(path: scratch.path + "/store", creating: true)
+        b = try Store(path: scratch.path + "/store")
+        for name in ["a", "b"] { try a.create(name, byteCount: 64 << 20) }
+        // A filter, without which nothing is placed early.
+        for (name, store) in [("a", a), ("b", b)] { try SharingTests.commit([(0, 9_999)], to: name, of: store) }
+        try SharingTests.commit([(0, 0)], to: "b", of: b)
+        try SharingTests.commit([(0, 0)], to: "a", of: a)
+    }
+
+    /// A batch of these blocks, on the disk from block 0 on, hashed.
+    static func batch(_ numbers: some Sequence<UInt64>, _ store: Store) throws -> Batch {
+        let batch = try Batch(store)
+        for (place, number) in numbers.enumerated() { unsafe batch.append(UInt64(place), lending: lend(block(number)).address) }
+        try batch.name()
+        return batch
+    }
+
+    func expectClean(location: SourceLocation = #_sourceLocation) throws {
+        let problems = try a.check(readData: true, repair: false) { _, _ in }.problems
+        #expect(problems == [], sourceLocation: location)
+    }
+
+    func expect(_ name: String, _ numbers: some Sequence<UInt64>, location: SourceLocation = #_sourceLocation) throws {
+        let expected = numbers.flatMap { block($0) }
+        #expect(try SharingTests.read(name, of: a, blocks: expected.count / blockSize) == expected, sourceLocation: location)
+    }
+
+    static func recordLock() { Issue.record("it took the lock") }
+
+    func collect() throws -> UInt64 { try b.collect(shouldStop: { false }) { _, _ in } }
+
+    /// Two store the same content at the same moment. Whoever commits first, both refer to what was stored first.
+    @Test(arguments: [false, true]) func twoThatStoredTheSame(isFirstLast: Bool) throws {
+        let mine = try Self.batch(1...300, a), others = try Self.batch(101...400, b)
+        guard var second = try b.lookUp(others), let first = try a.place(mine, nil) else { return Self.recordLock() }
+        try second.placement.seal(others, in: b.packs, .raw, behind: second.superblock.counted, nil)
+        let counts = [first.placement.stored.count, second.placement.stored.count]
+        #expect(counts == [300, 300])
+        if isFirstLast {
+            _ = try b.commit(others, second, to: "b")
+            _ = try a.commit(mine, first, to: "a")
+        } else {
+            _ = try a.commit(mine, first, to: "a")
+            _ = try b.commit(others, second, to: "b")
+        }
+        try expectClean()
+        try expect("a", 1...300)
+        try expect("b", 101...400)
+        let statistics = try a.statistics()
+        #expect(statistics.uniqueBytes == 400 * 4096)
+        // With the block that was there in the beginning.
+        #expect(statistics.reclaimableBytes == 201 * 4096)
+        #expect(try collect() == 201 * 4096)
+        try expectClean()
+        try expect("a", 1...300)
+        try expect("b", 101...400)
+    }
+
+    /// What another has stored and not committed yet is found, too.
+    @Test func whatAnotherIsAboutToCommit() throws {
+        let mine = try Self.batch(1...300, a), others = try Self.batch(101...400, b)
+        guard let first = try a.place(mine, nil), let second = try b.place(others, nil) else { return Self.recordLock() }
+        let count = second.placement.stored.count
+        #expect(count == 100)
+        _ = try b.commit(others, second, to: "b")
+        _ = try a.commit(mine, first, to: "a")
+        #expect(try a.statistics().uniqueBytes == 400 * 4096)
+        #expect(try a.statistics().reclaimableBytes == 4096)
+        try expectClean()
+        try expect("a", 1...300)
+        try expect("b", 101...400)
+    }
+
+    /// As long as it is about to be referred to, nobody collects it; afterwards everybody may.
+    @Test func whatIsPlacedBelongsToItsWriter() throws {
+        let batch = try Self.batch(1...300, a)
+        guard let early = try a.place(batch, nil) else { return Self.recordLock() }
+        // The block of the beginning, which shares a pack with some of these, stays as well.
+        #expect(try collect() == 0)
+        #expect(try a.statistics().reclaimableBytes == 301 * 4096)
+        _ = try a.commit(batch, early, to: "a")
+        try expect("a", 1...300)
+        #expect(try collect() == 4096)
+        try expectClean()
+        try expect("a", 1...300)
+        // One who gives up. The collection took the filter with it.
+        try SharingTests.commit([(0, 1)], to: "a", of: a)
+        guard let lost = try a.place(try Self.batch(1001...1200, a), nil) else { return Self.recordLock() }
+        #expect(try collect() == 0)
+        _ = consume lost
+        #expect(try collect() == 200 * 4096)
+        try expectClean()
+        try expect("a", 1...300)
+    }
+
+    /// Blobs that were found, and were collected before anything could refer to them, are stored again; in the midst of a collection as well.
+    @Test(arguments: 0..<3) func whatWasFoundIsCollected(moment: Int) throws {
+        try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
+        try b.delete(try b.lock("b"))
+        try b.completeIndex()
+        try b.settleCounts()
+        // Twice the same among them.
+        let numbers = (1...200).map { UInt64($0) } + [7, 7, 500, 500]
+        let batch = try Self.batch(numbers, a)
+        func collectPacks() throws { _ = try b.collect([1, 2]) }
+        if moment == 1 {
+            // It is found in the midst of the collection, between the note and the work.
+            var early: EarlyPlacement?
+            _ = try b.collect([1, 2]) {
+                do { early = try a.place(batch, nil) } catch { Issue.record(error) }
+            }
+            let isThere = early != nil
+            #expect(isThere)
+            _ = try a.commit(batch, early.take(), to: "a")
+        } else {
+            guard let early = try a.place(batch, nil) else { return Self.recordLock() }
+            let counts = [early.placement.hits.count, early.placement.stored.count]
+            #expect(counts == [202, 1])
+            if moment == 2 { _ = try collect() } else { try collectPacks() }
+            _ = try a.commit(batch, early, to: "a")
+        }
+        try expectClean()
+        try expect("a", numbers)
+        #expect(try a.statistics().uniqueBytes == 201 * 4096)
+    }
+
+    /// What is found damaged after it was placed is healed under the lock.
+    @Test func whatIsFoundDamagedMeanwhile() throws {
+        try SharingTests.commit((0..<20).map { ($0, 1 + $0) }, to: "b", of: b)
+        let batch = try Self.batch(1...10, a)
+        guard let early = try a.place(batch, nil) else { return Self.recordLock() }
+        #expect(try Files.flip(a.path + "/packs/data.mdb", every: block(5), skip: 100) == 1)
+        #expect(throws: Failure.self) { try SharingTests.read("b", of: a, blocks: 20) }
+        _ = try a.commit(batch, early, to: "a")
+        try expect("a", 1...10)
+        try expect("b", 1...20)
+        try expectClean()
+    }
+
+    /// Writers of the same and of other blocks, those who delete and those who collect, all at once.
+    @Test(arguments: 0..<8) func allAtOnce(seed: Int) throws {
+        let path = a.path
+        let models = Mutex<[String: [UInt64]]>([:])
+        let writers: [@Sendable () throws -> Void] = (0..<3).map { number in
+            { @Sendable () throws in
+                let store = try Store(path: path)
+                var random = SeededGenerator(seed: UInt64(seed * 10 + number))
+                let name = "w\(number)"
+                try store.create(name, byteCount: 64 << 20)
+                var model = [UInt64](repeating: 0, count: 400)
+                for round in 0..<25 {
+                    let start = Int.random(in: 0..<300, using: &random)
+                    var changes: [(place: UInt64, number: UInt64)] = []
+                    for place in start..<start + Int.random(in: 1...100, using: &random) {
+                        model[place] = UInt64.random(in: 0...600, using: &random)
+                        changes.append((UInt64(place), model[place]))
+                    }
+                    try SharingTests.commit(changes, to: name, of: store)
+                    if round % 8 == 7 {
+                        try store.delete(try store.lock(name))
+                        try store.create(name, byteCount: 64 << 20)
+                        model = [UInt64](repeating: 0, count: 400)
+                    }
+                }
+                let last = model
+                models.withLock { $0[name] = last }
+            }
+        }
+        let isDone = Atomic(0)
+        let collector = { @Sendable () throws in
+            let store = try Store(path: path)
+            while isDone.load(ordering: .relaxed) < 3 { _ = try store.collect(shouldStop: { false }) { _, _ in } }
+        }
+        SharingTests.together(writers.map { body in
+            { @Sendable () throws in
+                defer { isDone.add(1, ordering: .relaxed) }
+                try body()
+            }
+        } + [collector])
+        try expectClean()
+        let found = models.withLock { $0 }
+        #expect(found.count == 3)
+        for (name, model) in found { try expect(name, model) }
+        let unique = Set(found.values.joined()).subtracting([0])
+        #expect(try a.statistics().uniqueBytes == UInt64(unique.count * blockSize), "seed \(seed)")
+        _ = try collect()
+        #expect(try a.statistics().reclaimableBytes == 0, "seed \(seed)")
+        try expectClean()
+        for (name, model) in found { try expect(name, model) }
+    }
+}
