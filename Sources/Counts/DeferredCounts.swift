@@ -177,9 +177,6 @@ extension ReferenceCounts {
         if let first = below.first { throw Self.belowZero(first.blob) }
     }
 
-    /// Groups of packs that one settling may do at most: each changes some hundred pages.
-    public static var groupsPerStep: Int { DeferredCounts.settledPerCommit }
-
     /// Enters what was put off in `counts`, so that these say what is dead: of so many groups from one on.
     /// - Returns: the group to go on from; nil: there is nothing beyond. And whether anything was changed.
     public func settle(

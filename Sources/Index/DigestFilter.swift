@@ -326,14 +326,14 @@ public final class DigestFilter: @unchecked Sendable {
         return remainder == 0 ? quotient : quotient + 1
     }
 
-    /// Takes out the recent blobs before `place`, which are in the index now.
-    func purge(before place: PackPlace) {
+    /// Takes out the recent blobs before `place`, which are in the index now, and others that must not come into it again.
+    func purge(before place: PackPlace, and gone: Set<BlobNumber> = []) {
         invalidate()
         atomicMemoryFence(ordering: .releasing)
         var rest: [RecentBlob] = []
         for slot in 0..<tableEnd {
             let entry = unsafe table[slot]
-            if !entry.isFree, !place.isBehind(entry.blob) { rest.append(entry) }
+            if !entry.isFree, !place.isBehind(entry.blob), !gone.contains(entry.blob) { rest.append(entry) }
         }
         unsafe UnsafeMutableRawPointer(table).initializeMemory(
             as: UInt8.self, repeating: 0, count: tableEnd * MemoryLayout<RecentBlob>.stride)

@@ -228,6 +228,18 @@ extension DigestIndex {
     /// How many the index has, about: buckets are three quarters full.
     private func indexedEntries(_ view: View) throws(Failure) -> UInt64 { UInt64(try view.count(index)) * UInt64(Bucket.entriesPerPage) / 4 * 3 }
 
+    /// These blobs are about to lose their bytes: what is in the table is taken out of it later, and they must not come into it again by way of the
+    /// recent ones. That the filter goes on to know their digests does no harm, as every find is tried. For whoever holds the write transaction.
+    /// - Parameter state: as it is committed.
+    public func forgetRecent(_ blobs: Set<BlobNumber>, _ state: IndexState) throws(Failure) {
+        var found = filter.withLock { $0 }
+        // Another process may have made a new one.
+        if found?.isValid != true { found = DigestFilter(path: filterPath, storeID: storeID) }
+        guard let found, found.isValid, !found.isPrivate, found.purged <= state.indexed else { return try retireFilter() }
+        let recent = blobs.filter { !state.indexed.isBehind($0) }
+        if found.purged < state.indexed || !recent.isEmpty { found.purge(before: state.indexed, and: recent) }
+    }
+
     /// Has the filter made anew with its next use, in every process. For whoever holds the write transaction.
     /// - Throws: when there is one that can't be looked at; others go on using it.
     public func retireFilter() throws(Failure) {

@@ -19,9 +19,120 @@ public import System
 //
 // Packs of which nothing is left are taken first: they need no room for a copy.
 
+/// How much one step of maintenance may do.
+public struct MaintenanceBudget: Sendable {
+    /// Seconds for which a step should hold the store's lock at the most, which writers wait for: by what a step took, the next is made larger
+    /// or smaller.
+    public var seconds: Double
+
+    public init(seconds: Double = 0.03) { self.seconds = seconds }
+}
+
+/// What one step does: as much as took its time, so far.
+private struct StepWork {
+    /// Entries of the index that a commit changes: each a page of it, as they lie anywhere.
+    private(set) var indexEntries = 512
+    /// Bytes of packs that are written anew: a commit that does both has about as much to do for either.
+    var packBytes: Int { indexEntries * 4096 }
+    /// Packs whose counts are looked at, without the lock.
+    let packsSeen = 1 << 14
+    private static let fewest = 128, most = 1 << 13
+
+    mutating func adapt(_ seconds: Double, to budget: MaintenanceBudget) {
+        if seconds > budget.seconds {
+            indexEntries = max(Self.fewest, indexEntries / 2)
+        } else if seconds < budget.seconds / 2 {
+            indexEntries = min(Self.most, indexEntries * 3 / 2)
+        }
+    }
+}
+
+/// Frees the bytes of blobs that nothing refers to, and gives them back to the filesystem, a step at a time: beside writers, who wait for one
+/// step at the most. There is one at a time in a store; an end at any instant leaves nothing that the next one, or the next writer,
+/// does not finish.
+public struct GarbageCollection: ~Copyable {
+    private let store: Store
+    private let hold: LockFile.Hold
+    private var phase = Phase.leftovers
+    private var work = StepWork()
+    public private(set) var progress = Progress()
+
+    /// How far it is.
+    public struct Progress: Sendable {
+        /// Packs that were written anew, of all that there are.
+        public internal(set) var packsDone = 0, packs = 0
+        /// Payload bytes that were freed.
+        public internal(set) var freedBytes: UInt64 = 0
+        public internal(set) var isOver = false
+    }
+
+    private enum Phase {
+        case leftovers, index, counts(from: UInt64), unfinished
+        /// Packs from one on; `wholly`: those alone that have nothing left.
+        case packs(from: UInt64, wholly: Bool)
+        case empty([UInt64], from: Int, wholly: Bool)
+        case space, over
+    }
+
+    /// - Throws: `.busy` when another process collects.
+    public init(_ store: Store) throws(Failure) {
+        self.store = store
+        // Two would take each other's notes away for ever.
+        hold = try store.lockFile.hold(.collecting)
+    }
+
+    /// Goes on for a step.
+    /// - Returns: how far it is.
+    public mutating func step(_ budget: MaintenanceBudget = MaintenanceBudget()) throws(Failure) -> Progress {
+        let began = monotonicSeconds()
+        try takeStep()
+        work.adapt(monotonicSeconds() - began, to: budget)
+        if case .over = phase { progress.isOver = true }
+        return progress
+    }
+
+    private mutating func takeStep() throws(Failure) {
+        switch phase {
+        case .leftovers:
+            try store.removeLeftovers()
+            phase = .index
+        case .index:
+            do throws(Failure) {
+                if try store.completeIndex(limit: work.indexEntries) { phase = .counts(from: 0) }
+            } catch where error.kind == .noSpace {
+                // Then what is dead is taken in as it is collected.
+                phase = .counts(from: 0)
+            }
+        case .counts(let group):
+            phase = if let next = try store.settleCounts(from: group) { .counts(from: next) } else { .unfinished }
+        case .unfinished:
+            try store.finishCollection(entries: work.indexEntries)
+            phase = .packs(from: 1, wholly: true)
+        case .packs(let first, let wholly):
+            let found = try store.findWork(from: first, wholly: wholly, work)
+            progress.packs = found.total
+            if !found.packs.isEmpty {
+                progress.freedBytes += try store.collectWithin(found.packs)
+                progress.packsDone = min(found.total, progress.packsDone + found.packs.count)
+            }
+            phase = if let next = found.next { .packs(from: next, wholly: wholly) } else { .empty(try store.emptyPacks(), from: 0, wholly: wholly) }
+        case .empty(let packs, let first, let wholly):
+            let next = try store.removeEmptyPacks(packs, from: first)
+            phase = next < packs.count ? .empty(packs, from: next, wholly: wholly) : wholly ? .packs(from: 1, wholly: false) : .space
+        case .space:
+            try store.trim()
+            phase = .over
+        case .over: break
+        }
+    }
+
+    /// Goes on with giving space back, and no further.
+    public mutating func finishEarly() { phase = .space }
+}
+
 extension Store {
-    /// Packs in one piece of work: about 26 MiB. And how far they may be apart, as whoever finishes looks at all between them.
-    private static let packsPerPiece = 32
+    /// Packs in one piece of work, and how far they may be apart, as whoever finishes looks at all between them.
+    private static let packsPerPiece = 64
     private static let packsBetween: UInt64 = 256
     /// Entries of the index that a commit changes where there is only the reserve: a page each, and one above it.
     private static let fewestEntries = 48
@@ -31,85 +142,90 @@ extension Store {
     /// - Returns: payload bytes that were freed.
     /// - Throws: `.busy` when another process collects.
     public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
-        // Two would take each other's notes away for ever.
-        let collecting = try lockFile.hold(.collecting)
-        defer { withExtendedLifetime(collecting) {} }
-        try removeLeftovers()
-        do throws(Failure) {
-            try completeIndex()
-        } catch where error.kind == .noSpace {
-            // Then what is dead is taken in as it is collected.
-        }
-        try settleCounts()
-        try finishCollection()
-        var freed: UInt64 = 0
-        var done = 0
-        for wholly in [true, false] {
-            var next: UInt64 = 1
-            while !shouldStop() {
-                let (work, total) = try findWork(from: next, wholly: wholly)
-                guard let last = work.last else { break }
-                freed += try collectWithin(work)
-                next = last + 1
-                done = min(total, done + work.count)
-                progress(done, total)
+        var collection = try GarbageCollection(self)
+        var isStopping = false
+        while !collection.progress.isOver {
+            let now = try collection.step()
+            progress(now.packsDone, now.packs)
+            if !isStopping, shouldStop() {
+                isStopping = true
+                collection.finishEarly()
             }
-            try removeEmptyPacks()
         }
-        try trim()
-        return freed
+        return collection.progress.freedBytes
     }
 
-    /// The next packs with dead blobs in them, and the number of all packs.
+    /// The next packs with dead blobs in them, where to go on from, and the number of all packs.
     /// - Parameter wholly: those alone that have nothing else.
-    private func findWork(from first: UInt64, wholly: Bool) throws(Failure) -> ([UInt64], Int) {
+    fileprivate func findWork(
+        from first: UInt64, wholly: Bool, _ step: StepWork
+    ) throws(Failure) -> (packs: [UInt64], next: UInt64?, total: Int) {
         let state = try state()
         let total = try state.packs.count
         var work: [UInt64] = []
+        var next: UInt64?
+        var seen = 0, bytes = 0, entries = 0
         var reader = parts.counts.reader(state.meta.view)
         try parts.counts.forEachPack(from: first, state.meta.view) { (number, settled) throws(Failure) in
-            guard work.count < Self.packsPerPiece else { return false }
+            seen += 1
+            next = number
             if let start = work.first, number - start > Self.packsBetween { return false }
+            guard work.count < Self.packsPerPiece, seen <= step.packsSeen else { return false }
+            next = nil
             guard settled.contains(0), let now = try reader.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
                 let pack = try state.packs.pack(number)
             else { return true }
             pack.expectDirectory()
-            if settled.indices.contains(where: { settled[$0] == 0 && now[$0] == 0 && !pack.isCollected($0) }) { work.append(number) }
+            let dead = settled.indices.count { settled[$0] == 0 && now[$0] == 0 && !pack.isCollected($0) }
+            guard dead > 0 else { return true }
+            if !wholly { bytes += pack.bytes.byteCount }
+            entries += dead
+            // One pack is always worked on.
+            guard work.isEmpty || bytes <= step.packBytes && entries <= step.indexEntries else {
+                next = number
+                return false
+            }
+            work.append(number)
             return true
         }
-        return (work, total)
+        return (work, next, total)
     }
 
     /// Brings all blobs into the index: what is collected is taken out of it.
-    func completeIndex() throws(Failure) {
-        var isDone = false
-        while !isDone {
-            var transaction = try StoreTransaction.begin(self)
-            isDone = try transaction.indexDirectories(limit: 1 << 15)
-            try transaction.commit()
+    /// - Parameter limit: about how many in one commit.
+    /// - Returns: whether all are in it.
+    fileprivate func completeIndex(limit: Int) throws(Failure) -> Bool {
+        var transaction = try StoreTransaction.begin(self)
+        let isDone = try transaction.indexDirectories(limit: limit)
+        try transaction.commit()
+        return isDone
+    }
+
+    /// All of it.
+    func completeIndex() throws(Failure) { while try !completeIndex(limit: 1 << 15) {} }
+
+    /// Enters changes that were put off in `counts`, so that these say what is dead: of one group of packs, which changes a hundred pages at most.
+    /// - Returns: the group to go on from; nil: there are no more.
+    fileprivate func settleCounts(from group: UInt64) throws(Failure) -> UInt64? {
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            let (next, isChanged) = try transaction.settleCounts(from: group, groups: 1)
+            // Nothing was done: nothing need be committed.
+            if isChanged { try transaction.commit() } else { transaction.abandon() }
+            return next
         }
     }
 
-    /// Enters the changes that were put off in `counts`, so that these say what is dead.
+    /// All of them.
     func settleCounts() throws(Failure) {
         var group: UInt64? = 0
-        // One group changes a hundred pages at most.
-        var size = StepSize(least: 1, most: ReferenceCounts.groupsPerStep)
-        while let first = group {
-            group = try wayOut(&size) { (groups, room) throws(Failure) in
-                var transaction = try StoreTransaction.begin(self, room: room)
-                let (next, isChanged) = try transaction.settleCounts(from: first, groups: groups)
-                // Nothing was done: nothing need be committed.
-                if isChanged { try transaction.commit() } else { transaction.abandon() }
-                return next
-            }
-        }
+        while let first = group { group = try settleCounts(from: first) }
     }
 
     // MARK: Pieces
 
     /// Collects as many packs at a time as there is room for.
-    private func collectWithin(_ work: [UInt64]) throws(Failure) -> UInt64 {
+    fileprivate func collectWithin(_ work: [UInt64]) throws(Failure) -> UInt64 {
         do throws(Failure) {
             return try collect(work)
         } catch where error.kind == .noSpace {
@@ -173,9 +289,9 @@ extension Store {
     /// - Parameter number: if it is of this pack alone, it goes on.
     /// - Returns: payload bytes that are no longer counted.
     @discardableResult
-    private func finishCollection(but number: UInt64 = 0) throws(Failure) -> UInt64 {
+    fileprivate func finishCollection(but number: UInt64 = 0, entries: Int = 1 << 13) throws(Failure) -> UInt64 {
         var freed: UInt64 = 0
-        var size = StepSize(least: Self.fewestEntries, most: 1 << 13)
+        var size = StepSize(least: min(Self.fewestEntries, entries), most: entries)
         var isOver = false
         while !isOver {
             let bytes: UInt64
@@ -195,16 +311,13 @@ extension Store {
     // MARK: Empty packs
 
     /// Removes packs all of whose slots are collected: first their counts, then they themselves.
-    private func removeEmptyPacks() throws(Failure) {
-        let empty = try emptyPacks()
-        var next = 0
-        var size = StepSize(least: 16, most: 1 << 10)
-        while next < empty.count {
-            next = try wayOut(&size) { (count, room) throws(Failure) in
-                let end = min(empty.count, next + count)
-                try remove(emptyPacks: empty[next..<end], room)
-                return end
-            }
+    /// - Returns: where to go on.
+    fileprivate func removeEmptyPacks(_ empty: [UInt64], from first: Int) throws(Failure) -> Int {
+        var size = StepSize(least: 16, most: 1 << 8)
+        return try wayOut(&size) { (count, room) throws(Failure) in
+            let end = min(empty.count, first + count)
+            try remove(emptyPacks: empty[first..<end], room)
+            return end
         }
     }
 
@@ -223,13 +336,15 @@ extension Store {
         for number in numbers where try snapshot.pack(number)?.isEmpty == true {
             try parts.counts.remove(pack: number, &transaction.lmdb)
             empty.append(number)
+            // By the last blob, the filter is known to be this store's.
+            if number == transaction.superblock.counted.pack { try parts.index.retireFilter() }
         }
         // A pack without counts is collected whole, and is found again; counts without a pack would be damage.
         try transaction.commit()
         try packs.remove(empty, nil)
     }
 
-    private func emptyPacks() throws(Failure) -> [UInt64] {
+    fileprivate func emptyPacks() throws(Failure) -> [UInt64] {
         let state = try state()
         var empty: [UInt64] = []
         var counted = 0
@@ -326,7 +441,7 @@ extension StoreTransaction {
     /// Writes packs without their dead blobs, durably.
     func rewrite(_ work: [UInt64]) throws(Failure) {
         var changes: [PackRewrite] = []
-        let indexed = superblock.index.indexed
+        let state = superblock.index, indexed = state.indexed
         do {
             let packs = try store.packs.snapshot()
             var reader = store.parts.counts.reader(lmdb.view)
@@ -346,8 +461,9 @@ extension StoreTransaction {
                 if !dead.isEmpty { changes.append(PackRewrite(number: number, dropped: dead)) }
             }
         }
-        // It has digests that go, and its table may have their blobs, which would come into the index again.
-        try store.parts.index.retireFilter()
+        var gone: Set<BlobNumber> = []
+        for change in changes { for slot in change.dropped { gone.insert(BlobNumber(pack: change.number, slot: slot)) } }
+        try store.parts.index.forgetRecent(gone, state)
         _ = try store.packs.rewrite(changes, patience)
     }
 
