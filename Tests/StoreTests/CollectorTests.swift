@@ -1,4 +1,3 @@
-import Disk
 import System
 import Testing
 import TestSupport
@@ -19,10 +18,7 @@ import TestSupport
     }
 
     func write(_ name: String, _ blocks: [UInt64]) throws {
-        if try store.disk(name) == nil { try store.create(name, byteCount: 64 << 20) }
-        let disk = try StoreDisk(store, name)
-        try disk.write(at: 0, blocks.flatMap { block($0) })
-        try disk.close()
+        try store.write(name, blocks.map { block($0) })
     }
 
     @Test func aDeletedDiskGivesItsSpaceBack() throws {
@@ -36,8 +32,7 @@ import TestSupport
         #expect(after.reclaimableBytes == 0)
         #expect(after.storedBytes < before + before / 4)
         try check()
-        let disk = try StoreDisk(store, "keep", readOnly: true)
-        #expect(try disk.sectors(at: 0, count: 8 * 500) == (1...1000).filter { $0 % 2 == 0 }.flatMap { block($0) })
+        #expect(try SharingTests.read("keep", of: store, blocks: 500) == (1...1000).filter { $0 % 2 == 0 }.flatMap { block($0) })
     }
 
     @Test func whatWasCollectedCanComeBack() throws {
@@ -71,8 +66,7 @@ import TestSupport
         }
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         for (name, blocks) in models {
-            let disk = try StoreDisk(store, name, readOnly: true)
-            #expect(try disk.sectors(at: 0, count: blocks.count * 8) == blocks.flatMap { block($0) }, "seed \(seed)")
+            #expect(try SharingTests.read(name, of: store, blocks: blocks.count) == blocks.flatMap { block($0) }, "seed \(seed)")
         }
         try check("seed \(seed)")
     }

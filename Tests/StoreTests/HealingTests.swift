@@ -1,5 +1,4 @@
 import BlockModel
-import Disk
 import Hashing
 import System
 import Testing
@@ -22,10 +21,7 @@ import TestSupport
     static func soft(_ number: Int) -> [UInt8] { (0..<blockSize).map { UInt8(truncatingIfNeeded: $0 & 1 == 0 ? number : number >> 8) } }
 
     func write(_ name: String, _ blocks: [[UInt8]]) throws {
-        if try store.disk(name) == nil { try store.create(name, byteCount: 64 << 20) }
-        let disk = try StoreDisk(store, name)
-        try disk.write(at: 0, blocks.flatMap { $0 })
-        try disk.close()
+        try store.write(name, blocks)
     }
 
     func problems() throws -> [String] { try store.check(readData: true, repair: false) { _, _ in }.problems }
@@ -53,8 +49,7 @@ import TestSupport
         try store.use(.raw)
         try write("b", blocks)
         #expect(try problems() == [])
-        let disk = try StoreDisk(store, "a", readOnly: true)
-        #expect(try disk.sectors(at: 0, count: count * 8) == blocks.flatMap { $0 })
+        #expect(try SharingTests.read("a", of: store, blocks: count) == blocks.flatMap { $0 })
     }
 
     /// A pack whose directory is damaged, too, is left alone: what is written is stored once more.
@@ -72,8 +67,7 @@ import TestSupport
         #expect(try Files.flip(store.path + "/packs/data.mdb", every: name, skip: 5) >= 1)
         // Twice in one batch.
         try write("b", Array(blocks[0..<10]) + [blocks[3]])
-        let disk = try StoreDisk(store, "b", readOnly: true)
-        #expect(try disk.sectors(at: 0, count: 88) == blocks[0..<10].flatMap { $0 } + blocks[3])
+        #expect(try SharingTests.read("b", of: store, blocks: 11) == blocks[0..<10].flatMap { $0 } + blocks[3])
         #expect(try store.statistics().uniqueBytes == 22 * 4096)
         #expect(try problems().allSatisfy { !$0.contains("hold the same block") })
     }

@@ -1,6 +1,5 @@
 import BlockModel
 import Packs
-import Disk
 import System
 import Testing
 import TestSupport

@@ -1,5 +1,4 @@
 import BlobModel
-import Disk
 import Glibc
 import Hashing
 import System
@@ -26,10 +25,7 @@ import TestSupport
     func problems(readData: Bool = false) throws -> [String] { try store.check(readData: readData, repair: false) { _, _ in }.problems }
 
     func write(_ name: String, _ blocks: [UInt64]) throws {
-        if try store.disk(name) == nil { try store.create(name, byteCount: 64 << 20) }
-        let disk = try StoreDisk(store, name)
-        try disk.write(at: 0, blocks.flatMap { block($0) })
-        try disk.close()
+        try store.write(name, blocks.map { block($0) })
     }
 
     /// 600 blobs in four packs, 550 of them dead; the first pack and a part of the second are being collected: `packs` is done.

@@ -8,7 +8,7 @@ import TestSupport
 @testable import Packs
 @testable import Store
 
-/// What tests do to a store behind its back.
+/// What tests do to a store without a disk, or behind its back.
 extension Store {
     /// The packs, where they lie.
     var packTable: LMDBPackStore {
@@ -41,6 +41,17 @@ extension Store {
         let bytes = lend(try bytes(ofPack: number))
         guard let pack = PackView(bytes.bytes, number: number) else { return nil }
         return unsafe PackBuilder(copying: pack, number: number, isDead: isDead)
+    }
+
+    /// Commits blocks to a disk, from its beginning on; there need not be one yet.
+    func write(_ name: String, _ blocks: [[UInt8]]) throws {
+        if try disk(name) == nil { try create(name, byteCount: 64 << 20) }
+        let data = blocks.flatMap { $0 }
+        let batch = try Batch(self)
+        try unsafe data.withUnsafeBytes { bytes in
+            for index in blocks.indices { unsafe batch.append(UInt64(index), lending: bytes.baseAddress! + index * blockSize) }
+            try commit(batch, to: name)
+        }
     }
 
     func superblock() throws -> Superblock {
