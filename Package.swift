@@ -21,12 +21,18 @@ let package = Package(
     name: "dedupdisk",
     products: [
         .executable(name: "dedupdisk", targets: ["dedupdisk"]),
-        // What the benchmarks, a nested package, measure.
-        .library(name: "DedupDiskEngine", targets: ["System", "BlockModel", "Hashing", "LMDB", "Packs", "Store", "Disk", "CInterpose", "CProcess"]),
-        // A guest to drive it, and processes to run beside it.
-        .library(name: "DedupDiskGuest", targets: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "TestSupport", "DiskExercise"]),
-        // What the fuzzers, another nested package, feed.
-        .library(name: "DedupDiskXen", targets: ["System", "BlockModel", "XenSimulation", "XenBus", "Blkif", "NBD", "Serve", "FrontEnd", "DiskExercise", "TestSupport"]),
+        // A store and its disks.
+        .library(
+            name: "DedupDiskEngine",
+            targets: ["System", "BlockModel", "Hashing", "LMDB", "BlobModel", "Packs", "Index", "Counts", "Maps", "Catalogue", "Store", "Disk"]),
+        // Xen and NBD, for disks of any kind.
+        .library(name: "DedupDiskServe", targets: ["System", "BlockModel", "XenBus", "Blkif", "NBD", "Serve"]),
+        // A guest to drive them, and the machine that it runs on.
+        .library(name: "DedupDiskGuest", targets: ["System", "BlockModel", "XenBus", "Blkif", "XenSimulation", "FrontEnd"]),
+        // How a program begins that uses a store in a container, or is started with descriptors closed. It replaces functions of libc.
+        .library(name: "DedupDiskProcess", targets: ["CProcess"]),
+        // What the benchmarks and the fuzzers, nested packages, need of the tests. Nothing for others.
+        .library(name: "DedupDiskTesting", targets: ["TestSupport", "DiskExercise"]),
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
@@ -39,10 +45,8 @@ let package = Package(
         .systemLibrary(name: "CZstd", pkgConfig: "libzstd", providers: [.apt(["libzstd-dev"])]),
         // Ours, in C: what Swift can't call by itself.
         .target(name: "CLinux"),
-        // What the program has in place of libc's functions, for LMDB's library.
-        .target(name: "CInterpose", dependencies: ["CLinux"]),
-        // How every program begins: each executable depends on it.
-        .target(name: "CProcess"),
+        // How every program begins, and what it has in place of libc's functions: each executable depends on it.
+        .target(name: "CProcess", dependencies: ["CLinux"]),
         // libxxhash's code, of which only the header is used (libxxhash-dev).
         .target(name: "CXXHash"),
         .target(
@@ -52,7 +56,7 @@ let package = Package(
         // The store and the disks. None of these knows Xen.
         .target(name: "System", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "BlockModel", dependencies: ["System"], swiftSettings: strict),
-        .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "System"], swiftSettings: strict),
         .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "System", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
         // The parts of a store. Each owns its tables and files; none knows another.
         .target(name: "BlobModel", dependencies: ["Hashing", "BlockModel", "System"], swiftSettings: strict),
@@ -69,9 +73,9 @@ let package = Package(
         .target(name: "Disk", dependencies: ["Store", "Catalogue", "Hashing", "System", "BlockModel"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
-        .target(name: "XenBus", dependencies: ["CXen", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "XenBus", dependencies: ["CXen", "System"], swiftSettings: strict),
         // A machine of the same kind within the process, for tests, benchmarks and fuzzers.
-        .target(name: "XenSimulation", dependencies: ["XenBus", "CXen", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "XenSimulation", dependencies: ["XenBus", "CXen", "System"], swiftSettings: strict),
         .target(name: "Blkif", dependencies: ["CXen", "System", "BlockModel"], swiftSettings: strict),
 
         // Network block devices. It knows no disk either, and no socket.
@@ -82,7 +86,7 @@ let package = Package(
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Packs", "Catalogue", "Disk", "Serve", "XenBus", "System", "BlockModel", "CInterpose", "CProcess",
+                "Store", "Packs", "Disk", "Serve", "XenBus", "System", "BlockModel", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -93,7 +97,7 @@ let package = Package(
         .testTarget(
             name: "StoreTests",
             dependencies: [
-                "Store", "Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "Disk", "LMDB", "Hashing", "System", "BlockModel", "CInterpose",
+                "Store", "Packs", "Index", "Counts", "Maps", "BlobModel", "LMDB", "Hashing", "System", "BlockModel", "CLinux", "CProcess",
                 "TestSupport",
             ],
             swiftSettings: strict),
@@ -108,10 +112,10 @@ let package = Package(
             name: "DiskExercise", dependencies: ["FrontEnd", "Serve", "XenSimulation", "XenBus", "Blkif", "System", "BlockModel", "TestSupport"],
             path: "Tests/Support/DiskExercise", swiftSettings: strict),
         .executableTarget(
-            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "System", "BlockModel", "CProcess"], path: "Tests/Support/RingProcess",
+            name: "RingProcess", dependencies: ["DiskExercise", "Disk", "Store", "System", "CProcess"], path: "Tests/Support/RingProcess",
             swiftSettings: strict),
 
-        .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "System", "BlockModel"], swiftSettings: strict),
+        .testTarget(name: "XenBusTests", dependencies: ["XenSimulation", "XenBus", "System"], swiftSettings: strict),
         .testTarget(
             name: "ServeTests",
             dependencies: [
@@ -119,10 +123,10 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "NBDTests", dependencies: ["NBD", "Serve", "Disk", "System", "BlockModel", "DiskExercise", "TestSupport"],
+            name: "NBDTests", dependencies: ["NBD", "Serve", "System", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "CommandTests", dependencies: ["dedupdisk", "Store", "Packs", "Catalogue", "Disk", "LMDB", "Hashing", "System", "BlockModel", "TestSupport"],
+            name: "CommandTests", dependencies: ["dedupdisk", "CrashWriter", "Store", "Catalogue", "Disk", "Hashing", "System", "BlockModel", "TestSupport"],
             exclude: ["late-hashing.c"], swiftSettings: strict),
         .testTarget(name: "SystemTests", dependencies: ["System", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),

@@ -20,6 +20,8 @@ let package = Package(
                 "CBench", "PairedStatistics",
                 .product(name: "DedupDiskEngine", package: "dedupdisk"),
                 .product(name: "DedupDiskGuest", package: "dedupdisk"),
+                .product(name: "DedupDiskProcess", package: "dedupdisk"),
+                .product(name: "DedupDiskTesting", package: "dedupdisk"),
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
                 .product(name: "Histogram", package: "hdrhistogram-swift"),
             ],

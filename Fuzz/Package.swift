@@ -12,12 +12,12 @@ let package = Package(
     targets: [
         .target(name: "CLibFuzzer"),
         .target(
-            name: "FuzzDriver", dependencies: ["CLibFuzzer", .product(name: "DedupDiskXen", package: "dedupdisk")],
+            name: "FuzzDriver", dependencies: ["CLibFuzzer", .product(name: "DedupDiskTesting", package: "dedupdisk")],
             swiftSettings: settings),
     ] + ["fuzz-ring", "fuzz-handshake", "fuzz-frontend", "fuzz-nbd"].map { name in
         .executableTarget(
             name: name,
-            dependencies: ["FuzzDriver"] + ["DedupDiskEngine", "DedupDiskXen"].map { .product(name: $0, package: "dedupdisk") },
+            dependencies: ["FuzzDriver"] + ["Engine", "Serve", "Guest", "Process", "Testing"].map { .product(name: "DedupDisk\($0)", package: "dedupdisk") },
             swiftSettings: settings)
     }
 )

@@ -1,5 +1,5 @@
-#include "cinterpose.h"
 #include "clinux.h"
+#include <sys/types.h>
 
 // LMDB tells processes apart by their ids: its table of readers, and locks on bytes with these numbers. Processes in different
 // PID namespaces (containers) have the same ones. It asks when an environment is made and when it is closed, and is told a

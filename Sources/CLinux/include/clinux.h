@@ -83,7 +83,7 @@ void clinux_copy(void *to, const void *from, size_t count);
 pid_t clinux_process_id(void);
 
 // What getpid(2) is to answer in this thread instead of the process's id; 0: nothing else. It does where the program has a
-// getpid of its own (CInterpose).
+// getpid of its own (CProcess).
 void clinux_set_identity(pid_t identity);
 pid_t clinux_get_identity(void);
 

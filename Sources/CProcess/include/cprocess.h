@@ -1,6 +1,9 @@
 #ifndef DEDUPDISK_CPROCESS_H
 #define DEDUPDISK_CPROCESS_H
-// How every program of this package begins. A target that depends on this one has it, without calling anything.
+// How every program of this package begins, and what it has in place of libc's functions. A target that depends on this one has
+// both, without calling anything; as they concern the whole process, it is programs and tests that do. The engine works without.
+//
+// LMDB's library finds a program's own getpid(2) and writev(2) before libc's: getpid.c and writev.c say what for.
 //
 // Before any other code of the process runs, a library's constructors included (ld.so, DT_PREINIT_ARRAY), descriptors 0 to 2
 // are made to exist. A program may be started with some of them closed; the next file that it opened would then get such a number,
