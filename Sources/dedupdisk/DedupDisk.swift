@@ -14,7 +14,7 @@ struct DedupDisk: ParsableCommand {
 
             Exit status: 0 done, 1 failed, 3 damage found, 64 wrong usage.
             """,
-        version: "0.1.0",
+        version: programVersion,
         subcommands: [
             Connect.self, BackendCommand.self, Serve.self, Create.self, Resize.self, Delete.self, List.self, Import.self, Export.self,
             Map.self, Stats.self, Check.self, Collect.self,
