@@ -41,9 +41,9 @@ need_swift() {
 # shellcheck disable=SC2034  # read by those who source this
 build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzstd-dev pkg-config)
 [ "$(uname -m)" != x86_64 ] || build_packages+=(libipsec-mb-dev)
-# What tests run beside the program: NBD clients of others; strace, to have it killed at a system call of their choice; filesystems.
+# What tests run beside the program: tools/modules; NBD clients of others; strace, to have it killed at a system call of their choice; filesystems.
 # shellcheck disable=SC2034
-client_packages=(libnbd-bin qemu-utils fio strace xfsprogs btrfs-progs xz-utils acl zstd bzip2)
+client_packages=(python3 libnbd-bin qemu-utils fio strace xfsprogs btrfs-progs xz-utils acl zstd bzip2)
 
 # build_package ROOT WHAT OPTION...: builds the package in ROOT; prints nothing, unless WHAT can't be built.
 build_package() {
