@@ -97,7 +97,7 @@ let package = Package(
         .testTarget(
             name: "StoreTests",
             dependencies: [
-                "Store", "Packs", "Index", "Counts", "Maps", "BlobModel", "LMDB", "Hashing", "System", "BlockModel", "CLinux", "CProcess",
+                "Store", "Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "LMDB", "Hashing", "System", "BlockModel", "CLinux", "CProcess",
                 "TestSupport",
             ],
             swiftSettings: strict),
