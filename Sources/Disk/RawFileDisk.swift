@@ -13,9 +13,10 @@ public final class RawFileDisk: BlockDevice {
     private let window = FileWindow()
     /// Whether the filesystem can tell holes from data: a device's can't.
     private let hasHoles: Bool
-    /// The first failure to make writes durable. The system forgets it once told, and may have dropped what it could
-    /// not write: no later flush can be trusted.
-    private let syncFailure = Mutex<Failure?>(nil)
+    private let latch = SyncLatch()
+    /// Flushes take turns: of those at work at the same time, the system tells one of a failure. How many there were.
+    private let flushes = Mutex<UInt64>(0)
+    private let flushesBegun = Atomic<UInt64>(0)
     private let isClosed = Atomic(false)
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
@@ -59,29 +60,27 @@ public final class RawFileDisk: BlockDevice {
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
         try checkWritable("write")
         let range = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
-        try refuseAfterFailure()
+        try latch.check()
         try holder.file.write(at: range.byteOffset, bytes)
     }
 
     public func discard(_ range: SectorRange) throws(Failure) {
         try checkDiscard(range)
-        try refuseAfterFailure()
+        try latch.check()
         try holder.file.zero(at: range.byteOffset, count: range.byteCount)
     }
 
     public func flush() throws(Failure) {
-        try refuseAfterFailure()
+        try latch.check()
         guard !isReadOnly else { return }
-        do {
-            try holder.file.synchronizeData()
-        } catch {
-            syncFailure.withLock { $0 = $0 ?? error }
-            throw error
+        let begun = flushesBegun.load(ordering: .sequentiallyConsistent)
+        try flushes.withLock { (count) throws(Failure) in
+            // One that began since was for this one, too.
+            if count > begun { return try latch.check() }
+            count += 1
+            flushesBegun.store(count, ordering: .sequentiallyConsistent)
+            try latch.run { () throws(Failure) in try holder.file.synchronizeData() }
         }
-    }
-
-    private func refuseAfterFailure() throws(Failure) {
-        if let failure = syncFailure.withLock({ $0 }) { throw failure }
     }
 
     /// As the filesystem keeps it (lseek(2)); a device is all in use.
