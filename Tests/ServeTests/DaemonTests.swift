@@ -190,23 +190,17 @@ final class Disks: Sendable {
 }
 
 /// A disk that is let go of when it is closed, or when its process is killed.
-final class OpenDisk: BlockDevice {
-    private let disk: MemoryDisk
+final class OpenDisk: ForwardingDisk {
+    let next: MemoryDisk
     private let letGo: @Sendable () -> Void
     let isReadOnly: Bool
 
     init(_ disk: MemoryDisk, isReadOnly: Bool, letGo: @escaping @Sendable () -> Void) {
-        self.disk = disk
+        next = disk
         self.isReadOnly = isReadOnly
         self.letGo = letGo
     }
 
-    var sectorCount: UInt64 { disk.sectorCount }
-    func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) { try disk.read(at: sector, into: &buffer) }
-    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) { try disk.write(at: sector, bytes) }
-    func discard(_ range: SectorRange) throws(Failure) { try disk.discard(range) }
-    func flush() throws(Failure) { try disk.flush() }
-    func refresh() throws(Failure) -> Bool { try disk.refresh() }
     func close() throws(Failure) { letGo() }
 }
 

@@ -107,7 +107,7 @@ import XenBus
 }
 
 /// A raw file that counts how it is read, and may lend memory that isn't there any more.
-final class LendingDisk: BlockDevice {
+final class LendingDisk: ForwardingDisk {
     struct Counts: Equatable {
         var loans = 0, reads = 0
     }
@@ -123,10 +123,10 @@ final class LendingDisk: BlockDevice {
         }
     }
 
-    private let disk: RawFileDisk
+    let next: RawFileDisk
     private let state = Mutex(State())
 
-    init(_ disk: RawFileDisk) { self.disk = disk }
+    init(_ disk: RawFileDisk) { next = disk }
 
     var counts: Counts { state.withLock { $0.counts } }
     var lendsWhatIsGone: Bool {
@@ -134,11 +134,8 @@ final class LendingDisk: BlockDevice {
         set { state.withLock { $0.lendsWhatIsGone = newValue } }
     }
 
-    var sectorCount: UInt64 { disk.sectorCount }
-    var isReadOnly: Bool { disk.isReadOnly }
-
     func lend(_ range: SectorRange) -> LentMemory? {
-        var loan = disk.lend(range)
+        var loan = next.lend(range)
         let count = Int(range.count) * sectorSize
         if lendsWhatIsGone, let gone = try? Gone(byteCount: count) {
             loan = unsafe LentMemory(gone.memory.address(at: 0, count: count), of: gone)
@@ -149,11 +146,6 @@ final class LendingDisk: BlockDevice {
 
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         state.withLock { $0.counts.reads += 1 }
-        try disk.read(at: sector, into: &buffer)
+        try next.read(at: sector, into: &buffer)
     }
-
-    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) { try disk.write(at: sector, bytes) }
-    func discard(_ range: SectorRange) throws(Failure) { try disk.discard(range) }
-    func flush() throws(Failure) { try disk.flush() }
-    func close() throws(Failure) { try disk.close() }
 }

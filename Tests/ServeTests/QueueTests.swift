@@ -137,23 +137,17 @@ import XenBus
 }
 
 /// A disk one of whose sectors takes its time.
-private final class SlowDisk: BlockDevice {
+private final class SlowDisk: ForwardingDisk {
     static let slowSector: UInt64 = 500
-    private let disk: MemoryDisk
+    let next: MemoryDisk
     private let isReleased = Atomic(false)
 
-    init(_ disk: MemoryDisk) { self.disk = disk }
+    init(_ disk: MemoryDisk) { next = disk }
     func goOn() { isReleased.store(true, ordering: .releasing) }
 
-    var sectorCount: UInt64 { disk.sectorCount }
-    var isReadOnly: Bool { false }
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         let deadline = ContinuousClock.now + .seconds(20)
         while sector == Self.slowSector, !isReleased.load(ordering: .acquiring), ContinuousClock.now < deadline {}
-        try disk.read(at: sector, into: &buffer)
+        try next.read(at: sector, into: &buffer)
     }
-    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) { try disk.write(at: sector, bytes) }
-    func discard(_ range: SectorRange) throws(Failure) { try disk.discard(range) }
-    func flush() throws(Failure) { try disk.flush() }
-    func close() throws(Failure) {}
 }
