@@ -7,12 +7,26 @@ struct BlockSet {
 
     /// For blocks below `blockCount`.
     init(blockCount: UInt64) {
-        chunks = Array(repeating: [], count: Int((blockCount + Self.blocksPerChunk - 1) / Self.blocksPerChunk))
+        chunks = Array(repeating: [], count: Self.chunkCount(blockCount))
     }
 
+    private static func chunkCount(_ blockCount: UInt64) -> Int { Int((blockCount + blocksPerChunk - 1) / blocksPerChunk) }
+
+    /// No block behind the last is in the set.
     func contains(_ block: UInt64) -> Bool {
         let (chunk, word, bit) = Self.position(of: block)
-        return !chunks[chunk].isEmpty && chunks[chunk][word] >> bit & 1 != 0
+        return chunk < chunks.count && !chunks[chunk].isEmpty && chunks[chunk][word] >> bit & 1 != 0
+    }
+
+    /// From now on for blocks below `blockCount`: others leave the set.
+    mutating func resize(blockCount: UInt64) {
+        let (chunk, word, bit) = Self.position(of: blockCount)
+        let wanted = Self.chunkCount(blockCount)
+        chunks.removeLast(max(0, chunks.count - wanted))
+        chunks += Array(repeating: [], count: wanted - chunks.count)
+        guard chunk < chunks.count, !chunks[chunk].isEmpty else { return }
+        chunks[chunk][word] &= (1 << bit) - 1
+        for later in word + 1..<Self.wordsPerChunk { chunks[chunk][later] = 0 }
     }
 
     mutating func insert(_ blocks: ClosedRange<UInt64>) {
