@@ -10,7 +10,7 @@ internal import System
 final class Committer: Sendable {
     let store: Store
     let diskName: String
-    let journal: Journal
+    let journal: JournalWriter
     let staging: Monitor<Staging>
     /// For the store's lock, until the disk is closed: what guests wait for must not fail because another process is slow.
     let patience: Patience
@@ -23,7 +23,7 @@ final class Committer: Sendable {
     /// there are more, nobody waits for them, and they would be late.
     private static let niceness: Int32 = sysconf(Int32(_SC_NPROCESSORS_ONLN)) == 1 ? 10 : 0
 
-    init(store: Store, diskName: String, journal: consuming Journal, end: JournalPosition) {
+    init(store: Store, diskName: String, journal: JournalWriter, end: JournalPosition) {
         self.store = store
         self.diskName = diskName
         fullGeneration = journal.capacity / 4
@@ -47,6 +47,19 @@ final class Committer: Sendable {
             staging.notify()
             naming.join()
             throw error
+        }
+    }
+
+    /// Has its threads work until `condition` holds.
+    /// - Throws: why they can't.
+    func drain(until condition: (Staging) -> Bool) throws(Failure) {
+        staging.with { $0.waiting += 1 }
+        staging.notify()
+        defer { staging.with { $0.waiting -= 1 } }
+        try staging.wait { (state) throws(Failure) in
+            if condition(state) { return .done(()) }
+            if let failure = state.failure { throw failure }
+            return .notified
         }
     }
 
@@ -157,7 +170,8 @@ final class Committer: Sendable {
             state.failure = failure
             if failure == nil {
                 state.named.removeFirst()
-                state.finishOldest()
+                // Under the lock that whoever reads a staged block has.
+                journal.release(state.finishOldest())
             }
         }
         staging.notify()

@@ -180,7 +180,7 @@ struct Journal: ~Copyable, Sendable {
     }
 
     /// Gives the filesystem back what the records between two positions take, which are in the map.
-    func release(from start: JournalPosition, to end: JournalPosition) throws(Failure) {
+    func giveBack(from start: JournalPosition, to end: JournalPosition) throws(Failure) {
         if start.offset <= end.offset {
             _ = try file.punchHole(at: start.offset, count: end.offset - start.offset)
         } else {

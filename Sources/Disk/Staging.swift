@@ -75,8 +75,6 @@ struct Staging {
     var named: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
-    /// Bytes of all records that were ever staged.
-    var stagedBytes: UInt64 = 0
     /// Bytes a second at which the last large generation was named, or would be.
     var namingRate = 0.0
     /// How many wait for room, for an empty staging or for a commit.
@@ -97,9 +95,7 @@ struct Staging {
         committed = end.sequence
     }
 
-    /// Bytes of the journal in use.
-    var journalBytes: UInt64 { frozen.reduce(active.journalBytes) { $0 + $1.journalBytes } }
-    /// Those of records.
+    /// Bytes of staged records.
     var recordBytes: UInt64 { frozen.reduce(active.recordBytes) { $0 + $1.recordBytes } }
     var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
 
@@ -127,11 +123,13 @@ struct Staging {
     }
 
     /// The oldest generation is in the map.
-    mutating func finishOldest() {
-        guard !frozen.isEmpty else { return }
+    /// - Returns: bytes of the journal that it took.
+    mutating func finishOldest() -> UInt64 {
+        guard !frozen.isEmpty else { return 0 }
         let generation = frozen.removeFirst()
         committed = generation.end.sequence
         spare.append(generation)
+        return generation.journalBytes
     }
 }
 
