@@ -49,9 +49,10 @@ public final class StoreDisk: BlockDevice {
         let leftover = Generation()
         leftover.reset(end: record.journal)
         let isBehindLeftover = try Self.takeIn(leftover, committer, readOnly: readOnly)
+        // Before what waits.
+        let end = isBehindLeftover ? leftover.start : journal.turns.with { $0.head }
         committer.staging.with { staging in
-            // Before what waits.
-            staging = Staging(end: isBehindLeftover ? leftover.start : journal.turns.with { $0.head })
+            staging = Staging(end: end)
             if isBehindLeftover { staging.active = leftover }
         }
         leftoverBlocks = isBehindLeftover ? leftover.sorted().filter { $0.place != Generation.discarded }.map(\.block) : []
