@@ -158,11 +158,12 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
         let splitsLast = range.end % UInt64(sectorsPerBlock) != 0 && !(splitsFirst && first == last)
         while true {
             let count = sectorCount
+            guard range.fits(in: count) else { throw Failure(.invalidRequest, "change", "the disk has become shorter") }
             // What the rest of these blocks is. Read before anybody has to wait for it.
             let head = splitsFirst ? try original(first, of: count) : nil
             let tail = splitsLast ? try original(last, of: count) : nil
             let isDone = try exclusively { () throws(Failure) in
-                // Of a disk that has grown meanwhile, more may belong to a block.
+                // Of a disk that has grown meanwhile, more belongs to its last block; of one that has become shorter, less.
                 guard sectorCount == count else { return false }
                 if let head { try copyUp(head) }
                 if let tail { try copyUp(tail) }
@@ -171,7 +172,6 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
                 return true
             }
             if isDone { return }
-            guard range.fits(in: sectorCount) else { throw Failure(.invalidRequest, "change", "the disk has become shorter") }
         }
     }
 
