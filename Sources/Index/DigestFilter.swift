@@ -27,6 +27,7 @@ internal import System
 ///                                  superblock says when it has not; 0: none did
 ///    148  0                u32
 ///    152  replaced         u64     1: another file is in its place
+///    160  moment           u64     purges that were begun and that were done, together
 ///   4096  lines × 64       a split Bloom filter (Putze, Sanders, Singler 2007): a digest has five bits, all in one line
 ///     …   (slots + 4096) × 12  key, the first 48 bits of the digest: u32, u16; slot u16; pack u32, 0: free. Ordered by key
 ///                            but for collisions
@@ -53,7 +54,7 @@ public final class DigestFilter: @unchecked Sendable {
     /// Slots behind the last one, so that nothing wraps around.
     private static let tailSlots: UInt64 = 4096
     private enum Field {
-        static let valid = 80, covered = 88, tail = 104, purged = 112, entered = 128, recent = 136, unsure = 144, replaced = 152
+        static let valid = 80, covered = 88, tail = 104, purged = 112, entered = 128, recent = 136, unsure = 144, replaced = 152, moment = 160
     }
 
     /// What a filter for that many digests looks like: 7 bits a digest for the filter when it is full, and a slot for
@@ -184,6 +185,15 @@ public final class DigestFilter: @unchecked Sendable {
         let room = max(1, Int(slots / 16 * 13) - Int(recent))
         return max(512, min(Int(left) * added / room, 8 * added))
     }
+
+    /// Changes when recent blobs are taken out, and are not to be found in between.
+    public var moment: UInt64 {
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+        return self[Field.moment]
+    }
+
+    /// Whether nothing was taken out since that moment: then what it did not find was not there.
+    public func isSteady(since moment: UInt64) -> Bool { moment % 2 == 0 && self.moment == moment }
 
     /// Makes it anew with the next use.
     func invalidate() { self[Field.valid] = 0 }
@@ -329,7 +339,8 @@ public final class DigestFilter: @unchecked Sendable {
     /// Takes out the recent blobs before `place`, which are in the index now, and others that must not come into it again.
     func purge(before place: PackPlace, and gone: Set<BlobNumber> = []) {
         invalidate()
-        atomicMemoryFence(ordering: .releasing)
+        self[Field.moment] &+= 1
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
         var rest: [RecentBlob] = []
         for slot in 0..<tableEnd {
             let entry = unsafe table[slot]
@@ -341,6 +352,8 @@ public final class DigestFilter: @unchecked Sendable {
         let count = entered
         for entry in rest { _ = insert(entry.key, entry.blob) }
         self[Field.entered] = count
+        atomicMemoryFence(ordering: .sequentiallyConsistent)
+        self[Field.moment] &+= 1
         validate(purged: place)
     }
 }

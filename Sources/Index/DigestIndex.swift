@@ -20,7 +20,8 @@ public import System
 /// nothing. What is lost with the table is in the directories of the packs behind `indexed`.
 public final class DigestIndex: Sendable {
     let environment: Environment
-    let index: Environment.Table
+    /// Table `seconds`: key a blob's number, no value.
+    let index, seconds: Environment.Table
     let filterPath: String
     private let storeID: StoreID
     /// For whoever holds the write transaction, and for hints.
@@ -31,6 +32,7 @@ public final class DigestIndex: Sendable {
     public init(_ environment: Environment, _ opening: inout TableOpening, filterPath: String, _ storeID: StoreID) throws(Failure) {
         self.environment = environment
         index = try opening.table("index")
+        seconds = try opening.table("seconds")
         self.filterPath = filterPath
         self.storeID = storeID
     }
@@ -140,6 +142,7 @@ extension DigestIndex {
 
     /// The filter as it is, for look-ups in that state without the lock: it lacks nothing that was stored then, and what others do with it
     /// meanwhile at worst hides a blob, which is found again under the lock. Nil: that can't be said of it.
+    /// It is to be asked afterwards whether it `isSteady(since:)` its `moment` of before.
     public func filter(for state: IndexState, _ counted: PackPlace) -> DigestFilter? {
         guard let filter = filter.withLock({ $0 }), filter.isValid, filter.covered >= counted, filter.purged <= state.indexed,
             filter.unsure == 0 || filter.unsure == state.pastTable,
@@ -180,23 +183,27 @@ extension DigestIndex {
     }
 
     /// Enters the blobs from a place on, in their order: of two with one content, stored at the same moment by two writers, the first is
-    /// the one that is found, by everybody and for ever. The other goes to the table, behind it.
+    /// the one that is found, by everybody and for ever. The other goes to the table, behind it, and is written down.
     private func enterDirectories(
         in filter: DigestFilter, from start: PackPlace, _ state: inout IndexState, _ counted: PackPlace,
         _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
     ) throws(Failure) {
         var overflow: [IndexEntry] = []
+        var second: [BlobNumber] = []
         do {
             var lookup = DigestLookup(filter, try lmdb.view.cursor(index), nil)
             // A damaged pack must not keep others from being written; nothing finds what is in it.
             try directory.forEachBlob(from: start, skippingDamaged: true) { (blob, digest) throws(Failure) in
                 guard counted.isBehind(blob) else { return false }
                 let first = try lookup.find(digest) { (other) throws(Failure) in try directory.holds(digest, other) }
-                if first != .none && first != blob || !filter.insert(digest.word0, blob) { overflow.append(IndexEntry(digest, blob)) }
+                let isSecond = first != .none && first < blob
+                if isSecond { second.append(blob) }
+                if isSecond || !filter.insert(digest.word0, blob) { overflow.append(IndexEntry(digest, blob)) }
                 return true
             }
         }
         try enter(overflow, past: filter, &state, &lmdb)
+        for blob in second { try lmdb.put(seconds, blob.rawValue, count: 0) { _ in } }
         filter.cover(counted, tail: tail(counted, directory))
     }
 
@@ -230,13 +237,14 @@ extension DigestIndex {
 
     /// These blobs are about to lose their bytes: what is in the table is taken out of it later, and they must not come into it again by way of the
     /// recent ones. That the filter goes on to know their digests does no harm, as every find is tried. For whoever holds the write transaction.
-    /// - Parameter state: as it is committed.
-    public func forgetRecent(_ blobs: Set<BlobNumber>, _ state: IndexState) throws(Failure) {
+    /// - Parameters:
+    ///   - recent: those of them that are behind the table's end.
+    ///   - state: as it is committed.
+    public func forgetRecent(_ recent: Set<BlobNumber>, _ state: IndexState) throws(Failure) {
         var found = filter.withLock { $0 }
         // Another process may have made a new one.
         if found?.isValid != true { found = DigestFilter(path: filterPath, storeID: storeID) }
         guard let found, found.isValid, !found.isPrivate, found.purged <= state.indexed else { return try retireFilter() }
-        let recent = blobs.filter { !state.indexed.isBehind($0) }
         if found.purged < state.indexed || !recent.isEmpty { found.purge(before: state.indexed, and: recent) }
     }
 
@@ -323,6 +331,7 @@ extension DigestIndex {
     /// Forgets all.
     public func clear(_ state: inout IndexState, _ lmdb: inout WriteTransaction) throws(Failure) {
         try lmdb.clear(index)
+        try lmdb.clear(seconds)
         state.indexed = .start
         state.merging = .start
     }
@@ -359,20 +368,32 @@ extension DigestIndex {
         var next = 0
         while next < gone.count {
             let (key, upper) = try copyBucket(for: gone[next].prefix, to: &old, lmdb.view)
-            var blobs: Set<BlobNumber> = []
+            var rest: [UInt8] = []
+            rest.reserveCapacity(old.count)
+            let entries = old.count / Bucket.entrySize
+            var place = 0
             while next < gone.count, gone[next].prefix < upper {
-                blobs.insert(gone[next].blob)
+                let bound = Bucket.lowerBound(gone[next], old.rawBytes, start: 0, place, entries)
+                rest.append(contentsOf: old[place * Bucket.entrySize..<bound * Bucket.entrySize])
+                place = bound
+                if place < entries, IndexEntry(old.rawBytes, at: place * Bucket.entrySize) == gone[next] {
+                    removed.append(gone[next].blob)
+                    place += 1
+                }
                 next += 1
             }
-            var rest: [UInt8] = []
-            for index in 0..<old.count / Bucket.entrySize {
-                let entry = IndexEntry(old.rawBytes, at: index * Bucket.entrySize)
-                if blobs.contains(entry.blob) { removed.append(entry.blob) } else { entry.append(to: &rest) }
-            }
+            rest.append(contentsOf: old[(place * Bucket.entrySize)...])
             if rest.count != old.count { try putBuckets(rest, key: key, &lmdb) }
         }
+        if try lmdb.view.count(seconds) > 0 { for entry in gone { try lmdb.remove(seconds, entry.blob.rawValue) } }
         return removed
     }
+
+    /// Whether there are blobs whose content an earlier blob had when they were stored.
+    public func hasSeconds(_ view: View) throws(Failure) -> Bool { try view.count(seconds) > 0 }
+
+    /// Whether this is one. Such a blob is only to be referred to when `find` says so: what it is the second of may be gone.
+    public func isSecond(_ blob: BlobNumber, _ view: View) throws(Failure) -> Bool { try view.value(seconds, blob.rawValue) != nil }
 
     /// Copies the entries of the bucket that `prefix` belongs to: one that this transaction has written may be written
     /// over where it lies.

@@ -154,6 +154,10 @@ public final class LMDBPackStore: PackStore {
         return PackView(value, number: number)?.isEmpty == true
     }
 
+    /// A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`). The next writer
+    /// passes that word on when it takes the lock of the dead; a reader alone sees too little.
+    public func recover(_ patience: Patience?) throws(Failure) { try WriteTransaction(environment, patience).abort() }
+
     /// LMDB never writes over what the last commit needs. So a commit that changes next to nothing comes first, after which the one
     /// before is not the last any more.
     public func settleSpace(_ patience: Patience?) throws(Failure) {

@@ -31,6 +31,9 @@ public protocol PackStore: AnyObject, Sendable {
     /// Removes packs all of whose blobs were collected; others, and those that are gone, are left alone.
     func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure)
 
+    /// Sees to it that readers see what a writer did last that was killed.
+    func recover(_ patience: Patience?) throws(Failure)
+
     /// Has the space of what was removed last be given back, too.
     func settleSpace(_ patience: Patience?) throws(Failure)
 

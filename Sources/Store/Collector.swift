@@ -55,6 +55,8 @@ public struct GarbageCollection: ~Copyable {
     private let hold: LockFile.Hold
     private var phase = Phase.leftovers
     private var work = StepWork()
+    /// What is stored later is left to the next collection: a writer may make dead blobs as fast as they are collected.
+    private var last: UInt64 = 0
     public private(set) var progress = Progress()
 
     /// How far it is.
@@ -107,9 +109,10 @@ public struct GarbageCollection: ~Copyable {
             phase = if let next = try store.settleCounts(from: group) { .counts(from: next) } else { .unfinished }
         case .unfinished:
             try store.finishCollection(entries: work.indexEntries)
+            last = try store.lastCountedPack()
             phase = .packs(from: 1, wholly: true)
         case .packs(let first, let wholly):
-            let found = try store.findWork(from: first, wholly: wholly, work)
+            let found = try store.findWork(from: first, to: last, wholly: wholly, work)
             progress.packs = found.total
             if !found.packs.isEmpty {
                 progress.freedBytes += try store.collectWithin(found.packs)
@@ -155,10 +158,18 @@ extension Store {
         return collection.progress.freedBytes
     }
 
+    /// The last pack that has counts.
+    fileprivate func lastCountedPack() throws(Failure) -> UInt64 {
+        let reading = try ReadTransaction(meta)
+        return try parts.superblock.superblock(reading.view).counted.pack
+    }
+
     /// The next packs with dead blobs in them, where to go on from, and the number of all packs.
-    /// - Parameter wholly: those alone that have nothing else.
+    /// - Parameters:
+    ///   - last: the last one to be looked at.
+    ///   - wholly: those alone that have nothing else.
     fileprivate func findWork(
-        from first: UInt64, wholly: Bool, _ step: StepWork
+        from first: UInt64, to last: UInt64, wholly: Bool, _ step: StepWork
     ) throws(Failure) -> (packs: [UInt64], next: UInt64?, total: Int) {
         let state = try state()
         let total = try state.packs.count
@@ -168,6 +179,8 @@ extension Store {
         var reader = parts.counts.reader(state.meta.view)
         try parts.counts.forEachPack(from: first, state.meta.view) { (number, settled) throws(Failure) in
             seen += 1
+            next = nil
+            guard number <= last else { return false }
             next = number
             if let start = work.first, number - start > Self.packsBetween { return false }
             guard work.count < Self.packsPerPiece, seen <= step.packsSeen else { return false }
@@ -461,9 +474,13 @@ extension StoreTransaction {
                 if !dead.isEmpty { changes.append(PackRewrite(number: number, dropped: dead)) }
             }
         }
-        var gone: Set<BlobNumber> = []
-        for change in changes { for slot in change.dropped { gone.insert(BlobNumber(pack: change.number, slot: slot)) } }
-        try store.parts.index.forgetRecent(gone, state)
+        var recent: Set<BlobNumber> = []
+        for change in changes where change.number >= indexed.pack {
+            for slot in change.dropped where !indexed.isBehind(BlobNumber(pack: change.number, slot: slot)) {
+                recent.insert(BlobNumber(pack: change.number, slot: slot))
+            }
+        }
+        try store.parts.index.forgetRecent(recent, state)
         _ = try store.packs.rewrite(changes, patience)
     }
 

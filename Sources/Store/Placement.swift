@@ -185,12 +185,15 @@ extension Store {
         let reading = try ReadTransaction(meta)
         let superblock = try parts.superblock.superblock(reading.view)
         guard try parts.damage.count(reading.view) == 0, let filter = parts.index.filter(for: superblock.index, superblock.counted) else { return nil }
+        let moment = filter.moment
         let snapshot = try packs.snapshot()
         guard let uncounted = try uncounted(snapshot, from: superblock.counted) else { return nil }
         var lookup = try parts.index.lookup(filter, superblock.index, reading.view, lookUps: batch.count)
         let placement = try withFinder(snapshot) { (packs) throws(Failure) in
             try BatchLookup.place(batch, &lookup, &packs, uncounted: uncounted)
         }
+        // Else it may have overlooked something.
+        guard filter.isSteady(since: moment) else { return nil }
         return EarlyPlacement(placement: placement, superblock: superblock, state: reading.id)
     }
 }
@@ -231,11 +234,13 @@ extension StoreTransaction {
             isChanged = lmdb.id - 1 != early.state
             let mayBeGone = superblock.mayHaveCollected(since: early.superblock)
             placement = early.placement
-            if isChanged, mayBeGone { try dropCollected(from: &placement, of: batch) }
+            // A collection may have come to its packs, and not to a commit of `meta`.
+            if mayBeGone { try dropCollected(from: &placement, of: batch) }
         case .none:
             placement = try lookUp(batch, filter)
         }
-        try heal(&placement, batch)
+        try leaveSeconds(&placement, batch, filter)
+        try heal(&placement, batch, filter)
         if !placement.misses.isEmpty {
             try placement.seal(batch, in: store.packs, superblock.codec, behind: superblock.counted, patience)
             try adoptUnknownBlobs()
@@ -268,41 +273,69 @@ extension StoreTransaction {
         if !lost.isEmpty { placement.lose(lost, of: batch) }
     }
 
-    /// Of two writers that stored the same content at the same moment, both refer to what came first; the other's is dead at once.
-    private func takeFirsts(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+    /// What was found behind another blob may be the second of its content, which nobody else would find.
+    private func leaveSeconds(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+        guard try store.parts.index.hasSeconds(lmdb.view) else { return }
+        let blobs = placement.blobs
+        var seconds: [Int] = []
+        for hit in placement.hits where try store.parts.index.isSecond(blobs[hit], lmdb.view) { seconds.append(hit) }
+        for (index, first) in zip(seconds, try find(seconds, of: batch, filter) { (_) throws(Failure) in true }) where first != .none { placement.blobs[index] = first }
+    }
+
+    /// The blobs of some of the changes, or `.none`.
+    private func find(
+        _ changes: [Int], of batch: Batch, _ filter: DigestFilter, where isUsable: (BlobNumber) throws(Failure) -> Bool
+    ) throws(Failure) -> [BlobNumber] {
         let snapshot = try store.packs.snapshot()
         var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view)
-        let stored = placement.stored
-        let firsts = try store.withFinder(snapshot) { (packs) throws(Failure) in
-            var firsts: [BlobNumber] = []
-            for index in stored {
+        return try store.withFinder(snapshot) { (packs) throws(Failure) in
+            var found: [BlobNumber] = []
+            for index in changes {
                 let digest = batch[index].digest
-                let first = try lookup.find(digest) { (blob) throws(Failure) in try packs.holds(digest, blob) }
-                firsts.append(first)
+                let blob = try lookup.find(digest) { (blob) throws(Failure) in
+                    guard try packs.holds(digest, blob) else { return false }
+                    return try isUsable(blob)
+                }
+                found.append(blob)
             }
-            return firsts
+            return found
         }
-        for (index, first) in zip(stored, firsts) where first != .none { placement.blobs[index] = first }
+    }
+
+    /// Of two writers that stored the same content at the same moment, both refer to what came first; the other's is dead at once.
+    private func takeFirsts(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+        // What could not be healed is no first of anything.
+        let damage = store.parts.damage, damaged = try damage.count(lmdb.view) > 0 || !damage.found.isEmpty
+        let firsts = try find(placement.stored, of: batch, filter) { (blob) throws(Failure) in
+            guard damaged else { return true }
+            return try !isDamaged(blob)
+        }
+        for (index, first) in zip(placement.stored, firsts) where first != .none { placement.blobs[index] = first }
     }
 
     // MARK: Healing
 
+    /// Whether a blob's stored copy is known to be damaged.
+    private func isDamaged(_ blob: BlobNumber) throws(Failure) -> Bool {
+        let damage = store.parts.damage
+        return try damage.has(blob, lmdb.view) || damage.found.contains(blob)
+    }
+
     /// Those of the hits whose stored copy is known to be damaged.
     private func damagedBlobs(among hits: [Int], _ blobs: [BlobNumber]) throws(Failure) -> [Int] {
         let damage = store.parts.damage
-        let suspects = damage.found
-        guard try damage.count(lmdb.view) > 0 || !suspects.isEmpty else { return [] }
+        guard try damage.count(lmdb.view) > 0 || !damage.found.isEmpty else { return [] }
         var damaged: [Int] = []
         for hit in hits {
-            let isKnown = try damage.has(blobs[hit], lmdb.view)
-            if isKnown || suspects.contains(blobs[hit]) { damaged.append(hit) }
+            let isBad = try isDamaged(blobs[hit])
+            if isBad { damaged.append(hit) }
         }
         return damaged
     }
 
     /// Writes packs anew with the data of the batch in place of what is damaged. What can't be put right where it is, as the rest of its
-    /// pack can't be had, is stored once more: a block that was written has to be there.
-    private mutating func heal(_ placement: inout Placement, _ batch: Batch) throws(Failure) {
+    /// pack can't be had, is stored once more, if that was not done before: a block that was written has to be there.
+    private mutating func heal(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
         let damaged = try damagedBlobs(among: placement.hits, placement.blobs)
         guard !damaged.isEmpty else { return }
         var changes: [UInt64: PackRewrite] = [:]
@@ -322,7 +355,11 @@ extension StoreTransaction {
         }
         store.parts.damage.forget(healed)
         try store.parts.damage.remove(healed, &lmdb)
-        let lost = damaged.filter { !healed.contains(placement.blobs[$0]) }
+        var lost: [Int] = []
+        let left = damaged.filter { !healed.contains(placement.blobs[$0]) }
+        for (index, other) in zip(left, try find(left, of: batch, filter) { (blob) throws(Failure) in try !isDamaged(blob) }) {
+            if other == .none { lost.append(index) } else { placement.blobs[index] = other }
+        }
         if !lost.isEmpty { placement.lose(lost, of: batch) }
     }
 }

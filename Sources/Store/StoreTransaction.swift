@@ -46,6 +46,9 @@ struct StoreTransaction: ~Copyable {
         if room == .reserve { store.reserve.giveUp() }
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, patience, lmdb, superblock)
+        // Whoever noted a collection may have been killed just behind its commit of the packs. What is sealed and not seen yet is seen by
+        // whoever seals next.
+        if superblock.collecting.first > 0 { try store.packs.recover(patience) }
         if !rebuilding {
             if room == .beyondReserve { try transaction.finishCollecting() }
             try transaction.adoptUnknownBlobs()

@@ -36,6 +36,7 @@ final class FaultyPackStore: PackStore {
     }
     func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure) { try call { () throws(Failure) in try below.remove(numbers, patience) } }
     func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try below.isClaimed(number) }
+    func recover(_ patience: Patience?) throws(Failure) { try below.recover(patience) }
     func settleSpace(_ patience: Patience?) throws(Failure) { try below.settleSpace(patience) }
     func giveBackSpace(_ patience: Patience?) throws(Failure) { try below.giveBackSpace(patience) }
 

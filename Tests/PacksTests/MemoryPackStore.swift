@@ -85,6 +85,7 @@ final class MemoryPackStore: PackStore {
         }
     }
 
+    func recover(_ patience: Patience?) throws(Failure) {}
     func settleSpace(_ patience: Patience?) throws(Failure) {}
     func giveBackSpace(_ patience: Patience?) throws(Failure) {}
 

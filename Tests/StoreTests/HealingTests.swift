@@ -70,6 +70,9 @@ import TestSupport
         #expect(try SharingTests.read("b", of: store, blocks: 11) == blocks[0..<10].flatMap { $0 } + blocks[3])
         #expect(try store.statistics().uniqueBytes == 22 * 4096)
         #expect(try problems().allSatisfy { !$0.contains("hold the same block") })
+        // And once more is enough.
+        try write("c", Array(blocks[0..<10]))
+        #expect(try store.statistics().uniqueBytes == 22 * 4096)
     }
 
     @Test func aDeadBlob() throws {

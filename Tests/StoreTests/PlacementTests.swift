@@ -1,6 +1,7 @@
 import BlobModel
 import BlockModel
-import Packs
+@testable import Index
+@testable import Packs
 import Synchronization
 import System
 import Testing
@@ -140,6 +141,50 @@ import TestSupport
         try expectClean()
         try expect("a", numbers)
         #expect(try a.statistics().uniqueBytes == 201 * 4096)
+    }
+
+    /// A collection that comes to its packs and then to nothing, as its process is killed, or there is no room.
+    @Test func whatWasFoundIsCollectedByOneThatDies() throws {
+        try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
+        try b.delete(try b.lock("b"))
+        try b.completeIndex()
+        try b.settleCounts()
+        try SharingTests.commit([(0, 2)], to: "a", of: a)
+        var note = try StoreTransaction.begin(b)
+        note.superblock.beginCollecting(1, 2)
+        try note.commit()
+        let batch = try Self.batch(1...200, a)
+        guard let early = try a.place(batch, nil) else { return Self.recordLock() }
+        let transaction = try StoreTransaction.begin(b, rebuilding: true)
+        try transaction.rewrite([1, 2])
+        transaction.abandon()
+        _ = try a.commit(batch, early, to: "a")
+        try expectClean()
+        try expect("a", 1...200)
+    }
+
+    /// What was stored second lies behind what was not: who goes by its neighbour must not find it.
+    @Test func theSecondOfItsContentIsNobodysNext() throws {
+        let mine = try Self.batch(101...300, a), others = try Self.batch(1...400, b)
+        guard var second = try b.lookUp(others), let first = try a.place(mine, nil) else { return Self.recordLock() }
+        try second.placement.seal(others, in: b.packs, .raw, behind: second.superblock.counted, nil)
+        _ = try a.commit(mine, first, to: "a")
+        _ = try b.commit(others, second, to: "b")
+        try a.create("c", byteCount: 1 << 20)
+        for store in [a, b] {
+            try SharingTests.commit([(0, 100), (1, 101), (2, 102)], to: "c", of: store)
+            try expectClean()
+        }
+        #expect(try a.statistics().uniqueBytes == 400 * 4096)
+        // Nor does a filter that is made anew make it the first.
+        try a.parts.index.retireFilter()
+        try SharingTests.commit((0..<400).map { ($0, 1 + $0) }, to: "a", of: a)
+        try expectClean()
+        _ = try collect()
+        try SharingTests.commit((0..<400).map { ($0, 1 + $0) }, to: "b", of: b)
+        try expectClean()
+        #expect(try a.statistics().uniqueBytes == 400 * 4096)
+        #expect(try a.statistics().reclaimableBytes == 0)
     }
 
     /// What is found damaged after it was placed is healed under the lock.
