@@ -58,7 +58,7 @@ struct Maintenance {
         try disk.close()
         let what = keeping ? "half of each pack dead" : "a disk deleted"
         comparison.add("\(what): longest, alone", Double(alone.max) / 1e9, .seconds, latencies: alone)
-        comparison.add("\(what): longest, beside it", Double(beside.max) / 1e9, .seconds, latencies: beside)
+        comparison.add("\(what): longest, beside it", Double(beside.max) / 1e9, .seconds, goal: .stall, latencies: beside)
         comparison.add("\(what): the collection", Double(byteCount) / took, .bytesPerSecond)
     }
 

@@ -55,6 +55,7 @@ struct Goal: Codable, Sendable {
     static let memoryFloor = Goal(first: Double(64 << 20), after: Double(32 << 20), isCeiling: true)
     static let growth = Goal(first: 0.8, after: 0.95)
     static let recovery = Goal(first: 1.0, after: 1.0, isCeiling: true)
+    static let stall = Goal(first: 0.05, after: 0.01, isCeiling: true)
 }
 
 /// A line of the result: a figure, and what it is compared with.
