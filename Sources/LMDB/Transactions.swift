@@ -45,9 +45,6 @@ public struct ReadTransaction: ~Copyable {
         @_lifetime(borrow self) borrowing get { unsafe View(environment, handle, owner: self) }
     }
 
-    /// Lends what it sees.
-    public borrowing func withView<Result>(_ body: (View) throws(Failure) -> Result) throws(Failure) -> Result { try body(view) }
-
     /// Number of the commit that it sees (`mdb_txn_id`).
     public var id: Int { unsafe Int(mdb_txn_id(handle)) }
 
@@ -58,6 +55,26 @@ public struct ReadTransaction: ~Copyable {
     public mutating func renew() throws(Failure) {
         try unsafe environment.check(mdb_txn_renew(handle), "read \(environment.path)")
     }
+}
+
+/// The same for an object that keeps one and gives out where values are: what is found is there until `reset`, or its end, which is for its
+/// owner to see to.
+extension ReadTransaction {
+    /// Where the value under `key` is, or nil.
+    @unsafe public borrowing func address(_ table: Environment.Table, _ key: UInt64) throws(Failure) -> UnsafeRawBufferPointer? {
+        unsafe try view.value(table, key)?.withUnsafeBytes { unsafe $0 }
+    }
+
+    /// Lends what it sees.
+    public borrowing func withView<Result>(_ body: (View) throws(Failure) -> Result) throws(Failure) -> Result { try body(view) }
+
+    /// Sees the newest commit; `resetInPlace` came before.
+    @unsafe public borrowing func renewInPlace() throws(Failure) {
+        let result = unsafe mdb_txn_renew(handle)
+        if result != 0 { throw environment.failure(result, "read \(environment.path)") }
+    }
+
+    @unsafe public borrowing func resetInPlace() { unsafe mdb_txn_reset(handle) }
 }
 
 /// A read transaction that sees nothing at the moment.

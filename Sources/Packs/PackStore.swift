@@ -104,7 +104,7 @@ public struct RewrittenPack: Sendable {
 public protocol PackSource: AnyObject {
     /// Sources of equal states show the same.
     var state: Int { get }
-    /// Shows what is there now.
+    /// Shows what is there now; `reset` came before.
     func renew() throws(Failure)
     /// Shows nothing, and holds nothing up, until it is renewed.
     func reset()
@@ -127,6 +127,7 @@ public protocol PackSource: AnyObject {
 public struct PackSnapshot: ~Copyable {
     fileprivate let source: any PackSource
     private let storeID: StoreID
+    private var isShown = true
 
     init(_ source: any PackSource, _ storeID: StoreID) {
         self.source = source
@@ -136,9 +137,17 @@ public struct PackSnapshot: ~Copyable {
     /// Snapshots of equal states show the same.
     public var state: Int { source.state }
     /// Shows what is there now.
-    public mutating func renew() throws(Failure) { try source.renew() }
+    public mutating func renew() throws(Failure) {
+        if isShown { reset() }
+        try source.renew()
+        isShown = true
+    }
+
     /// Shows nothing, and holds nothing up, until it is renewed.
-    public mutating func reset() { source.reset() }
+    public mutating func reset() {
+        source.reset()
+        isShown = false
+    }
     /// Packs that there are.
     public var count: Int { get throws(Failure) { try source.count() } }
 
@@ -210,7 +219,8 @@ extension PackSnapshot: BlobDirectory {
 /// Packs of a snapshot, the last one looked at kept at hand.
 @safe
 public struct PackFinder: ~Escapable {
-    private let source: any PackSource
+    /// The snapshot keeps it. Finders are made for every read, and to count these would have all threads wait for one word.
+    private unowned(unsafe) let source: any PackSource
     private let cache: ValueCache?
     private let state: Int
     private var number: UInt64 = 0
@@ -220,7 +230,7 @@ public struct PackFinder: ~Escapable {
     /// - Parameter cache: where packs were found before, some of them in this state.
     @_lifetime(borrow snapshot)
     public init(_ snapshot: borrowing PackSnapshot, _ cache: ValueCache? = nil) {
-        source = snapshot.source
+        unsafe source = snapshot.source
         self.cache = cache
         state = snapshot.state
     }
