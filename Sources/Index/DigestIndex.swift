@@ -322,9 +322,6 @@ extension DigestIndex {
         return reached >= counted
     }
 
-    /// Adds entries that are in no merge's way: those of blobs that are about to go.
-    public func add(_ entries: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) { try merge(entries, &lmdb) }
-
     /// Other processes' own filters may have these in their tables, from where they would come into the index again.
     public func noteRemovedRecent(_ state: inout IndexState) { state.pastTable = .random(in: 1 ... .max) }
 
@@ -337,7 +334,7 @@ extension DigestIndex {
     }
 
     /// Adds entries, sorted; those that are there already change nothing.
-    private func merge(_ added: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) {
+    public func add(_ added: [IndexEntry], _ lmdb: inout WriteTransaction) throws(Failure) {
         var old: [UInt8] = []
         var merged: [UInt8] = []
         var next = 0

@@ -10,7 +10,7 @@ internal import System
 ///
 /// - blobs from the superblock's `counted` on, which nothing refers to and nobody has counted yet;
 /// - slots that were collected in the packs of its note `collecting`, and are still in the index and among the dead blobs of the
-///   totals (`isBeingCollected`);
+///   totals (`Superblock.beingCollected`);
 /// - blobs that were healed and are still in table `damaged`;
 /// - packs all of whose slots were collected, whose counts are gone.
 struct StoreState: ~Copyable {
@@ -33,9 +33,4 @@ extension Store {
         }
         throw Failure(.busy, "read store \(path)", "other processes change it all the time", remedy: "try again")
     }
-}
-
-extension Superblock {
-    /// Whether a slot of this pack that is collected may be one whose collection has not come to its end.
-    func isCollecting(_ pack: UInt64) -> Bool { collecting.first > 0 && (collecting.first...max(collecting.first, collecting.last)).contains(pack) }
 }

@@ -138,14 +138,6 @@ public struct File: ~Copyable, Sendable {
         return UInt64(max(0, status.st_blocks)) * 512
     }
 
-    /// Whether the file has offsets at all; a pipe has none: lseek(2).
-    public func isSeekable() throws(Failure) -> Bool {
-        if lseek(descriptor, 0, SEEK_CUR) >= 0 { return true }
-        let code = errno
-        guard code == ESPIPE else { throw Failure(systemCall: "seek in", path, errno: code) }
-        return false
-    }
-
     /// Whether there is a regular file at `path`, not a link to one: lstat(2).
     public static func isRegular(_ path: String) -> Bool {
         var status = stat()

@@ -55,11 +55,9 @@ import TestSupport
                             // A long read, of which its own sectors are to be right.
                             let first = min(sector, sectors - 200)
                             let found = try disk.sectors(at: UInt64(first), count: 200)
-                            for at in first..<first + 200 where at % count == index {
-                                if Array(found[(at - first) * 512..<(at - first + 1) * 512]) != model.read(at: at, count: 1) {
-                                    problems.with { $0.append("thread \(index), step \(step), sector \(at)") }
-                                    return
-                                }
+                            if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
+                                problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
+                                return
                             }
                         case 4:
                             let other = (sector + 400 * count) % (sectors / count * count)

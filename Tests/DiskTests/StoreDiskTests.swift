@@ -432,11 +432,9 @@ import TestSupport
                             // A long read, of which its own sectors are to be right.
                             let first = min(sector, sectors - 400)
                             let found = try disk.sectors(at: UInt64(first), count: 400)
-                            for at in first..<first + 400 where at % count == index {
-                                if Array(found[(at - first) * 512..<(at - first + 1) * 512]) != model.read(at: at, count: 1) {
-                                    problems.with { $0.append("thread \(index), step \(step), sector \(at)") }
-                                    return
-                                }
+                            if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
+                                problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
+                                return
                             }
                         default:
                             let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))

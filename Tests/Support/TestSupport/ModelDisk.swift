@@ -15,6 +15,14 @@ public struct ModelDisk: Sendable {
     public func read(at sector: Int, count: Int) -> [UInt8] {
         Array(bytes[sector * sectorSize..<(sector + count) * sectorSize])
     }
+
+    /// The first sector of what was read from `first` on that is not as it should be, of those whose numbers leave `rest` when divided by `every`:
+    /// the sectors of one of several writers.
+    public func firstDifference(from found: [UInt8], at first: Int, every: Int, rest: Int) -> Int? {
+        (first..<first + found.count / sectorSize).first { sector in
+            sector % every == rest && Array(found[(sector - first) * sectorSize..<(sector - first + 1) * sectorSize]) != read(at: sector, count: 1)
+        }
+    }
 }
 
 extension BlockDevice {
