@@ -35,7 +35,7 @@ let package = Package(
         .library(name: "DedupDiskTesting", targets: ["TestSupport", "DiskExercise"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
     ],
     targets: multiBuffer + [
         // C libraries, as Debian packages them.
@@ -57,7 +57,8 @@ let package = Package(
         .target(name: "System", dependencies: ["CLinux"], swiftSettings: strict),
         .target(name: "BlockModel", dependencies: ["System"], swiftSettings: strict),
         .target(name: "LMDB", dependencies: ["CLMDB", "CLinux", "System"], swiftSettings: strict),
-        .target(name: "Hashing", dependencies: ["CCrypto", "CXXHash", "System", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
+        .target(
+            name: "Hashing", dependencies: ["CCrypto", "CXXHash", "System", "BlockModel"] + multiBuffer.map { .target(name: $0.name) }, swiftSettings: strict),
         // The parts of a store. Each owns its tables and files; none knows another.
         .target(name: "BlobModel", dependencies: ["Hashing", "BlockModel", "System"], swiftSettings: strict),
         .target(name: "Packs", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLZ4", "CZstd"], swiftSettings: strict),
@@ -105,7 +106,8 @@ let package = Package(
             name: "CrashWriter", dependencies: ["Disk", "Store", "System", "BlockModel", "TestSupport", "CProcess"], path: "Tests/Support/CrashWriter",
             swiftSettings: strict),
         .testTarget(
-            name: "DiskTests", dependencies: ["Disk", "Store", "Packs", "Catalogue", "LMDB", "System", "BlockModel", "CrashWriter", "TestSupport"], swiftSettings: strict),
+            name: "DiskTests", dependencies: ["Disk", "Store", "Packs", "Catalogue", "LMDB", "System", "BlockModel", "CrashWriter", "TestSupport"],
+            swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenSimulation", "XenBus", "Blkif", "System", "BlockModel"], swiftSettings: strict),
         .target(

@@ -14,10 +14,12 @@ let package = Package(
         .target(
             name: "FuzzDriver", dependencies: ["CLibFuzzer", .product(name: "DedupDiskTesting", package: "dedupdisk")],
             swiftSettings: settings),
-    ] + ["fuzz-ring", "fuzz-handshake", "fuzz-frontend", "fuzz-nbd"].map { name in
-        .executableTarget(
-            name: name,
-            dependencies: ["FuzzDriver"] + ["Engine", "Serve", "Guest", "Process", "Testing"].map { .product(name: "DedupDisk\($0)", package: "dedupdisk") },
-            swiftSettings: settings)
-    }
+    ]
+        + ["fuzz-ring", "fuzz-handshake", "fuzz-frontend", "fuzz-nbd"].map { name in
+            .executableTarget(
+                name: name,
+                dependencies: ["FuzzDriver"]
+                    + ["Engine", "Serve", "Guest", "Process", "Testing"].map { .product(name: "DedupDisk\($0)", package: "dedupdisk") },
+                swiftSettings: settings)
+        }
 )

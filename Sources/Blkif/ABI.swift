@@ -20,11 +20,11 @@ public enum ABI: Sendable, CaseIterable {
     /// The ABI of the machine that this was compiled for.
     public static var native: ABI {
         #if arch(x86_64)
-        .x86_64
+            .x86_64
         #elseif arch(i386)
-        .x86_32
+            .x86_32
         #else
-        .arm
+            .arm
         #endif
     }
 

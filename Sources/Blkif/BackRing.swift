@@ -56,7 +56,8 @@ public struct BackRing: ~Copyable {
         let producer = shared.load(.requestProducer)
         let available = producer &- consumer
         guard available <= shared.entries &- (consumer &- answered) else {
-            throw Failure(.invalidRequest, "ring of \(shared.entries) slots",
+            throw Failure(
+                .invalidRequest, "ring of \(shared.entries) slots",
                 "req_prod is \(producer), but \(consumer) requests were taken and \(answered) answered")
         }
         return Int(available)

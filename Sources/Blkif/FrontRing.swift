@@ -74,7 +74,8 @@ public struct FrontRing: ~Copyable {
         let producer = shared.load(.responseProducer)
         let available = producer &- responseConsumer
         guard available <= pushedRequests &- responseConsumer else {
-            throw Failure(.invalidRequest, "ring",
+            throw Failure(
+                .invalidRequest, "ring",
                 "rsp_prod is \(producer), but requests from \(responseConsumer) to \(pushedRequests) have no response")
         }
         return Int(available)

@@ -44,7 +44,8 @@ public struct FormatHeader: Equatable, Sendable {
         let isIntact = end >= 16 && record.load(at: end, as: UInt64.self) == checksum(record.extracting(0..<end))
         let version: UInt32 = record.load(at: 8)
         guard !isIntact || version == Self.version else {
-            throw Failure(.system, path, "a store of format \(version), this program knows \(Self.version)",
+            throw Failure(
+                .system, path, "a store of format \(version), this program knows \(Self.version)",
                 remedy: version > Self.version ? "use a newer dedupdisk" : "export its disks with the program that made it")
         }
         guard isIntact, record.byteCount >= Self.byteCount + 8, record.load(at: 12, as: UInt32.self) == UInt32(blockSize) else { throw Self.damaged(path) }

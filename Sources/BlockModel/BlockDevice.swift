@@ -94,7 +94,8 @@ extension BlockDevice {
             let range = SectorRange(start: sector, count: UInt64(byteCount / sectorSize)),
             range.fits(in: sectorCount)
         else {
-            throw Failure(.invalidRequest, "\(operation) of \(byteCount) bytes at sector \(sector)",
+            throw Failure(
+                .invalidRequest, "\(operation) of \(byteCount) bytes at sector \(sector)",
                 "outside the disk's \(sectorCount) sectors, or not whole sectors")
         }
         return range

@@ -11,7 +11,8 @@ extension BlockDevice {
     func checkDiscard(_ range: SectorRange) throws(Failure) {
         try checkWritable("discard")
         guard range.fits(in: sectorCount) else {
-            throw Failure(.invalidRequest, "discard of \(range.count) sectors at sector \(range.start)",
+            throw Failure(
+                .invalidRequest, "discard of \(range.count) sectors at sector \(range.start)",
                 "outside the disk's \(sectorCount) sectors")
         }
     }

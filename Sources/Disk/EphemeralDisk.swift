@@ -46,7 +46,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
         while start < range.end {
             // As many blocks as have one source, in one transfer.
             let (isChanged, end) = try beginReading(start, to: range.end)
-            var part = buffer._mutatingExtracting(Int(start - range.start) * sectorSize ..< Int(end - range.start) * sectorSize)
+            var part = buffer._mutatingExtracting(Int(start - range.start) * sectorSize..<Int(end - range.start) * sectorSize)
             if isChanged {
                 defer { endReading() }
                 // What was discarded behind the last write is behind the file's end.

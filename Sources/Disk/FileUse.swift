@@ -193,7 +193,8 @@ enum SharedFile {
     static func inUse(_ path: String, _ what: String, _ status: File.Status, writing: Bool) -> Failure {
         let users = programs(using: status)
         let who = users.isEmpty ? "something else, perhaps in another container," : users.prefix(3).joined(separator: ", ")
-        return Failure(.busy, what, "it is in use: \(who) has it open",
+        return Failure(
+            .busy, what, "it is in use: \(who) has it open",
             remedy: writing ? "end that first, or insist with --force" : "wait until it is closed, or insist with --force")
     }
 

@@ -22,7 +22,10 @@ public enum Image {
         do throws(Failure) {
             let end = try load(Loader(store, name, from: source), shouldStop, progress)
             guard end > 0 else {
-                throw Failure(.usage, "import \(source.name)", "the image is empty", remedy: source.byteCount == nil ? "see whether what should write it did; dedupdisk create makes an empty disk" : "dedupdisk create makes an empty disk")
+                throw Failure(
+                    .usage, "import \(source.name)", "the image is empty",
+                    remedy: source.byteCount == nil
+                        ? "see whether what should write it did; dedupdisk create makes an empty disk" : "dedupdisk create makes an empty disk")
             }
             try check()
             try store.complete(name, byteCount: roundUp(end))
@@ -43,11 +46,12 @@ public enum Image {
     /// - Returns: the image's length.
     private static func load(_ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
         defer { loader.end() }
-        let end = if let size = loader.source.byteCount {
-            try loadFile(loader, size: size, shouldStop, progress)
-        } else {
-            try loadPipe(loader, shouldStop, progress)
-        }
+        let end =
+            if let size = loader.source.byteCount {
+                try loadFile(loader, size: size, shouldStop, progress)
+            } else {
+                try loadPipe(loader, shouldStop, progress)
+            }
         try loader.finish()
         return end
     }

@@ -32,15 +32,16 @@ public enum ImageFormat: String, CaseIterable, Sendable {
     public static let tellingBytes = 512
 
     /// Bytes of the beginning that a format has, and where.
-    private static let marks: [(ImageFormat, offset: Int, [UInt8])] = [
-        (.qcow, 0, Array("QFI".utf8) + [0xfb, 0, 0, 0, 1]), (.qcow2, 0, Array("QFI".utf8) + [0xfb]),
-        (.vmdk, 0, Array("KDMV".utf8)), (.vmdk, 0, Array("COWD".utf8)),
-        (.vpc, 0, Array("conectix".utf8)), (.vhdx, 0, Array("vhdxfile".utf8)),
-        (.vdi, 64, [0x7f, 0x10, 0xda, 0xbe]), (.qed, 0, Array("QED".utf8) + [0]),
-        (.parallels, 0, Array("WithoutFreeSpace".utf8)), (.parallels, 0, Array("WithouFreSpacExt".utf8)),
-        (.gzip, 0, [0x1f, 0x8b, 8]), (.xz, 0, [0xfd] + Array("7zXZ".utf8) + [0]), (.zstd, 0, [0x28, 0xb5, 0x2f, 0xfd]),
-        (.lz4, 0, [0x04, 0x22, 0x4d, 0x18]),
-    ] + (UInt8(ascii: "1")...UInt8(ascii: "9")).map { (.bzip2, 0, Array("BZh".utf8) + [$0, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) }
+    private static let marks: [(ImageFormat, offset: Int, [UInt8])] =
+        [
+            (.qcow, 0, Array("QFI".utf8) + [0xfb, 0, 0, 0, 1]), (.qcow2, 0, Array("QFI".utf8) + [0xfb]),
+            (.vmdk, 0, Array("KDMV".utf8)), (.vmdk, 0, Array("COWD".utf8)),
+            (.vpc, 0, Array("conectix".utf8)), (.vhdx, 0, Array("vhdxfile".utf8)),
+            (.vdi, 64, [0x7f, 0x10, 0xda, 0xbe]), (.qed, 0, Array("QED".utf8) + [0]),
+            (.parallels, 0, Array("WithoutFreeSpace".utf8)), (.parallels, 0, Array("WithouFreSpacExt".utf8)),
+            (.gzip, 0, [0x1f, 0x8b, 8]), (.xz, 0, [0xfd] + Array("7zXZ".utf8) + [0]), (.zstd, 0, [0x28, 0xb5, 0x2f, 0xfd]),
+            (.lz4, 0, [0x04, 0x22, 0x4d, 0x18]),
+        ] + (UInt8(ascii: "1")...UInt8(ascii: "9")).map { (.bzip2, 0, Array("BZh".utf8) + [$0, 0x31, 0x41, 0x59, 0x26, 0x53, 0x59]) }
 
     /// The format that these bytes are known by; nil: none, and so raw.
     /// - Parameters:

@@ -72,7 +72,9 @@ public final class ImageSource: Sendable {
         case .regular, .blockDevice:
             return try SharedFile.open(path, what, writing: false, isForced: isForced)
         case .socket:
-            throw Failure(.usage, what, "it is a socket", remedy: "nbdcopy 'nbd+unix:///?socket=\(path)' - | dedupdisk import - DISK imports what an NBD server has there")
+            throw Failure(
+                .usage, what, "it is a socket", remedy: "nbdcopy 'nbd+unix:///?socket=\(path)' - | dedupdisk import - DISK imports what an NBD server has there"
+            )
         case .directory:
             throw isDirectory(what)
         default:
@@ -84,12 +86,15 @@ public final class ImageSource: Sendable {
         if status.kind == .directory { throw isDirectory(what) }
         guard status.kind == .characterDevice else { return }
         if try file.isTerminal() {
-            throw Failure(.usage, what, "it is a terminal",
+            throw Failure(
+                .usage, what, "it is a terminal",
                 remedy: isStandard ? "name a file or a device, or give one: dedupdisk import - DISK <IMAGE" : "name a file, a device or a pipe")
         }
         // Linux's numbers (Documentation/admin-guide/devices.txt).
         if ["1:5", "1:7", "1:8", "1:9"].contains(status.deviceName) {
-            throw Failure(.usage, what, "it has no end", remedy: "head -c SIZE \(file.path) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk")
+            throw Failure(
+                .usage, what, "it has no end",
+                remedy: "head -c SIZE \(file.path) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk")
         }
     }
 

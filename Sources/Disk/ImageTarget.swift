@@ -67,7 +67,8 @@ public final class ImageTarget {
             holder = nil
             place = .new(new, old: nil)
         case .socket:
-            throw Failure(.usage, what, "it is a socket", remedy: "dedupdisk export DISK - | nbdcopy - 'nbd+unix:///?socket=\(path)' writes to an NBD server there")
+            throw Failure(
+                .usage, what, "it is a socket", remedy: "dedupdisk export DISK - | nbdcopy - 'nbd+unix:///?socket=\(path)' writes to an NBD server there")
         case .directory:
             throw Failure(.usage, what, "it is a directory", remedy: "name a file in it")
         case .pipe, .characterDevice, .other:
@@ -141,7 +142,8 @@ public final class ImageTarget {
     /// Looks whether an image of that size fits, before anything is written.
     func prepare(_ byteCount: UInt64) throws(Failure) {
         guard case .old(let start, let end, true, _) = place, end < start || end - start < byteCount else { return }
-        throw Failure(.noSpace, "export to \(name)", "the device has \(end) bytes\(start > 0 ? ", and was given from byte \(start) on" : ""), the disk \(byteCount)",
+        throw Failure(
+            .noSpace, "export to \(name)", "the device has \(end) bytes\(start > 0 ? ", and was given from byte \(start) on" : ""), the disk \(byteCount)",
             remedy: "name a larger device")
     }
 

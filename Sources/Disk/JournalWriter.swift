@@ -191,8 +191,10 @@ final class JournalWriter: Sendable {
         syncing.with { sync in
             sync.isRunning = false
             if let failure {
-                latch.set(Failure(failure.kind, "disk \(diskName)", "a flush failed: \(failure.why)",
-                    remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
+                latch.set(
+                    Failure(
+                        failure.kind, "disk \(diskName)", "a flush failed: \(failure.why)",
+                        remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
             } else {
                 sync.sequence = max(sync.sequence, written)
                 sync.recordBytes = bytes

@@ -32,7 +32,8 @@ public final class RawFileDisk: BlockDevice {
         let (holder, status) = try SharedFile.open(path, "open \(path) as a disk", writing: !readOnly, isForced: isForced)
         let byteCount = try holder.file.size()
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0 else {
-            throw Failure(.usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
+            throw Failure(
+                .usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
                 remedy: "enlarge it: truncate --size=%\(sectorSize) \(path)")
         }
         sectors = Atomic(byteCount / UInt64(sectorSize))

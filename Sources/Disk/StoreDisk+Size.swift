@@ -16,7 +16,8 @@ extension StoreDisk {
         let end = byteCount / UInt64(sectorSize)
         if let gone = SectorRange(start: end, count: disk.sectorCount - end) {
             if !discardingData, let (first, bytes) = try disk.data(in: gone) {
-                throw Failure(.invalidRequest, "resize disk \(name) to \(byteCount) bytes",
+                throw Failure(
+                    .invalidRequest, "resize disk \(name) to \(byteCount) bytes",
                     "\(bytes) bytes of data lie beyond that end, the first of them at byte \(first)",
                     remedy: "leave the disk larger, or throw them away with --discard-data")
             }

@@ -50,8 +50,9 @@ struct Slot {
         for offset in stride(from: 0, to: part.byteCount, by: segmentByteCount) {
             let byteCount = min(segmentByteCount, part.byteCount - offset)
             let page = segments.count
-            segments.append(Segment(
-                gref: references[page], firstSector: UInt8(first), lastSector: UInt8(first + byteCount / sectorSize - 1)))
+            segments.append(
+                Segment(
+                    gref: references[page], firstSector: UInt8(first), lastSector: UInt8(first + byteCount / sectorSize - 1)))
             if !part.data.isEmpty {
                 unsafe part.data.withUnsafeBytes { data in
                     let source = unsafe UnsafeRawBufferPointer(rebasing: data[(part.dataOffset + offset)...].prefix(byteCount))
@@ -76,8 +77,9 @@ struct Slot {
             let byteCount = min(segmentByteCount, part.byteCount - offset)
             unsafe data.withUnsafeMutableBytes { data in
                 let target = unsafe UnsafeMutableRawBufferPointer(rebasing: data[(part.dataOffset + offset)...].prefix(byteCount))
-                unsafe target.copyMemory(from: UnsafeRawBufferPointer(
-                    start: pages[index].pointer + part.layout.firstSector * sectorSize, count: byteCount))
+                unsafe target.copyMemory(
+                    from: UnsafeRawBufferPointer(
+                        start: pages[index].pointer + part.layout.firstSector * sectorSize, count: byteCount))
             }
         }
     }

@@ -186,7 +186,8 @@ public final class Environment: @unchecked Sendable {
         var limit = rlimit()
         let isLimited = unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur != .max
         let allowed = isLimited ? ", and this process may have \(limit.rlim_cur >> 20) MiB in all (ulimit -v)" : ""
-        return Failure(.noMemory, what, "it takes more than \(bytes >> 20) MiB of address space\(allowed)",
+        return Failure(
+            .noMemory, what, "it takes more than \(bytes >> 20) MiB of address space\(allowed)",
             remedy: isLimited ? "raise the limit: ulimit -v unlimited" : "see vm.overcommit_memory and vm.max_map_count")
     }
 

@@ -70,12 +70,14 @@ extension Environment {
         var oldest = unsafe Int(info.me_last_txnid)
         // A line a reader: process, thread, transaction; "-" when it reads nothing now.
         let result = unsafe withUnsafeMutablePointer(to: &oldest) { oldest in
-            unsafe mdb_reader_list(handle, { line, oldest in
-                guard let line = unsafe line, let oldest = unsafe oldest?.assumingMemoryBound(to: Int.self) else { return 0 }
-                let words = unsafe String(cString: line).split { $0.isWhitespace }
-                if words.count == 3, let transaction = Int(words[2]) { unsafe oldest.pointee = min(oldest.pointee, transaction) }
-                return 0
-            }, oldest)
+            unsafe mdb_reader_list(
+                handle,
+                { line, oldest in
+                    guard let line = unsafe line, let oldest = unsafe oldest?.assumingMemoryBound(to: Int.self) else { return 0 }
+                    let words = unsafe String(cString: line).split { $0.isWhitespace }
+                    if words.count == 3, let transaction = Int(words[2]) { unsafe oldest.pointee = min(oldest.pointee, transaction) }
+                    return 0
+                }, oldest)
         }
         guard result >= 0 else { throw failure(result, "list the readers of \(path)") }
         return oldest

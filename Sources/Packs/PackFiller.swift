@@ -48,7 +48,8 @@ struct PackFiller: ~Copyable {
     private mutating func finish(_ put: (PackBuilder, Int) throws(Failure) -> Bool) throws(Failure) {
         guard builder.slotCount > known else { return }
         guard try put(builder, known) else {
-            throw Failure(.damage, "store a block in pack \(builder.number)", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
+            throw Failure(
+                .damage, "store a block in pack \(builder.number)", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
         }
         sealed.append(SealedPack(number: builder.number, first: known, lengths: (known..<builder.slotCount).map { UInt16(builder.storedLength($0)) }))
         builder = PackBuilder(number: next)

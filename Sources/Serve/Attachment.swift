@@ -70,7 +70,8 @@ private struct DeviceTable<Store: Xenstore> {
             try nodes.remove(in: transaction)
             return nil
         case .taken(let holder):
-            throw Failure(.busy, "\(nodes.device) of VM \(configuration.domain.name)", "in use by \(holder)",
+            throw Failure(
+                .busy, "\(nodes.device) of VM \(configuration.domain.name)", "in use by \(holder)",
                 remedy: "--device \(try firstFree()) is free")
         }
     }

@@ -153,7 +153,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         }
         // As when xenstored ends: nothing would ever come, and `poll` never wait.
         if requests.contains(where: \.isBroken) {
-            throw Failure(.system, "serving \(device)", "the connection to the xenstore broke",
+            throw Failure(
+                .system, "serving \(device)", "the connection to the xenstore broke",
                 remedy: "see that xenstored runs, then connect the disk again")
         }
     }

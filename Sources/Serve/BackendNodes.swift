@@ -44,15 +44,19 @@ struct BackendNodes<Store: Xenstore> {
         try store.setPermissions(backend, owner: ownDomain, readers: [domain], in: transaction)
         try store.makeDirectory(frontend, in: transaction)
         try store.setPermissions(frontend, owner: domain, readers: [ownDomain], in: transaction)
-        try write(backend, [
-            ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"),
-            ("removable", "0"), ("bootable", "0"), ("dev", "\(device)"), ("device-type", "disk"),
-            ("mode", mode(readOnly: readOnly)), ("params", disk),
-        ] + offer(limits) + [("state", text(.initWait))], in: transaction)
-        try write(frontend, [
-            ("backend", backend), ("backend-id", "\(ownDomain)"), ("virtual-device", "\(device.number)"),
-            ("device-type", "disk"), ("state", text(.initialising)),
-        ], in: transaction)
+        try write(
+            backend,
+            [
+                ("frontend", frontend), ("frontend-id", "\(domain)"), ("online", "1"),
+                ("removable", "0"), ("bootable", "0"), ("dev", "\(device)"), ("device-type", "disk"),
+                ("mode", mode(readOnly: readOnly)), ("params", disk),
+            ] + offer(limits) + [("state", text(.initWait))], in: transaction)
+        try write(
+            frontend,
+            [
+                ("backend", backend), ("backend-id", "\(ownDomain)"), ("virtual-device", "\(device.number)"),
+                ("device-type", "disk"), ("state", text(.initialising)),
+            ], in: transaction)
     }
 
     /// Takes nodes of the toolstack, which waits for that, or for an error.

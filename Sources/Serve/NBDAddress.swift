@@ -23,7 +23,8 @@ public enum NBDAddress: Sendable, Equatable {
         case nil:
             throw Failure(.usage, "listen on \(text)", "'\(host)' is no address of this machine in figures", remedy: "127.0.0.1:10809, say")
         case false?:
-            throw Failure(.usage, "listen on \(text)", "other machines could read and write the disk, as NBD asks nobody who they are",
+            throw Failure(
+                .usage, "listen on \(text)", "other machines could read and write the disk, as NBD asks nobody who they are",
                 remedy: "listen on 127.0.0.1 or [::1], and let others in through ssh -L or a TLS proxy")
         case true?: self = .tcp(host: host, port: port)
         }

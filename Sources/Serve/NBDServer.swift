@@ -65,10 +65,11 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
                     common.log("a client was sent away: there are \(connections.count) connections")
                     continue
                 }
-                connections.append(try Connection(socket) { [device, export, common] in
-                    var connection = NBDConnection(device, export, common, socket)
-                    connection.run()
-                })
+                connections.append(
+                    try Connection(socket) { [device, export, common] in
+                        var connection = NBDConnection(device, export, common, socket)
+                        connection.run()
+                    })
             }
             return true
         } catch {

@@ -41,6 +41,7 @@ import XenBus
             let status = unsafe Status(rawValue: header.load(fromByteOffset: 42, as: Int16.self))
         else { return nil }
         return unsafe (
-            header.load(fromByteOffset: 32, as: UInt64.self), header.load(fromByteOffset: 40, as: UInt8.self), status)
+            header.load(fromByteOffset: 32, as: UInt64.self), header.load(fromByteOffset: 40, as: UInt8.self), status
+        )
     }
 }

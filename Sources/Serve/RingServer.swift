@@ -141,9 +141,10 @@ import XenBus
             } catch {
                 counts.countRefused()
                 log("request \(request.rawOperation) of domain \(domain) at sector \(request.sector) refused: \(error)")
-                jobs.append(Job(
-                    id: request.id, rawOperation: request.responseOperation, sector: request.sector, sectorCount: 0,
-                    status: error.status))
+                jobs.append(
+                    Job(
+                        id: request.id, rawOperation: request.responseOperation, sector: request.sector, sectorCount: 0,
+                        status: error.status))
             }
         }
     }

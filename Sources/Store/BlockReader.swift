@@ -100,7 +100,8 @@ public struct BlockReader: ~Copyable {
             }
             buffer.zero(at: index * blockSize, count: blockSize)
             store.parts.damage.suspect(blob)
-            throw Failure(.damage, "block \(block), blob \(blob)", "its data is not what was written",
+            throw Failure(
+                .damage, "block \(block), blob \(blob)", "its data is not what was written",
                 remedy: "write the block again, or restore the store from a copy")
         }
         return true

@@ -36,7 +36,8 @@ extension Store {
 
     /// - Returns: damaged blobs that are written down.
     func commit(
-        _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ patience: Patience? = nil, _ room: Room = .beyondReserve
+        _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ patience: Patience? = nil,
+        _ room: Room = .beyondReserve
     ) throws(Failure) -> Set<BlobNumber> {
         var transaction = try StoreTransaction.begin(self, patience, room: room)
         transaction.isUnmapping = room != .beyondReserve

@@ -89,7 +89,9 @@ extension Store {
             var disk = try transaction.disk(name)
             guard !disk.isIncomplete else { throw noSuchDisk(name) }
             // Another process may have made it larger since it was looked at.
-            guard isSmaller || byteCount >= disk.byteCount else { throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again") }
+            guard isSmaller || byteCount >= disk.byteCount else {
+                throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again")
+            }
             try transaction.resize(&disk, to: byteCount)
             try transaction.put(disk)
             try transaction.commit()

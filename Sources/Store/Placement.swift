@@ -279,7 +279,9 @@ extension StoreTransaction {
         let blobs = placement.blobs
         var seconds: [Int] = []
         for hit in placement.hits where try store.parts.index.isSecond(blobs[hit], lmdb.view) { seconds.append(hit) }
-        for (index, first) in zip(seconds, try find(seconds, of: batch, filter) { (_) throws(Failure) in true }) where first != .none { placement.blobs[index] = first }
+        for (index, first) in zip(seconds, try find(seconds, of: batch, filter) { (_) throws(Failure) in true }) where first != .none {
+            placement.blobs[index] = first
+        }
     }
 
     /// The blobs of some of the changes, or `.none`.

@@ -116,7 +116,9 @@ struct Checker: ~Escapable {
             walk.walk(disk.map) { block, blob in
                 mapped += 1
                 refer(disk, block, blob, &problems)
-            } problem: { problems.append($0) }
+            } problem: {
+                problems.append($0)
+            }
             for problem in problems { report.add("disk \(disk.name): \(problem)") }
             disks[index].map.mappedBlocks = mapped
             report.mappedBlocks += mapped
@@ -161,7 +163,9 @@ struct Checker: ~Escapable {
                 let recorded = try reader.counts(ofPack: number)
                 let isWhollyCollected = found.allSatisfy { $0 == Self.collected }
                 let references = found[..<known].map { $0 == Self.collected ? 0 : $0 }
-                if recorded != references, !(recorded == nil && isWhollyCollected) { report.add("pack \(number): its reference counts are wrong", repairable: true) }
+                if recorded != references, !(recorded == nil && isWhollyCollected) {
+                    report.add("pack \(number): its reference counts are wrong", repairable: true)
+                }
             } catch {
                 report.add("\(error)", repairable: true)
             }
@@ -241,7 +245,8 @@ struct Checker: ~Escapable {
         for entry in strangers { report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true) }
         if found != expected, !isDamaged || found.count > expected.count {
             try nameStrangers(superblock, packs)
-            report.add("digest index: \(found.count) entries for \(expected.count) blobs\(found.count == expected.count ? ", and not theirs" : "")", repairable: true)
+            report.add(
+                "digest index: \(found.count) entries for \(expected.count) blobs\(found.count == expected.count ? ", and not theirs" : "")", repairable: true)
         }
     }
 
@@ -253,7 +258,9 @@ struct Checker: ~Escapable {
         guard let previous else { return }
         if !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
         // One in 2^48 pairs, but for what should not be.
-        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob, packs) { report.add("blobs \(previous.blob) and \(entry.blob) hold the same block") }
+        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob, packs) {
+            report.add("blobs \(previous.blob) and \(entry.blob) hold the same block")
+        }
     }
 
     /// - Parameters:

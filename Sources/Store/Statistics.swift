@@ -51,9 +51,10 @@ extension Store {
         for (_, length) in try superblock.beingCollected(view, state.packs, self) { totals.remove(bytes: length) }
         var disks: [Statistics.Disk] = []
         for disk in try parts.catalogue.disks(view) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
-            disks.append(Statistics.Disk(
-                name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
-                exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))
+            disks.append(
+                Statistics.Disk(
+                    name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
+                    exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))
         }
         if let name, disks.isEmpty { throw noSuchDisk(name) }
         return Statistics(

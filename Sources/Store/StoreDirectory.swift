@@ -71,7 +71,8 @@ struct StoreDirectory {
             return try LockFile(readOnly: try File(path: lockPath), patience: patience)
         } catch where error.kind == .notFound {
             guard try Filesystem(of: path).isReadOnly else {
-                throw Failure(.system, "read store \(path)", "it has no lock file, and this user may not make one",
+                throw Failure(
+                    .system, "read store \(path)", "it has no lock file, and this user may not make one",
                     remedy: "run: dedupdisk list --store \(path) once as the store's owner")
             }
             return try LockFile(readOnly: try File(path: data[0]), patience: patience)
@@ -81,7 +82,8 @@ struct StoreDirectory {
     /// LMDB's locks and maps are this machine's.
     private func refuseNetwork() throws(Failure) {
         guard let name = try Filesystem(of: path).networkName else { return }
-        throw Failure(.system, "store \(path)", "it is on \(name): a store's files are mapped into memory and locked, which only works on a filesystem of this machine",
+        throw Failure(
+            .system, "store \(path)", "it is on \(name): a store's files are mapped into memory and locked, which only works on a filesystem of this machine",
             remedy: "put the store on a local disk, and serve its disks to other machines by NBD")
     }
 
@@ -89,7 +91,9 @@ struct StoreDirectory {
     func refuseIncomplete() throws(Failure) {
         for file in data {
             guard try exists(file) else { throw Failure(.damage, file, "missing, though the rest of the store is there", remedy: "restore it from a copy") }
-            if try File(path: file).size() == 0 { throw Failure(.damage, file, "empty, though the rest of the store is there", remedy: "restore it from a copy") }
+            if try File(path: file).size() == 0 {
+                throw Failure(.damage, file, "empty, though the rest of the store is there", remedy: "restore it from a copy")
+            }
         }
     }
 

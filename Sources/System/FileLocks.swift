@@ -26,7 +26,8 @@ extension File {
     /// lock itself.
     public func isLockedElsewhere(_ range: Range<UInt64>, exclusively: Bool = false) throws(Failure) -> Bool {
         let (start, count) = try Self.offsets(range)
-        let (answer, code) = try withDescriptor { (descriptor) throws(Failure) in (clinux_is_range_locked(descriptor, exclusively ? 0 : 1, start, count), errno) }
+        let (answer, code) = try withDescriptor { (descriptor) throws(Failure) in (clinux_is_range_locked(descriptor, exclusively ? 0 : 1, start, count), errno)
+        }
         guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: code) }
         return answer == 1
     }

@@ -33,10 +33,11 @@ public final class NewFile: Sendable {
             temporary = Mutex(nil)
         } else {
             var created: CInt = -1
-            temporary = Mutex(try Self.withRandomName(in: self.directory, for: path) { directory, name in
-                unsafe created = clinux_create_at(directory, name, mode)
-                return created >= 0
-            })
+            temporary = Mutex(
+                try Self.withRandomName(in: self.directory, for: path) { directory, name in
+                    unsafe created = clinux_create_at(directory, name, mode)
+                    return created >= 0
+                })
             file = File(descriptor: created, path: path)
         }
     }

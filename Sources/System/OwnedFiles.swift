@@ -11,7 +11,9 @@ extension File {
         for _ in 0..<8 {
             do throws(Failure) {
                 let file = try File(path: path, options: options.union(.notFollowing))
-                guard try file.kind() == .regular else { throw Failure(.exists, "open \(path)", "it is no regular file", remedy: "see what it is, and move it away") }
+                guard try file.kind() == .regular else {
+                    throw Failure(.exists, "open \(path)", "it is no regular file", remedy: "see what it is, and move it away")
+                }
                 return file
             } catch where error.kind == .notFound {
                 // Made below.

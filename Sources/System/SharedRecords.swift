@@ -11,7 +11,9 @@ public struct SharedRecords: ~Copyable, @unchecked Sendable {
     /// one would be a bus error on a full filesystem; or there is no map to be had.
     public init?(_ file: borrowing File, byteCount: Int) {
         // What can't be mapped is read and written by calls.
-        guard let size = try? file.size(), size >= UInt64(byteCount), let allocated = try? file.allocatedBytes(), allocated >= UInt64(byteCount) else { return nil }
+        guard let size = try? file.size(), size >= UInt64(byteCount), let allocated = try? file.allocatedBytes(), allocated >= UInt64(byteCount) else {
+            return nil
+        }
         let address = unsafe file.withNumber { unsafe mmap(nil, byteCount, PROT_READ | PROT_WRITE, MAP_SHARED, $0, 0) }
         guard let address = unsafe address, unsafe address != MAP_FAILED else { return nil }
         unsafe base = address

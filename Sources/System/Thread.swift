@@ -24,10 +24,12 @@ public struct Thread: Sendable {
         }
         var handle = pthread_t()
         let box = unsafe Unmanaged.passRetained(Box(niceness, body))
-        let code = unsafe pthread_create(&handle, nil, { argument in
-            if let argument = unsafe argument { unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().run() }
-            return nil
-        }, box.toOpaque())
+        let code = unsafe pthread_create(
+            &handle, nil,
+            { argument in
+                if let argument = unsafe argument { unsafe Unmanaged<Box>.fromOpaque(argument).takeRetainedValue().run() }
+                return nil
+            }, box.toOpaque())
         guard code == 0 else {
             unsafe box.release()
             throw Failure(systemCall: "start", "a thread", errno: code)

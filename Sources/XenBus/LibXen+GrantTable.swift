@@ -8,7 +8,8 @@ extension LibXen {
         let pages = unsafe xengnttab_map_domain_grant_refs(
             grants, UInt32(references.count), UInt32(domain), &references, PROT_READ | PROT_WRITE)
         guard let pages = unsafe pages else {
-            throw Failure(.system, "map \(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)",
+            throw Failure(
+                .system, "map \(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)",
                 systemError(errno), remedy: "the guest may have gone, or not granted them")
         }
         return unsafe pages

@@ -15,7 +15,8 @@ public import System
     public func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort {
         let port = unsafe xenevtchn_bind_interdomain(channels, UInt32(domain), remotePort)
         guard port >= 0 else {
-            throw Failure(.system, "bind event channel \(remotePort) of domain \(domain)", systemError(errno),
+            throw Failure(
+                .system, "bind event channel \(remotePort) of domain \(domain)", systemError(errno),
                 remedy: "the guest may have gone, or another backend may have it")
         }
         return EventPort(port)

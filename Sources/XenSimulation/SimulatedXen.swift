@@ -83,4 +83,3 @@ public final class SimulatedXen: XenHost, EventChannels {
         return try result.get()
     }
 }
-

@@ -19,7 +19,9 @@ struct BackendCommand: ParsableCommand {
             error when it is started again. So they do after a kill -9.
             """)
     @OptionGroup var options: StoreOptions
-    @Option(help: ArgumentHelp("Rings that a guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp("Rings that a guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n")
+    )
     var queues = BackendConfiguration.defaultQueues
 
     func validate() throws {

@@ -17,7 +17,9 @@ struct Connect: ParsableCommand {
     @Argument(help: "Name, domain id or UUID of the VM.", transform: CommandLineText.name) var vm: String
     @Option(help: ArgumentHelp("The disk of the store; the VM's name when not given.", valueName: "name"), transform: CommandLineText.name) var disk: String?
     @Option(help: ArgumentHelp("What the guest calls it: xvdb. The first that is free when not given.", valueName: "device")) var device: String?
-    @Option(help: ArgumentHelp("Rings that the guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
+    @Option(
+        help: ArgumentHelp(
+            "Rings that the guest may use, each with a thread: 1 to 64. As many as there are processors, up to 8, when not given.", valueName: "n"))
     var queues = BackendConfiguration.defaultQueues
     @OptionGroup var source: DiskSource
 

@@ -17,7 +17,9 @@ enum Console {
     /// people as `complain` shows it.
     static func put(_ text: String) throws(Failure) {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
-        guard writeAll(isatty(1) == 1 ? lines.map { PathText.shown(String($0)) }.joined(separator: "\n") : text, to: 1) else { throw Failure(systemCall: "write to", "standard output", errno: errno) }
+        guard writeAll(isatty(1) == 1 ? lines.map { PathText.shown(String($0)) }.joined(separator: "\n") : text, to: 1) else {
+            throw Failure(systemCall: "write to", "standard output", errno: errno)
+        }
     }
 
     @discardableResult

@@ -101,7 +101,8 @@ struct DedupDisk: ParsableCommand {
     private static func dieOfBusErrorsInWords() {
         var action = sigaction()
         unsafe action.__sigaction_handler.sa_handler = { number in
-            let line: StaticString = "dedupdisk: store: a page of it cannot be read: an I/O error, or its file was cut short (see the system's log; restore it from a copy)\n"
+            let line: StaticString =
+                "dedupdisk: store: a page of it cannot be read: an I/O error, or its file was cut short (see the system's log; restore it from a copy)\n"
             unsafe die(of: number, saying: line)
         }
         unsafe sigaction(SIGBUS, &action, nil)

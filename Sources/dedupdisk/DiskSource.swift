@@ -10,7 +10,8 @@ struct DiskSource: ParsableArguments {
     @OptionGroup var options: StoreOptions
     @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
     @Flag(help: "The guest or client can't write.") var readOnly = false
-    @Flag(help: "What is written is gone at the end; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.") var ephemeral = false
+    @Flag(help: "What is written is gone at the end; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.")
+    var ephemeral = false
     @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
     @Flag(help: "Serve --path's file or device also when it is mounted, or in use elsewhere.") var force = false
     @Flag(help: "A disk of --size that accepts and forgets everything.") var discard = false
@@ -32,7 +33,8 @@ struct DiskSource: ParsableArguments {
             let file = try RawFileDisk(path: path, readOnly: readOnly || ephemeral, isForced: force)
             if let format = file.foreignFormat {
                 // A guest may have written such bytes itself, and must find its disk again.
-                Console.complain("\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)")
+                Console.complain(
+                    "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)")
             }
             try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
         } else {

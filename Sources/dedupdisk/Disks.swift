@@ -9,7 +9,9 @@ struct Create: ParsableCommand {
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the new disk.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
-    @Option(help: ArgumentHelp("How the store compresses new blocks from now on, whatever disk they are of: none, lz4 or zstd. A new store does not.", valueName: "codec"))
+    @Option(
+        help: ArgumentHelp(
+            "How the store compresses new blocks from now on, whatever disk they are of: none, lz4 or zstd. A new store does not.", valueName: "codec"))
     var compression: CompressionName?
 
     func run() throws {
@@ -24,7 +26,9 @@ struct Create: ParsableCommand {
 struct Resize: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Change the size of a disk.",
-        discussion: "A disk that is in use can grow, and its guest sees it within seconds. One with data beyond its new end does not shrink, unless --discard-data says so.")
+        discussion:
+            "A disk that is in use can grow, and its guest sees it within seconds. One with data beyond its new end does not shrink, unless --discard-data says so."
+    )
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
     @Argument(help: "The new size: 20G, 512MiB, bytes.") var size: ByteSize
@@ -65,8 +69,9 @@ struct List: ParsableCommand {
         }
         if json { return try Console.printJSON(rows) }
         if rows.isEmpty { return }
-        try Console.put(Console.table(
-            [["NAME", "SIZE", "MAPPED"]] + rows.map { [$0.name, Console.size($0.size), Console.size($0.mappedBytes)] }))
+        try Console.put(
+            Console.table(
+                [["NAME", "SIZE", "MAPPED"]] + rows.map { [$0.name, Console.size($0.size), Console.size($0.mappedBytes)] }))
     }
 }
 
@@ -83,7 +88,8 @@ struct Map: ParsableCommand {
     /// The map of a store that can't be written to may be older than the disk.
     private func refuseStaged(in store: Store) throws {
         guard store.isReadOnly, try StoreDisk(store, disk, readOnly: true).hasStaged else { return }
-        throw Failure(.readOnly, "map disk \(disk)", "its last writes are in its journal, and the store can't be written to",
+        throw Failure(
+            .readOnly, "map disk \(disk)", "its last writes are in its journal, and the store can't be written to",
             remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
     }
 

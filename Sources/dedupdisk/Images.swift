@@ -22,7 +22,10 @@ struct Import: ParsableCommand {
     @OptionGroup var options: StoreOptions
     @Argument(help: "The image, or - for standard input.") var file: String
     @Argument(help: "Name of the new disk.", transform: CommandLineText.name) var disk: String
-    @Option(help: ArgumentHelp("What the image's bytes are: raw takes any as they are, also those of other formats. When not given, other formats are refused.", valueName: "format"))
+    @Option(
+        help: ArgumentHelp(
+            "What the image's bytes are: raw takes any as they are, also those of other formats. When not given, other formats are refused.",
+            valueName: "format"))
     var format: FormatName?
     @Flag(help: "Import also what is mounted or written to: the disk may be of no one moment.") var force = false
 
@@ -52,7 +55,8 @@ struct Import: ParsableCommand {
         let raw = source.hasPath ? Shell.quoted(Shell.unusedName(source.isDevice ? "/var/tmp/" + File.split(file).name : file)) : "\"$image.raw\""
         let convert = (format.conversion(of: image, to: raw) ?? "true") + " && dedupdisk import \(raw) \(name)"
         let command = source.hasPath ? convert : "image=$(mktemp /var/tmp/image.XXXXXX) && cat >\"$image\" && \(convert)"
-        return Failure(.system, "import \(source.name)", "it is \(format.title), not a raw image; --format raw would take its bytes as they are",
+        return Failure(
+            .system, "import \(source.name)", "it is \(format.title), not a raw image; --format raw would take its bytes as they are",
             remedy: command)
     }
 }
@@ -97,7 +101,8 @@ struct Export: ParsableCommand {
     }
 
     private func refusal(_ format: ImageFormat) -> Failure {
-        Failure(.usage, "export disk \(disk)", "images are written raw, not as \(format.title)",
+        Failure(
+            .usage, "export disk \(disk)", "images are written raw, not as \(format.title)",
             remedy: "export it, and convert that: dedupdisk export \(Shell.quoted(disk)) IMAGE.raw && qemu-img convert -f raw -O FORMAT IMAGE.raw IMAGE")
     }
 }
@@ -121,9 +126,11 @@ enum Shell {
         guard !word.unicodeScalars.contains(where: PathText.isInvisible) else {
             return "\"$(printf '" + PathText.bytes(word).map { "\\" + octal($0) }.joined() + "')\""
         }
-        let isPlain = !word.isEmpty && word.utf8.first != UInt8(ascii: "-") && word.utf8.allSatisfy {
-            (48...57).contains($0) || (65...90).contains($0 & 0xdf) && $0 < 128 || "-_./:@%+=,".utf8.contains($0)
-        }
+        let isPlain =
+            !word.isEmpty && word.utf8.first != UInt8(ascii: "-")
+            && word.utf8.allSatisfy {
+                (48...57).contains($0) || (65...90).contains($0 & 0xdf) && $0 < 128 || "-_./:@%+=,".utf8.contains($0)
+            }
         return isPlain ? word : "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#) + "'"
     }
 

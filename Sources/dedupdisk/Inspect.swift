@@ -34,14 +34,15 @@ struct Stats: ParsableCommand {
     func run() throws {
         let found = try options.open(for: .reading).statistics(of: disk)
         if json {
-            return try Console.printJSON(Report(
-                format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
-                uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
-                snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
-                compression: found.codec.name,
-                disks: found.disks.map {
-                    .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
-                }))
+            return try Console.printJSON(
+                Report(
+                    format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
+                    uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
+                    snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
+                    compression: found.codec.name,
+                    disks: found.disks.map {
+                        .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
+                    }))
         }
         if disk == nil { try printStore(found) }
         if !found.disks.isEmpty {
@@ -54,12 +55,16 @@ struct Stats: ParsableCommand {
 
     private func printStore(_ found: Statistics) throws(Failure) {
         let saved = found.mappedBytes - min(found.mappedBytes, found.uniqueBytes)
-        try Console.put("dedup ratio  \(Console.fixed(found.dedupRatio, 2))\nsaved        \(Console.size(saved)) of \(Console.size(found.mappedBytes)) written\n\n")
+        try Console.put(
+            "dedup ratio  \(Console.fixed(found.dedupRatio, 2))\nsaved        \(Console.size(saved)) of \(Console.size(found.mappedBytes)) written\n\n")
         var rows = [
             ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
             ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
             ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
-            ["stored", Console.size(found.storedBytes), "on the filesystem, in \(PathText.shown(found.store))" + (found.codec == .raw ? "" : ", compressed with \(found.codec.name)")],
+            [
+                "stored", Console.size(found.storedBytes),
+                "on the filesystem, in \(PathText.shown(found.store))" + (found.codec == .raw ? "" : ", compressed with \(found.codec.name)"),
+            ],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }

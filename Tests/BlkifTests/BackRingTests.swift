@@ -255,10 +255,12 @@ private final class Event: Sendable {
 private func withThread(_ other: @escaping () -> Void, _ body: () throws -> Void) throws {
     let context = unsafe Unmanaged.passRetained(ThreadBody(other))
     var thread = pthread_t()
-    let started = unsafe pthread_create(&thread, nil, { context in
-        unsafe context.map { unsafe Unmanaged<ThreadBody>.fromOpaque($0).takeRetainedValue() }?.run()
-        return nil
-    }, context.toOpaque())
+    let started = unsafe pthread_create(
+        &thread, nil,
+        { context in
+            unsafe context.map { unsafe Unmanaged<ThreadBody>.fromOpaque($0).takeRetainedValue() }?.run()
+            return nil
+        }, context.toOpaque())
     try #require(started == 0)
     defer { pthread_join(thread, nil) }
     try body()

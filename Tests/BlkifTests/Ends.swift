@@ -21,11 +21,12 @@ final class OurFront: FrontEnd {
 
     /// `index` nil: makes the ring.
     init(_ memory: RingMemory, _ abi: ABI, at index: UInt32? = nil) throws {
-        ring = if let index {
-            unsafe try FrontRing(attaching: memory.bytes, byteCount: memory.byteCount, abi: abi, at: index)
-        } else {
-            unsafe try FrontRing(page: memory.bytes, byteCount: memory.byteCount, abi: abi)
-        }
+        ring =
+            if let index {
+                unsafe try FrontRing(attaching: memory.bytes, byteCount: memory.byteCount, abi: abi, at: index)
+            } else {
+                unsafe try FrontRing(page: memory.bytes, byteCount: memory.byteCount, abi: abi)
+            }
     }
 
     var entries: Int { ring.entries }
@@ -46,11 +47,12 @@ final class OurBack: BackEnd {
 
     /// `index` nil: a new ring, otherwise one in use.
     init(_ memory: RingMemory, _ abi: ABI, at index: UInt32? = nil) throws {
-        ring = if index == nil {
-            unsafe try BackRing(page: memory.bytes, byteCount: memory.byteCount, abi: abi)
-        } else {
-            unsafe try BackRing(resuming: memory.bytes, byteCount: memory.byteCount, abi: abi)
-        }
+        ring =
+            if index == nil {
+                unsafe try BackRing(page: memory.bytes, byteCount: memory.byteCount, abi: abi)
+            } else {
+                unsafe try BackRing(resuming: memory.bytes, byteCount: memory.byteCount, abi: abi)
+            }
     }
 
     var entries: Int { ring.entries }

@@ -13,7 +13,7 @@ import Testing
         for name in ["", "x86_64", "x86_64-abi ", "X86_64-ABI", "x86_64-abi\0"] { #expect(ABI(protocolName: name) == nil) }
         #expect(ABI(protocolName: [0xFF, 0xFE]) == nil)
         #if arch(x86_64)
-        #expect(ABI.native == .x86_64)
+            #expect(ABI.native == .x86_64)
         #endif
     }
 

@@ -19,8 +19,10 @@ import TestSupport
         #expect(try request.validate(diskSectors: 188, readOnly: false, maxIndirect: 0) == SectorRange(start: 100, count: 88))
         #expect(rejection(request, disk: 187) == .outsideDisk)
 
-        for (first, last, expected) in [(0, 7, nil), (7, 7, nil), (3, 5, nil), (5, 3, Rejection.segmentBounds),
-            (0, 8, .segmentBounds), (8, 8, .segmentBounds), (255, 255, .segmentBounds), (255, 0, .segmentBounds)] as [(UInt8, UInt8, Rejection?)] {
+        for (first, last, expected) in [
+            (0, 7, nil), (7, 7, nil), (3, 5, nil), (5, 3, Rejection.segmentBounds),
+            (0, 8, .segmentBounds), (8, 8, .segmentBounds), (255, 255, .segmentBounds), (255, 0, .segmentBounds),
+        ] as [(UInt8, UInt8, Rejection?)] {
             request.segments[10] = Segment(gref: 1, firstSector: first, lastSector: last)
             #expect(rejection(request) == expected, "\(first)...\(last)")
         }

@@ -31,7 +31,9 @@ import TestSupport
                 }
             }
             if Client.areInstalled, turn % 3 == 0 {
-                _ = try Client.run("qemu-io", "-f", "raw", server.uri, "-c", "write -P \(turn % 251 + 1) \(turn % 60)M 1M", "-c", "discard \((turn + 7) % 60)M 512k", "-c", "flush")
+                _ = try Client.run(
+                    "qemu-io", "-f", "raw", server.uri, "-c", "write -P \(turn % 251 + 1) \(turn % 60)M 1M", "-c", "discard \((turn + 7) % 60)M 512k", "-c",
+                    "flush")
             }
             let check = try tool.run("check")
             checks += 1

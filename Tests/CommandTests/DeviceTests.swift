@@ -94,7 +94,8 @@ struct DeviceTests {
         try node(other, of: path)
         let writing = [
             ["serve", "x", "--path", path, "--socket", socket], ["serve", "x", "--path", other, "--socket", socket], ["export", "gold", path],
-            ["export", "gold", other], ["serve", "x", "--path", mounted.device.file, "--socket", socket], ["export", "gold", "--in-place", mounted.device.file],
+            ["export", "gold", other], ["serve", "x", "--path", mounted.device.file, "--socket", socket],
+            ["export", "gold", "--in-place", mounted.device.file],
             ["export", "gold", mounted.device.file],
         ]
         let reading = [

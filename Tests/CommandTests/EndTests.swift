@@ -10,7 +10,8 @@ import TestSupport
     init() throws { tool = try Tool() }
 
     func bash(_ script: String, limit: Double = 60) throws -> Child.Outcome {
-        try Child("/bin/bash", ["-c", script], environment: ["DEDUPDISK_STORE": tool.store, "P": tool.executable, "T": tool.scratch.path, "TERM": "xterm"]).wait(limit: limit)
+        try Child("/bin/bash", ["-c", script], environment: ["DEDUPDISK_STORE": tool.store, "P": tool.executable, "T": tool.scratch.path, "TERM": "xterm"])
+            .wait(limit: limit)
     }
 
     // MARK: Without /proc, as in a chroot or an initramfs

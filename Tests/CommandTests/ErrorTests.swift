@@ -148,7 +148,8 @@ import TestSupport
         ["frobnicate"], ["list", "--frobnicate"], ["create", "d"], ["create", "--size", "1M"], ["import", "x"], ["export", "d"],
         ["list", "surplus"], ["connect", "vm", "--path", "x", "--discard"], ["connect", "vm", "--discard"], ["connect", "vm", "--device", "floppy"],
         ["map", "d", "--offset", "x"], ["serve"], ["serve", "d", "--socket", "s", "--listen", "127.0.0.1:0"], ["serve", "d", "--path", "x", "--size", "1M"],
-        ["serve", "d", "--listen", "0.0.0.0:10809"], ["serve", "d", "--listen", "10809"], ["serve", "d", "--discard"], ["serve", "", "--discard", "--size", "1M"],
+        ["serve", "d", "--listen", "0.0.0.0:10809"], ["serve", "d", "--listen", "10809"], ["serve", "d", "--discard"],
+        ["serve", "", "--discard", "--size", "1M"],
     ]) func wrongUsage(command: [String]) throws {
         let outcome = try tool.start(command).wait()
         #expect(outcome.status == 64, "\(outcome)")

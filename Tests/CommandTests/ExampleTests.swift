@@ -27,7 +27,9 @@ struct ExampleTests {
         var standIn = "true"
     }
     static let elsewhere = [
-        Elsewhere(command: "dedupdisk connect web1 --size 20G", script: ("connect-mkfs-checksum", "connect guest1 xvdb"), why: "Xen", standIn: "dedupdisk create web1 --size 20G"),
+        Elsewhere(
+            command: "dedupdisk connect web1 --size 20G", script: ("connect-mkfs-checksum", "connect guest1 xvdb"), why: "Xen",
+            standIn: "dedupdisk create web1 --size 20G"),
         Elsewhere(command: "dedupdisk connect web2 --disk gold --ephemeral", script: ("ephemeral", "--ephemeral"), why: "Xen"),
         Elsewhere(command: "dedupdisk backend", script: ("toolstack", "dedupdisk backend"), why: "Xen"),
         Elsewhere(command: "xl create web3.cfg", script: ("root-disk", "xl create"), why: "Xen"),
@@ -60,7 +62,10 @@ struct ExampleTests {
     private func text(_ path: String) throws -> String { String(decoding: try Files.bytes(Self.root + "/" + path), as: UTF8.self) }
 
     private func documents() throws -> [String] {
-        ["README.md"] + (try Child("/usr/bin/find", [Self.root + "/docs", "-name", "*.md"]).wait().text.split(separator: "\n").map { "docs/" + ($0.split(separator: "/").last ?? "") }).sorted()
+        ["README.md"]
+            + (try Child("/usr/bin/find", [Self.root + "/docs", "-name", "*.md"]).wait().text.split(separator: "\n").map {
+                "docs/" + ($0.split(separator: "/").last ?? "")
+            }).sorted()
     }
 
     private func blocks(of document: String) throws -> [Block] {

@@ -15,7 +15,8 @@ import TestSupport
         "xfs": "truncate -s 400M $M.img; mkfs.xfs -q $M.img; mount -o loop $M.img $M",
         "btrfs": "truncate -s 400M $M.img; mkfs.btrfs -q $M.img; mount -o loop $M.img $M",
         "tmpfs": "mount -t tmpfs -o size=400m none $M",
-        "overlay": "mkdir $M.l $M.u $M.w; mount -t tmpfs none $M.l; mkdir $M.l/u $M.l/w; mount -t overlay -o lowerdir=$M.w,upperdir=$M.l/u,workdir=$M.l/w none $M",
+        "overlay":
+            "mkdir $M.l $M.u $M.w; mount -t tmpfs none $M.l; mkdir $M.l/u $M.l/w; mount -t overlay -o lowerdir=$M.w,upperdir=$M.l/u,workdir=$M.l/w none $M",
     ]
 
     private func run(_ script: String, on filesystem: String) throws -> Child.Outcome {

@@ -35,7 +35,8 @@ import TestSupport
 
     @Test(arguments: [
         "cat $0/gold.raw | $dd import - new", "$dd import - new <$0/gold.raw", "$dd import <(cat $0/gold.raw) new", "$dd import /dev/fd/7 new 7<$0/gold.raw",
-        "cat $0/gold.raw | $dd import /dev/stdin new", "$dd import /proc/self/fd/0 new <$0/gold.raw", "mkfifo $0/f; cat $0/gold.raw >$0/f & $dd import $0/f new",
+        "cat $0/gold.raw | $dd import /dev/stdin new", "$dd import /proc/self/fd/0 new <$0/gold.raw",
+        "mkfifo $0/f; cat $0/gold.raw >$0/f & $dd import $0/f new",
         "ln -s /dev/stdin $0/l; ln -s l $0/m; cat $0/gold.raw | $dd import $0/m new",
     ]) func importOfWhat(script: String) throws {
         let outcome = try bash(script)
@@ -45,7 +46,8 @@ import TestSupport
 
     @Test(arguments: [
         "$dd export gold - | cat >$0/out", "$dd export gold - >$0/out", "$dd export gold /dev/stdout >$0/out", "$dd export gold /dev/fd/9 9>$0/out",
-        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status", "$dd export gold >(cat >$0/out); sleep 1", "$dd export gold $0/out",
+        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status", "$dd export gold >(cat >$0/out); sleep 1",
+        "$dd export gold $0/out",
         "head -c 1M /dev/urandom >$0/out; $dd export gold $0/out", "head -c 1M /dev/urandom >$0/out; $dd export gold --in-place $0/out",
         "$dd export gold --in-place $0/out", "head -c 8K /dev/urandom >$0/out; $dd export gold - 1<>$0/out", "$dd export gold /dev/stdout >>$0/out",
         "ln -s /dev/stdout $0/l; $dd export gold $0/l >$0/out",
@@ -228,7 +230,8 @@ import TestSupport
     }
 
     @Test(.enabled(if: geteuid() == 0 && (unsafe access("/usr/bin/setfacl", X_OK)) == 0, "needs root and the package acl")) func accessControlLists() throws {
-        let outcome = try bash("""
+        let outcome = try bash(
+            """
             cd $0; mkdir d; echo x >d/old; chmod 640 d/old; setfacl -m u:77:rw,g:88:r d/old; getfacl -cp d/old >before
             echo x >d/plain; chmod 640 d/plain; setfacl -m d:u:77:rwx d; $dd export gold d/old && $dd export gold d/plain && $dd export gold d/new || exit 1
             getfacl -cp d/old | diff before - && getfacl -cp d/plain | grep -c : && getfacl -cpe d/new | grep user:77
@@ -252,7 +255,8 @@ import TestSupport
     }
 
     @Test(.enabled(if: ErrorTests.canBecomeNobody, "needs root and setpriv")) func whoMayNotReplace() throws {
-        let setUp = try bash("""
+        let setUp = try bash(
+            """
             cd $0; chmod 755 .; chown -R 65534 store; mkdir root sticky mine; chmod 1777 sticky; chown 65534 mine
             for d in root sticky mine; do echo x >$d/f; chmod 666 $d/f; done
             """)
@@ -295,7 +299,10 @@ import TestSupport
         user.send(Array("write 0 512\n".utf8))
         var said: [UInt8] = []
         for _ in 0..<50 where said.isEmpty { said = user.receive(limit: 10) }
-        for command in [["export", "gold", tool.path("used")], ["import", tool.path("used"), "new"], ["serve", "x", "--read-only", "--path", tool.path("used"), "--socket", tool.path("s")]] {
+        for command in [
+            ["export", "gold", tool.path("used")], ["import", tool.path("used"), "new"],
+            ["serve", "x", "--read-only", "--path", tool.path("used"), "--socket", tool.path("s")],
+        ] {
             tool.expectFailure(try tool.start(command).wait(), naming: ["in use", "qemu-io", "--force"])
         }
         _ = user.wait()

@@ -80,10 +80,11 @@ import TestSupport
             let parts = line.split(separator: "\"")
             return line.contains("\" : ") ? parts.dropFirst().first : nil
         }
-        #expect(Set(names) == [
-            "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
-            "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
-        ])
+        #expect(
+            Set(names) == [
+                "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
+                "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
+            ])
     }
 
     @Test func theMapIsWhatSha256sumSays() throws {
@@ -190,8 +191,13 @@ import TestSupport
     @Test func aReaderThatGoesAwayEndsAnExport() throws {
         let tool = try Tool()
         try tool.disk("d", Array(1...2000))
-        let outcome = try Child("/bin/bash", ["-c", "timeout 20 \"$0\" export --store \"$1\" d - | head -c 100 | cmp -n 100 - \"$2\"; echo ${PIPESTATUS[0]}",
-            tool.executable, tool.store, tool.path("d.raw")]).wait()
+        let outcome = try Child(
+            "/bin/bash",
+            [
+                "-c", "timeout 20 \"$0\" export --store \"$1\" d - | head -c 100 | cmp -n 100 - \"$2\"; echo ${PIPESTATUS[0]}",
+                tool.executable, tool.store, tool.path("d.raw"),
+            ]
+        ).wait()
         // 124 would be timeout's word that it had to be ended.
         #expect(outcome.text.hasSuffix("141\n"), "\(outcome)")
     }

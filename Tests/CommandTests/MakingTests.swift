@@ -73,7 +73,9 @@ import TestSupport
         ).wait(limit: 60)
         #expect(outcome.status == 0)
         let text = String(decoding: try Files.bytes(log), as: UTF8.self)
-        for directory in [tool.store + "/meta", tool.store + "/packs", tool.store + "/journals", tool.store, tool.path("new/of"), tool.path("new"), tool.scratch.path] {
+        for directory in [
+            tool.store + "/meta", tool.store + "/packs", tool.store + "/journals", tool.store, tool.path("new/of"), tool.path("new"), tool.scratch.path,
+        ] {
             #expect(text.contains("<\(directory)>)"), "\(directory) in \(text)")
         }
     }

@@ -49,7 +49,8 @@ import TestSupport
             child.kill(SIGINT)
             #expect(child.wait().status == 0)
         }
-        let refused = try Child(tool.executable, ["serve", "gold", "--ephemeral", "--socket", socket], environment: ["DEDUPDISK_STORE": tool.store, "TMPDIR": path + "no"])
+        let refused = try Child(
+            tool.executable, ["serve", "gold", "--ephemeral", "--socket", socket], environment: ["DEDUPDISK_STORE": tool.store, "TMPDIR": path + "no"])
         tool.expectFailure(refused.wait(limit: 20), naming: [PathText.shown(path + "no")])
         // A store, by its option and by the environment.
         for command in [["create", "d", "--size", "1M"], ["list"], ["check"], ["gc"], ["stats", "--json"]] {
@@ -87,7 +88,9 @@ import TestSupport
     @Test func namesThatMerelyLookTheSame() throws {
         let (one, two) = ("e\u{301}", "\u{e9}")
         let bytes = try tool.disk(two, [1, 2])
-        for command in [["map", one], ["stats", one], ["delete", one], ["export", one, "-"]] { #expect(try tool.start(command).wait().status == 1, "\(command)") }
+        for command in [["map", one], ["stats", one], ["delete", one], ["export", one, "-"]] {
+            #expect(try tool.start(command).wait().status == 1, "\(command)")
+        }
         try tool.succeed("create", one, "--size", "1M")
         for name in [one, two] { #expect(try tool.succeed("stats", name).split(separator: "\n").count == 2) }
         try tool.succeed("resize", one, "2M")
@@ -98,7 +101,9 @@ import TestSupport
         try tool.expectClean()
     }
 
-    @Test(arguments: ["a\nb", "a\u{1b}[2J", "a\u{9b}b", "a\u{2028}b", "a\u{202e}b", "a\u{200b}", "a\u{a0}b", "a b", "a/b", "-a", "-\u{301}a", ".a", "a\u{10fff0}"])
+    @Test(arguments: [
+        "a\nb", "a\u{1b}[2J", "a\u{9b}b", "a\u{2028}b", "a\u{202e}b", "a\u{200b}", "a\u{a0}b", "a b", "a/b", "-a", "-\u{301}a", ".a", "a\u{10fff0}",
+    ])
     func aNameThatCannotBeSeen(name: String) throws {
         #expect(try tool.start(["create", "--size", "1M", "--", name]).wait().status == 64)
         #expect(try unsafe access(tool.store, F_OK) != 0 || tool.succeed("list") == "")
@@ -134,7 +139,9 @@ import TestSupport
             files += 1
             let calls = text.contains(/unsafe (open|access|stat|lstat|statvfs|unlink|rename|mkdir|rmdir|opendir|realpath|chmod|chown|link)\(/)
             #expect(!calls || text.contains("import System") || file.contains("/System/"), "\(file) calls Glibc's own")
-            #expect(file.hasSuffix("PathCalls.swift") || !text.contains(/Glibc\.(open|access|stat|lstat|statvfs|unlink|rename|mkdir|rmdir|opendir|realpath|chmod|chown|link)\(/), "\(file)")
+            #expect(
+                file.hasSuffix("PathCalls.swift")
+                    || !text.contains(/Glibc\.(open|access|stat|lstat|statvfs|unlink|rename|mkdir|rmdir|opendir|realpath|chmod|chown|link)\(/), "\(file)")
             for word in ["CommandLine.arguments", "String(cString: getenv", "String(cString: real"] {
                 #expect(file.hasSuffix("CommandLineText.swift") || !text.contains(word), "\(file): \(word)")
             }

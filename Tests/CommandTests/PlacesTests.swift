@@ -34,7 +34,8 @@ import TestSupport
         for server in servers { #expect(server.receiveErrors(limit: 30).contains(" is at ")) }
         for round in 0..<3 {
             let clients = try ["a", "b"].map {
-                try Child("/usr/bin/qemu-io", ["-f", "raw", "-c", "write -P \(round + 1) \(round)M 1M", "-c", "flush", "nbd+unix:///\($0)?socket=\(tool.path($0))"])
+                try Child(
+                    "/usr/bin/qemu-io", ["-f", "raw", "-c", "write -P \(round + 1) \(round)M 1M", "-c", "flush", "nbd+unix:///\($0)?socket=\(tool.path($0))"])
             }
             for client in clients { #expect(client.wait().status == 0) }
             for arguments in [["list"], ["stats"], ["create", "c\(round)", "--size", "1M"]] {
@@ -46,7 +47,9 @@ import TestSupport
             try tool.succeed("stats")
         }
         for server in servers {
-            for process in try Files.text("/proc/\(server.process)/task/\(server.process)/children").split(separator: " ").compactMap({ pid_t($0) }) { kill(process, SIGINT) }
+            for process in try Files.text("/proc/\(server.process)/task/\(server.process)/children").split(separator: " ").compactMap({ pid_t($0) }) {
+                kill(process, SIGINT)
+            }
             #expect(server.wait().status == 0)
         }
         try tool.expectClean()
@@ -60,7 +63,8 @@ import TestSupport
 
     @Test(.enabled(if: canUnshare)) func aStoreThatCanOnlyBeRead() throws {
         let bytes = try tool.disk("d", Array(1...50))
-        let outcome = try inNamespace(readOnly + "for c in list 'list --json' stats 'map d' check 'check --read-data'; do $D $c >/dev/null; done; $D export d -")
+        let outcome = try inNamespace(
+            readOnly + "for c in list 'list --json' stats 'map d' check 'check --read-data'; do $D $c >/dev/null; done; $D export d -")
         #expect(outcome.status == 0 && outcome.errors == "", "\(outcome.errors)")
         #expect(outcome.output == bytes)
         for command in ["create e --size 1M", "delete d", "gc", "resize d 1G", "check --repair", "import /dev/null e"] {
@@ -78,7 +82,8 @@ import TestSupport
         try Client.succeed("qemu-io", "-f", "raw", "-c", "write -P 9 4k 8k", "-c", "discard 40k 8k", "-c", "flush", server.uri)
         server.child.kill(SIGKILL)
         _ = server.child.wait()
-        let expected = block(1) + [UInt8](repeating: 9, count: 8192) + (4...10).flatMap { block($0) } + [UInt8](repeating: 0, count: 8192)
+        let expected =
+            block(1) + [UInt8](repeating: 9, count: 8192) + (4...10).flatMap { block($0) } + [UInt8](repeating: 0, count: 8192)
             + (13...50).flatMap { block($0) }
         let isTaken = try !Files.bytes(tool.store + "/journals/1").contains { $0 != 0 }
         for how in ["$D export d -", "$D export d $DEDUPDISK_STORE/../out; cat $DEDUPDISK_STORE/../out"] {
@@ -97,7 +102,8 @@ import TestSupport
         _ = try Child("/bin/chmod", ["-R", "a+rX", tool.scratch.path]).wait()
         func asNobody(_ arguments: String...) throws -> Child.Outcome {
             try Child(
-                "/usr/bin/setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", tool.executable] + arguments, environment: ["DEDUPDISK_STORE": tool.store]
+                "/usr/bin/setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", tool.executable] + arguments,
+                environment: ["DEDUPDISK_STORE": tool.store]
             ).wait()
         }
         // Programs of the tests are not everybody's.

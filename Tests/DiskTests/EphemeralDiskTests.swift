@@ -40,40 +40,41 @@ import TestSupport
         let models = Monitor([ModelDisk](repeating: base, count: count))
         var threads: [System.Thread] = []
         for index in 0..<count {
-            threads.append(try System.Thread("test") {
-                do throws(Failure) {
-                    var random = SeededGenerator(seed: UInt64(seed * 100 + index))
-                    var model = base
-                    for step in 0..<600 {
-                        let sector = Int.random(in: 0..<sectors / count, using: &random) * count + index
-                        let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))
-                        switch Int.random(in: 0..<8, using: &random) {
-                        case 0:
-                            if let range = SectorRange(start: UInt64(sector), count: 1) { try disk.discard(range) }
-                            model.discard(at: sector, count: 1)
-                        case 1, 2, 3:
-                            // A long read, of which its own sectors are to be right.
-                            let first = min(sector, sectors - 200)
-                            let found = try disk.sectors(at: UInt64(first), count: 200)
-                            if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
-                                problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
-                                return
+            threads.append(
+                try System.Thread("test") {
+                    do throws(Failure) {
+                        var random = SeededGenerator(seed: UInt64(seed * 100 + index))
+                        var model = base
+                        for step in 0..<600 {
+                            let sector = Int.random(in: 0..<sectors / count, using: &random) * count + index
+                            let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))
+                            switch Int.random(in: 0..<8, using: &random) {
+                            case 0:
+                                if let range = SectorRange(start: UInt64(sector), count: 1) { try disk.discard(range) }
+                                model.discard(at: sector, count: 1)
+                            case 1, 2, 3:
+                                // A long read, of which its own sectors are to be right.
+                                let first = min(sector, sectors - 200)
+                                let found = try disk.sectors(at: UInt64(first), count: 200)
+                                if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
+                                    problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
+                                    return
+                                }
+                            case 4:
+                                let other = (sector + 400 * count) % (sectors / count * count)
+                                let parts = [sector, other].map { WritePart(sector: UInt64($0), range: 0..<512) }
+                                try disk.write(parts.span, of: data.rawBytes)
+                                for sector in [sector, other] { model.write(at: sector, data) }
+                            default:
+                                try disk.write(at: UInt64(sector), data)
+                                model.write(at: sector, data)
                             }
-                        case 4:
-                            let other = (sector + 400 * count) % (sectors / count * count)
-                            let parts = [sector, other].map { WritePart(sector: UInt64($0), range: 0..<512) }
-                            try disk.write(parts.span, of: data.rawBytes)
-                            for sector in [sector, other] { model.write(at: sector, data) }
-                        default:
-                            try disk.write(at: UInt64(sector), data)
-                            model.write(at: sector, data)
                         }
+                        models.with { $0[index] = model }
+                    } catch {
+                        problems.with { $0.append("\(error)") }
                     }
-                    models.with { $0[index] = model }
-                } catch {
-                    problems.with { $0.append("\(error)") }
-                }
-            })
+                })
         }
         for thread in threads { thread.join() }
         #expect(problems.with { $0 } == [], "seed \(seed)")

@@ -10,10 +10,12 @@ import TestSupport
     private final class Listener: BlockDevice {
         private let calls = Mutex<[String]>([])
         private func note(_ call: String) { calls.withLock { $0.append(call) } }
-        func heard() -> [String] { calls.withLock { calls in
-            defer { calls = [] }
-            return calls
-        } }
+        func heard() -> [String] {
+            calls.withLock { calls in
+                defer { calls = [] }
+                return calls
+            }
+        }
 
         let sectorCount: UInt64 = 4711
         let isReadOnly = true
@@ -56,9 +58,10 @@ import TestSupport
         #expect { try disk.flush() } throws: { ($0 as? Failure)?.kind == .damage }
         #expect(try disk.refresh())
         try disk.close()
-        #expect(listener.heard() == [
-            "read 1 1024", "lend 5 6", "expect 3", "write 7 4096", "write together 2", "discard 5 6", "extent 8 9", "refresh", "close",
-        ])
+        #expect(
+            listener.heard() == [
+                "read 1 1024", "lend 5 6", "expect 3", "write 7 4096", "write together 2", "discard 5 6", "extent 8 9", "refresh", "close",
+            ])
     }
 
     @Test func allOfItGoesToTheDiskBelow() throws {

@@ -416,37 +416,38 @@ import TestSupport
         let models = Monitor([ModelDisk](repeating: ModelDisk(sectors: sectors), count: count))
         var threads: [System.Thread] = []
         for index in 0..<count {
-            threads.append(try System.Thread("test") {
-                do throws(Failure) {
-                    var random = SeededGenerator(seed: UInt64(seed * 100 + index))
-                    var model = ModelDisk(sectors: sectors)
-                    for step in 0..<400 {
-                        // Sectors whose number leaves `index`, when divided by the number of threads.
-                        let sector = Int.random(in: 0..<sectors / count, using: &random) * count + index
-                        switch Int.random(in: 0..<8, using: &random) {
-                        case 0: try disk.flush()
-                        case 1:
-                            try disk.discard(SectorRange(start: UInt64(sector), count: 1)!)
-                            model.discard(at: sector, count: 1)
-                        case 2, 3:
-                            // A long read, of which its own sectors are to be right.
-                            let first = min(sector, sectors - 400)
-                            let found = try disk.sectors(at: UInt64(first), count: 400)
-                            if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
-                                problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
-                                return
+            threads.append(
+                try System.Thread("test") {
+                    do throws(Failure) {
+                        var random = SeededGenerator(seed: UInt64(seed * 100 + index))
+                        var model = ModelDisk(sectors: sectors)
+                        for step in 0..<400 {
+                            // Sectors whose number leaves `index`, when divided by the number of threads.
+                            let sector = Int.random(in: 0..<sectors / count, using: &random) * count + index
+                            switch Int.random(in: 0..<8, using: &random) {
+                            case 0: try disk.flush()
+                            case 1:
+                                try disk.discard(SectorRange(start: UInt64(sector), count: 1)!)
+                                model.discard(at: sector, count: 1)
+                            case 2, 3:
+                                // A long read, of which its own sectors are to be right.
+                                let first = min(sector, sectors - 400)
+                                let found = try disk.sectors(at: UInt64(first), count: 400)
+                                if let wrong = model.firstDifference(from: found, at: first, every: count, rest: index) {
+                                    problems.with { $0.append("thread \(index), step \(step), sector \(wrong)") }
+                                    return
+                                }
+                            default:
+                                let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))
+                                try disk.write(at: UInt64(sector), data)
+                                model.write(at: sector, data)
                             }
-                        default:
-                            let data = Array(block(UInt64.random(in: 1...50, using: &random)).prefix(512))
-                            try disk.write(at: UInt64(sector), data)
-                            model.write(at: sector, data)
                         }
+                        models.with { $0[index] = model }
+                    } catch {
+                        problems.with { $0.append("\(error)") }
                     }
-                    models.with { $0[index] = model }
-                } catch {
-                    problems.with { $0.append("\(error)") }
-                }
-            })
+                })
         }
         for thread in threads { thread.join() }
         #expect(problems.with { $0 } == [], "seed \(seed)")
@@ -467,15 +468,16 @@ import TestSupport
         let done = Monitor(0)
         var threads: [System.Thread] = []
         for index in 0..<count {
-            threads.append(try System.Thread("test") {
-                let data = [UInt8](repeating: UInt8(index + 1), count: 1 << 20)
-                for round in 0..<rounds {
-                    for piece in 0..<3 { try? disk.write(at: UInt64((index * 8 + (round + piece) % 8) << 11), data) }
-                    try? disk.flush()
-                }
-                done.with { $0 += 1 }
-                done.notify()
-            })
+            threads.append(
+                try System.Thread("test") {
+                    let data = [UInt8](repeating: UInt8(index + 1), count: 1 << 20)
+                    for round in 0..<rounds {
+                        for piece in 0..<3 { try? disk.write(at: UInt64((index * 8 + (round + piece) % 8) << 11), data) }
+                        try? disk.flush()
+                    }
+                    done.with { $0 += 1 }
+                    done.notify()
+                })
         }
         let start = monotonicSeconds()
         let isDone = try done.wait { (done) throws(Failure) in

@@ -38,8 +38,9 @@ struct OptionAnswer: Equatable {
             guard rest.count >= 20, number(rest.prefix(8)) == 0x3e889045565a9 else { return nil }
             let fields = Array(rest.prefix(20)), length = Int(number(fields[16..<20]))
             guard rest.count >= 20 + length else { return nil }
-            answers.append(OptionAnswer(
-                option: number(fields[8..<12]), kind: number(fields[12..<16]), data: Array(rest.dropFirst(20).prefix(length))))
+            answers.append(
+                OptionAnswer(
+                    option: number(fields[8..<12]), kind: number(fields[12..<16]), data: Array(rest.dropFirst(20).prefix(length))))
             rest = rest.dropFirst(20 + length)
         }
         return answers

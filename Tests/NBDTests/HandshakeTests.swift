@@ -93,9 +93,10 @@ import TestSupport
 
     @Test func listing() {
         let outcome = talk(option(3))
-        #expect(outcome.answers == [
-            OptionAnswer(option: 3, kind: 2, data: counted("gold")), OptionAnswer(option: 3, kind: Self.ack, data: []),
-        ])
+        #expect(
+            outcome.answers == [
+                OptionAnswer(option: 3, kind: 2, data: counted("gold")), OptionAnswer(option: 3, kind: Self.ack, data: []),
+            ])
         #expect(talk(option(3, [0])).kinds == [Self.invalid])
     }
 
@@ -135,9 +136,10 @@ import TestSupport
 
     @Test(arguments: [0, 4, 5, 11, 12, 99, 0xffff_ffff] as [UInt64]) func unknownOptions(number: UInt64) {
         let outcome = talk(option(number, [1, 2, 3]) + option(2))
-        #expect(outcome.answers == [
-            OptionAnswer(option: number, kind: Self.unsupported, data: []), OptionAnswer(option: 2, kind: Self.ack, data: []),
-        ])
+        #expect(
+            outcome.answers == [
+                OptionAnswer(option: number, kind: Self.unsupported, data: []), OptionAnswer(option: 2, kind: Self.ack, data: []),
+            ])
     }
 
     @Test func optionsThatAreTooLarge() {

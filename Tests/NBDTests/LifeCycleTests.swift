@@ -167,7 +167,9 @@ import TestSupport
         #expect(failure?.kind == .usage && failure?.why.contains("other machines") == true)
     }
 
-    @Test(arguments: ["", "10809", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "example.org:10809", ":10809", "[::1]", "127.1:5"])
+    @Test(arguments: [
+        "", "10809", "127.0.0.1", "127.0.0.1:", "127.0.0.1:x", "127.0.0.1:65536", "127.0.0.1:-1", "example.org:10809", ":10809", "[::1]", "127.1:5",
+    ])
     func whatIsNoAddress(text: String) {
         let failure = #expect(throws: Failure.self) { try NBDAddress(listen: text) }
         #expect(failure?.kind == .usage && failure?.remedy != nil)

@@ -59,9 +59,10 @@ final class ServerThread {
         _ disk: SharedDisk, name: String = "gold", on listener: consuming NBDListener, _ stop: StopRequest, maximumConnections: Int = 64,
         handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), log: @escaping @Sendable (String) -> Void = { _ in }
     ) {
-        let handover = Handover(NBDServer(
-            disk, name: name, on: listener, stop: stop, maximumConnections: maximumConnections, handshakeLimit: handshakeLimit,
-            patience: patience, log: log))
+        let handover = Handover(
+            NBDServer(
+                disk, name: name, on: listener, stop: stop, maximumConnections: maximumConnections, handshakeLimit: handshakeLimit,
+                patience: patience, log: log))
         thread = BackgroundThread { handover.run() }
     }
 

@@ -194,12 +194,16 @@ import TestSupport
     @Test func oneFlushForMany() throws {
         let client = try served.connected()
         var all: [UInt8] = []
-        for number in 0..<8 as Range<UInt64> { all += request(1, offset: number * 512, length: 512, flags: 1, cookie: number, data: [UInt8](repeating: 1, count: 512)) }
+        for number in 0..<8 as Range<UInt64> {
+            all += request(1, offset: number * 512, length: 512, flags: 1, cookie: number, data: [UInt8](repeating: 1, count: 512))
+        }
         client.send(all + request(3, cookie: 8))
         #expect(try Set((0...8).map { _ in try client.answer() }.map(\.cookie)) == Set(0...8))
         // They may not all have come at once.
         #expect(disk.state.withLock { $0.flushes } < 9)
-        var many = (0..<800 as Range<UInt64>).flatMap { request(1, offset: $0 * 512, length: 512, flags: 1, cookie: $0, data: [UInt8](repeating: 2, count: 512)) }
+        var many = (0..<800 as Range<UInt64>).flatMap {
+            request(1, offset: $0 * 512, length: 512, flags: 1, cookie: $0, data: [UInt8](repeating: 2, count: 512))
+        }
         client.send(many)
         #expect(try Set((0..<800).map { _ in try client.answer() }.map(\.cookie)) == Set(0..<800))
         #expect(disk.durable.prefix(800 * 512).allSatisfy { $0 == 2 })
@@ -312,9 +316,10 @@ import TestSupport
             let flags = Int.random(in: 0..<4, using: &random) == 0 ? 1 : 0
             switch Int.random(in: 0..<8, using: &random) {
             case 0, 1, 2:
-                steps.append(Step(
-                    cookie: cookie, bytes: request(0, offset: offset, length: length, flags: flags, cookie: cookie),
-                    expected: model.read(at: sector, count: count)))
+                steps.append(
+                    Step(
+                        cookie: cookie, bytes: request(0, offset: offset, length: length, flags: flags, cookie: cookie),
+                        expected: model.read(at: sector, count: count)))
             case 3:
                 steps.append(Step(cookie: cookie, bytes: request(3, cookie: cookie)))
             case 4:
@@ -324,8 +329,9 @@ import TestSupport
             default:
                 let data = (0...count / 8).flatMap { _ in block(UInt64.random(in: 0..<24, using: &random)) }.prefix(count * 512)
                 model.write(at: sector, Array(data))
-                steps.append(Step(
-                    cookie: cookie, bytes: request(1, offset: offset, length: length, flags: flags, cookie: cookie, data: Array(data))))
+                steps.append(
+                    Step(
+                        cookie: cookie, bytes: request(1, offset: offset, length: length, flags: flags, cookie: cookie, data: Array(data))))
             }
             sector += count + Int.random(in: 0...10, using: &random)
         }

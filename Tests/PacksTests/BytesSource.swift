@@ -37,4 +37,3 @@ func directoryLength(_ pack: RawSpan) -> Int {
     guard pack.byteCount >= PackFormat.headerSize else { return pack.byteCount }
     return min(pack.byteCount, PackFormat.headerSize + Int(pack.load(at: 6, as: UInt16.self)) * PackFormat.entrySize)
 }
-

@@ -165,15 +165,16 @@ import TestSupport
         let all = Mutex<[BlobNumber: UInt64]>([:])
         var threads: [System.Thread] = []
         for writer in 0..<4 as Range<UInt64> {
-            threads.append(try System.Thread("test") {
-                for round in 0..<10 as Range<UInt64> {
-                    let numbers = (0..<30 as Range<UInt64>).map { 1 + writer * 1000 + round * 30 + $0 }
-                    guard let blobs = try? Self.blobs(numbers), let sealed = try? store.seal(blobs, .raw, nil) else { continue }
-                    all.withLock { all in
-                        for (blob, number) in zip(sealed.numbers, numbers) { all[blob] = number }
+            threads.append(
+                try System.Thread("test") {
+                    for round in 0..<10 as Range<UInt64> {
+                        let numbers = (0..<30 as Range<UInt64>).map { 1 + writer * 1000 + round * 30 + $0 }
+                        guard let blobs = try? Self.blobs(numbers), let sealed = try? store.seal(blobs, .raw, nil) else { continue }
+                        all.withLock { all in
+                            for (blob, number) in zip(sealed.numbers, numbers) { all[blob] = number }
+                        }
                     }
-                }
-            })
+                })
         }
         for thread in threads { thread.join() }
         let model = all.withLock { $0 }

@@ -227,11 +227,13 @@ final class RunningDaemon {
         self.hosts = hosts
         var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
         configuration.maximumQueues = 4
-        let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in
-            let host = try SimulatedXen(machine)
-            hosts.all.withLock { $0.append(host) }
-            return host
-        }, open: { (disk) throws(Failure) in try disks.open(disk) })
+        let daemon = try BackendDaemon(
+            configuration, stop: stop,
+            makeHost: { () throws(Failure) in
+                let host = try SimulatedXen(machine)
+                hosts.all.withLock { $0.append(host) }
+                return host
+            }, open: { (disk) throws(Failure) in try disks.open(disk) })
         thread = BackgroundThread {
             do throws(Failure) {
                 try daemon.run()

@@ -42,7 +42,8 @@ import Testing
         try served.start { () throws(Failure) in disk }
         try served.frontEnd.connect()
         let order = [7, 3, 4, 20, 1]
-        _ = try served.frontEnd.perform(order.map { .write(sector: UInt64($0 * 8), pattern(UInt8($0 + 1), sectors: 8)) } + [.flush, .write(sector: 0, pattern(9, sectors: 1))])
+        _ = try served.frontEnd.perform(
+            order.map { .write(sector: UInt64($0 * 8), pattern(UInt8($0 + 1), sectors: 8)) } + [.flush, .write(sector: 0, pattern(9, sectors: 1))])
         // Two of them are one.
         #expect(disk.writtenTogether == [4])
         for place in order { #expect(try served.frontEnd.read(UInt64(place * 8), 8) == pattern(UInt8(place + 1), sectors: 8)) }

@@ -179,11 +179,12 @@ import XenBus
     }
 
     /// Several queues, one of which is not as it should be: none of them is kept.
-    @Test(arguments: [
-        ("queue-1/ring-ref", nil), ("queue-1/event-channel", nil), ("queue-1/ring-ref", "99999"), ("queue-1/event-channel", "0"),
-        ("queue-1/event-channel", "1"), ("queue-0/ring-ref", "x"), ("ring-page-order", "1"), ("num-ring-pages", "2"),
-        ("queue-1", nil),
-    ] as [(String, String?)])
+    @Test(
+        arguments: [
+            ("queue-1/ring-ref", nil), ("queue-1/event-channel", nil), ("queue-1/ring-ref", "99999"), ("queue-1/event-channel", "0"),
+            ("queue-1/event-channel", "1"), ("queue-0/ring-ref", "x"), ("ring-page-order", "1"), ("num-ring-pages", "2"),
+            ("queue-1", nil),
+        ] as [(String, String?)])
     func queuesAreTakenAllOrNone(key: String, value: String?) throws {
         try served.frontEnd.waitForBackend(2)
         let frontEnd = served.frontEnd, xen = served.guest.xen

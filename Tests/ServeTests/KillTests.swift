@@ -34,9 +34,10 @@ import TestSupport
         try served.frontEnd.connect()
         for round in 1...Self.rounds {
             served.kill(afterCalls: Int.random(in: 0..<80, using: &generator))
-            try served.frontEnd.begin((0..<Self.blocks).map {
-                .write(sector: UInt64($0) * 8, block(UInt64(round * 1000 + $0)))
-            })
+            try served.frontEnd.begin(
+                (0..<Self.blocks).map {
+                    .write(sector: UInt64($0) * 8, block(UInt64(round * 1000 + $0)))
+                })
             if round % 2 == 0 { _ = served.guest.wait(milliseconds: 2) }
             served.kill()
             try served.joinKilled()

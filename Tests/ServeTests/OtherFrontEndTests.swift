@@ -157,10 +157,11 @@ import XenSimulation
         #expect(try frontEnd.stateAfter(6, 1) == 2)
         #expect(try required(frontEnd, "multi-queue-max-queues") >= UInt64(frontEnd.queueCount))
         #expect(try required(frontEnd, "max-ring-page-order") >= UInt64(frontEnd.ringOrder))
-        let nodes = try frontEnd.makeRings().filter { $0.key != "feature-persistent" } + [
-            ("multi-queue-num-queues", "\(frontEnd.queueCount)"), ("target-id", "1"), ("feature-surprise-remove", "1"),
-            ("feature-online-resize", "1"), ("feature-large-sector-size", "1"),
-        ]
+        let nodes =
+            try frontEnd.makeRings().filter { $0.key != "feature-persistent" } + [
+                ("multi-queue-num-queues", "\(frontEnd.queueCount)"), ("target-id", "1"), ("feature-surprise-remove", "1"),
+                ("feature-online-resize", "1"), ("feature-large-sector-size", "1"),
+            ]
         try served.guest.xen.transaction("connect") { transaction throws(Failure) in
             for (key, value) in nodes { try served.guest.xen.write("\(frontEnd.directory)/\(key)", value, in: transaction) }
         }

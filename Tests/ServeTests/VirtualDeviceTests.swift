@@ -2,10 +2,11 @@ import Serve
 import Testing
 
 @Suite struct VirtualDeviceTests {
-    @Test(arguments: [
-        ("xvda", 51712), ("xvdb", 51728), ("xvdp", 51952), ("xvdq", 268_439_552), ("xvdz", 268_441_856), ("xvdaa", 268_442_112),
-        ("xvdba", 268_448_768),
-    ] as [(String, UInt64)])
+    @Test(
+        arguments: [
+            ("xvda", 51712), ("xvdb", 51728), ("xvdp", 51952), ("xvdq", 268_439_552), ("xvdz", 268_441_856), ("xvdaa", 268_442_112),
+            ("xvdba", 268_448_768),
+        ] as [(String, UInt64)])
     func namesAndNumbers(name: String, number: UInt64) throws {
         let device = try #require(VirtualDevice(name: name))
         #expect(UInt64(device.number) == number)

@@ -161,7 +161,8 @@ import TestSupport
                 for _ in 0..<300 {
                     // Runs, and jumps.
                     block = Int.random(in: 0..<20, using: &random) == 0 ? .random(in: 0..<blocks, using: &random) : (block + 1) % blocks
-                    changes[block] = Int.random(in: 0..<6, using: &random) == 0 ? BlobNumber.none : BlobNumber(pack: 1, slot: Int.random(in: 0..<200, using: &random))
+                    changes[block] =
+                        Int.random(in: 0..<6, using: &random) == 0 ? BlobNumber.none : BlobNumber(pack: 1, slot: Int.random(in: 0..<200, using: &random))
                 }
                 var transaction = try StoreTransaction.begin(store)
                 var disk = try transaction.disk("d")

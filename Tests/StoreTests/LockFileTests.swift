@@ -37,9 +37,10 @@ import TestSupport
         let hold = try file.hold(.opening)
         var threads: [Thread] = []
         for number in 0..<4 {
-            threads.append(try Thread("turn") {
-                do { let hold = try file.hold(.opening); order.with { $0.append(number) }; _ = consume hold } catch { order.with { $0.append(-1) } }
-            })
+            threads.append(
+                try Thread("turn") {
+                    do { let hold = try file.hold(.opening); order.with { $0.append(number) }; _ = consume hold } catch { order.with { $0.append(-1) } }
+                })
             // It waits before the next comes.
             for _ in 0..<1000 where file.waiters(.opening) <= number { usleep(1000) }
         }

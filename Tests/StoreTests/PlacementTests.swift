@@ -234,12 +234,13 @@ import TestSupport
             let store = try Store(path: path)
             while isDone.load(ordering: .relaxed) < 3 { _ = try store.collect(shouldStop: { false }) { _, _ in } }
         }
-        SharingTests.together(writers.map { body in
-            { @Sendable () throws in
-                defer { isDone.add(1, ordering: .relaxed) }
-                try body()
-            }
-        } + [collector])
+        SharingTests.together(
+            writers.map { body in
+                { @Sendable () throws in
+                    defer { isDone.add(1, ordering: .relaxed) }
+                    try body()
+                }
+            } + [collector])
         try expectClean()
         let found = models.withLock { $0 }
         #expect(found.count == 3)

@@ -61,10 +61,12 @@ import TestSupport
             for index in bodies.indices {
                 var thread = pthread_t()
                 let job = unsafe Unmanaged.passRetained(Job { run(index) })
-                unsafe pthread_create(&thread, nil, { argument in
-                    if let argument = unsafe argument { unsafe Unmanaged<Job>.fromOpaque(argument).takeRetainedValue().run() }
-                    return nil
-                }, job.toOpaque())
+                unsafe pthread_create(
+                    &thread, nil,
+                    { argument in
+                        if let argument = unsafe argument { unsafe Unmanaged<Job>.fromOpaque(argument).takeRetainedValue().run() }
+                        return nil
+                    }, job.toOpaque())
                 threads.append(thread)
             }
             for thread in threads { pthread_join(thread, nil) }

@@ -181,7 +181,8 @@ import TestSupport
         let hasher = try SHA256()
         let entry = IndexEntry(try hasher.digest(block(10).rawBytes), BlobNumber(pack: 1, slot: 9))
         #expect(try store.parts.index.remove([entry], &transaction.lmdb) == [entry.blob])
-        let other = isNearby
+        let other =
+            isNearby
             ? IndexEntry(word: entry.prefix << 16, BlobNumber(pack: 1, slot: 8)) : IndexEntry(word: 77 << 16, entry.blob)
         try store.parts.index.add([other], &transaction.lmdb)
         try transaction.commit()

@@ -8,7 +8,8 @@ import TestSupport
         for _ in 0..<2000 {
             // Bytes that begin and continue sequences, the escapes' own among them, more often than others.
             let bytes = (0..<Int.random(in: 0...12, using: &random)).map { _ in
-                Bool.random(using: &random) ? UInt8.random(in: 1...255, using: &random) : [0x2f, 0x61, 0xc3, 0xa9, 0xf4, 0x8f, 0xbe, 0xbf, 0x80][Int.random(in: 0..<9, using: &random)]
+                Bool.random(using: &random)
+                    ? UInt8.random(in: 1...255, using: &random) : [0x2f, 0x61, 0xc3, 0xa9, 0xf4, 0x8f, 0xbe, 0xbf, 0x80][Int.random(in: 0..<9, using: &random)]
             }
             let text = PathText.text(bytes)
             #expect(PathText.bytes(text) == bytes, "seed \(seed)")

@@ -17,10 +17,12 @@ import XenSimulation
             self.server = server
             var thread = pthread_t()
             let context = unsafe Unmanaged.passRetained(server).toOpaque()
-            let code = unsafe pthread_create(&thread, nil, { context in
-                if let context = unsafe context { unsafe Unmanaged<SharedXenServer>.fromOpaque(context).takeRetainedValue().run() }
-                return nil
-            }, context)
+            let code = unsafe pthread_create(
+                &thread, nil,
+                { context in
+                    if let context = unsafe context { unsafe Unmanaged<SharedXenServer>.fromOpaque(context).takeRetainedValue().run() }
+                    return nil
+                }, context)
             guard code == 0 else { throw Failure(systemCall: "start", "a thread", errno: code) }
             pthread_detach(thread)
         }

@@ -27,10 +27,11 @@ import XenSimulation
         #expect(try xen.read("/a/b") == [])
     }
 
-    @Test(arguments: [
-        ("0", 0), ("51728", 51728), ("18446744073709551615", UInt64.max), ("18446744073709551616", nil), ("", nil),
-        ("-1", nil), ("+1", nil), ("1 ", nil), ("0x10", nil), ("999999999999999999999", nil),
-    ] as [(String, UInt64?)])
+    @Test(
+        arguments: [
+            ("0", 0), ("51728", 51728), ("18446744073709551615", UInt64.max), ("18446744073709551616", nil), ("", nil),
+            ("-1", nil), ("+1", nil), ("1 ", nil), ("0x10", nil), ("999999999999999999999", nil),
+        ] as [(String, UInt64?)])
     func numbers(text: String, number: UInt64?) throws {
         try xen.write("/n", text)
         #expect(try xen.number("/n") == number)

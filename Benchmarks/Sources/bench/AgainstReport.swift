@@ -39,7 +39,8 @@ struct AgainstReport: Codable {
     var text: String {
         var lines = [
             "\(machine.cpu), \(machine.cores) cores, \(Unit.bytes.text(Double(machine.memoryBytes))), Linux \(machine.kernel)",
-            "This tree beside \(revision), \(pairs) pairs" + (ownBenchmark ? ", each with its own benchmark, one run after the other." : ", which take turns row by row."),
+            "This tree beside \(revision), \(pairs) pairs"
+                + (ownBenchmark ? ", each with its own benchmark, one run after the other." : ", which take turns row by row."),
             "Ratios are turned so that more than 1 is better. In brackets: an interval of 95% (Wilcoxon's signed ranks over the pairs).",
         ]
         if isShort { lines.append("A SHORT RUN: it shows that everything runs. Its figures mean nothing.") }
@@ -97,6 +98,7 @@ extension Judgement.Count {
         let percent = abs(more) * 100
         let uncertainty = ratio.halfWidth > Judgement.widest ? String(format: " (±%.0f%%)", ratio.halfWidth * 100) : ""
         guard percent >= 0.05 else { return "the same \(name)" + uncertainty }
-        return String(format: "%.1f%% ", percent) + (more > 0 ? "more " : "fewer ").replacing("fewer", with: name == "processor time" ? "less" : "fewer") + name + uncertainty
+        return String(format: "%.1f%% ", percent) + (more > 0 ? "more " : "fewer ").replacing("fewer", with: name == "processor time" ? "less" : "fewer") + name
+            + uncertainty
     }
 }

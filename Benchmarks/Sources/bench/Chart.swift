@@ -45,7 +45,8 @@ struct Chart {
             <line class="after" x1="\(line)" x2="\(line)" y1="22" y2="\(y - 12)"/>
             <text class="axis" x="\(line)" y="14" text-anchor="middle">what we are after</text>
             """
-        return "<svg viewBox=\"0 0 \(Self.width) \(y)\" role=\"img\" aria-label=\"\(isCeiling ? "Goals where less is better" : "Goals where more is better")\">\n\(body)\(frame)\n</svg>\n"
+        return
+            "<svg viewBox=\"0 0 \(Self.width) \(y)\" role=\"img\" aria-label=\"\(isCeiling ? "Goals where less is better" : "Goals where more is better")\">\n\(body)\(frame)\n</svg>\n"
     }
 
     private func x(_ share: Double) -> Double { Self.labelWidth + Self.trackWidth * min(max(share, 0), Self.end) / Self.end }
@@ -56,7 +57,8 @@ struct Chart {
         let start = Self.labelWidth, barEnd = x(share)
         // What goes beyond the axis ends in an arrow.
         let isBeyond = share > Self.end
-        let shape = isBeyond
+        let shape =
+            isBeyond
             ? "<path class=\"\(bar.verdict.rawValue)\" d=\"M\(start) \(y - 7)H\(barEnd - 7)L\(barEnd) \(y)L\(barEnd - 7) \(y + 7)H\(start)Z\"/>"
             : "<rect class=\"\(bar.verdict.rawValue)\" x=\"\(start)\" y=\"\(y - 7)\" width=\"\(max(1, barEnd - start))\" height=\"14\"/>"
         let figure = "\(unit.text(bar.row.judged))  of \(bar.goal.text(bar.goal.first, unit)) / \(unit.text(bar.goal.after))"

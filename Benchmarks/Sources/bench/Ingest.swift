@@ -33,20 +33,27 @@ struct Ingest {
 
     private var allKeepers: [Keeper] {
         // Their own settings but for what is said; nothing of theirs outside the run's directory.
-        let home = ["HOME": plan.disk + "/home", "BORG_BASE_DIR": plan.disk + "/home", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
-            "RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": plan.disk + "/home"]
+        let home = [
+            "HOME": plan.disk + "/home", "BORG_BASE_DIR": plan.disk + "/home", "BORG_UNKNOWN_UNENCRYPTED_REPO_ACCESS_IS_OK": "yes",
+            "RESTIC_PASSWORD": "bench", "RESTIC_CACHE_DIR": plan.disk + "/home",
+        ]
         let borg = [["borg", "init", "--encryption=none", target]]
         return [
-            Keeper(name: "dedupdisk import", program: plan.program ?? "dedupdisk", package: "dedupdisk",
+            Keeper(
+                name: "dedupdisk import", program: plan.program ?? "dedupdisk", package: "dedupdisk",
                 command: [plan.program ?? "dedupdisk", "import", "--store", target, image, "disk"]),
-            Keeper(name: "borg create, fixed 4 KiB, no compression", program: "borg", package: "borgbackup", environment: home, prepare: borg,
+            Keeper(
+                name: "borg create, fixed 4 KiB, no compression", program: "borg", package: "borgbackup", environment: home, prepare: borg,
                 command: ["borg", "create", "--chunker-params=fixed,4096", "--compression=none", target + "::a", image]),
-            Keeper(name: "borg create", program: "borg", package: "borgbackup", environment: home, prepare: borg,
+            Keeper(
+                name: "borg create", program: "borg", package: "borgbackup", environment: home, prepare: borg,
                 command: ["borg", "create", target + "::a", image]),
-            Keeper(name: "restic backup", program: "restic", package: "restic", environment: home,
+            Keeper(
+                name: "restic backup", program: "restic", package: "restic", environment: home,
                 prepare: [["restic", "init", "--quiet", "--repo", target]],
                 command: ["restic", "backup", "--quiet", "--repo", target, image]),
-            Keeper(name: "casync make, 4 KiB", program: "casync", package: "casync", environment: home, prepare: [["mkdir", target]],
+            Keeper(
+                name: "casync make, 4 KiB", program: "casync", package: "casync", environment: home, prepare: [["mkdir", target]],
                 command: ["casync", "make", "--chunk-size=4096", "--store=\(target)/store", target + "/image.caibx", image]),
         ]
     }
@@ -88,10 +95,12 @@ struct Ingest {
     private mutating func copyImage() throws -> Double {
         guard !plan.isAlone else { return .nan }
         removeAll(target)
-        let rate = try Double(byteCount) / time {
-            try succeed("cp", ["--sparse=never", "--reflink=never", image, target])
-            try succeed("sync", [target])
-        }
+        let rate =
+            try Double(byteCount)
+            / time {
+                try succeed("cp", ["--sparse=never", "--reflink=never", image, target])
+                try succeed("sync", [target])
+            }
         removeAll(target)
         return rate
     }

@@ -21,10 +21,12 @@ func onThreads<Result: Sendable>(_ count: Int, _ body: @escaping @Sendable (Int)
 func start(_ body: @escaping @Sendable () -> Void) throws -> pthread_t {
     var thread = pthread_t()
     let work = Unmanaged.passRetained(Work(body))
-    let code = pthread_create(&thread, nil, { context in
-        if let context { Unmanaged<Work>.fromOpaque(context).takeRetainedValue().body() }
-        return nil
-    }, work.toOpaque())
+    let code = pthread_create(
+        &thread, nil,
+        { context in
+            if let context { Unmanaged<Work>.fromOpaque(context).takeRetainedValue().body() }
+            return nil
+        }, work.toOpaque())
     guard code == 0 else {
         work.release()
         throw Failure(systemCall: "start", "a thread", errno: code)

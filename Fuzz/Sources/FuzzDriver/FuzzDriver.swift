@@ -7,10 +7,11 @@ public func fuzz(_ target: @escaping (Script) -> Void) -> Never {
     current = target
     var count = CommandLine.argc
     var arguments: UnsafeMutablePointer<UnsafeMutablePointer<CChar>?>? = CommandLine.unsafeArgv
-    exit(LLVMFuzzerRunDriver(&count, &arguments) { data, size in
-        current?(Script(Array(UnsafeBufferPointer(start: data, count: size))))
-        return 0
-    })
+    exit(
+        LLVMFuzzerRunDriver(&count, &arguments) { data, size in
+            current?(Script(Array(UnsafeBufferPointer(start: data, count: size))))
+            return 0
+        })
 }
 
 /// Ends the run with an error unless `isTrue`. (A precondition that fails says nothing in an optimised build.)

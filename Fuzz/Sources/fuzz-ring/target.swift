@@ -16,8 +16,9 @@ private func live(_ script: Script) {
     defer { memory.deallocate() }
     memory.initializeMemory(as: UInt8.self, repeating: script.byte(), count: byteCount)
     let isResumed = script.byte() % 2 == 1
-    guard var ring = try? isResumed
-        ? BackRing(resuming: memory, byteCount: byteCount, abi: abi) : BackRing(page: memory, byteCount: byteCount, abi: abi)
+    guard
+        var ring = try? isResumed
+            ? BackRing(resuming: memory, byteCount: byteCount, abi: abi) : BackRing(page: memory, byteCount: byteCount, abi: abi)
     else { return }
     if !isResumed { memory.initializeMemory(as: UInt8.self, repeating: 0, count: 64) }
     var producer: UInt32 = 0

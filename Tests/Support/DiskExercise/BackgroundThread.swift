@@ -16,10 +16,12 @@ public final class BackgroundThread<Value: Sendable>: Sendable {
         }
         var thread = pthread_t()
         let context = unsafe Unmanaged.passRetained(work).toOpaque()
-        let code = unsafe pthread_create(&thread, nil, { context in
-            if let context = unsafe context { unsafe Unmanaged<Work>.fromOpaque(context).takeRetainedValue().body() }
-            return nil
-        }, context)
+        let code = unsafe pthread_create(
+            &thread, nil,
+            { context in
+                if let context = unsafe context { unsafe Unmanaged<Work>.fromOpaque(context).takeRetainedValue().body() }
+                return nil
+            }, context)
         precondition(code == 0, "no thread")
         pthread_detach(thread)
     }

@@ -40,7 +40,8 @@ public func exerciseDisk<Device: BlockDevice & SendableMetatype>(
         guard case .unplugged = try served.unplug() else { throw Failure(.damage, "unplug", "ended otherwise") }
         guard served.isLetGo, try served.remainingNodes().isEmpty else { throw Failure(.damage, "unplug", "left something") }
     } catch {
-        throw Failure(error.kind, "exercise with seed \(seed), operation \(exercise.operationCount): \(error.what)", error.why,
+        throw Failure(
+            error.kind, "exercise with seed \(seed), operation \(exercise.operationCount): \(error.what)", error.why,
             remedy: served.log.lines.suffix(5).joined(separator: "; "))
     }
 }

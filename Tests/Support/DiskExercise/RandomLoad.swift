@@ -59,7 +59,8 @@ public struct RandomLoad {
         let sectors = model.count / sectorSize
         // Small ranges for the most part, close together, so that operations meet.
         let longest = Int.random(in: 0..<10, using: &random) == 0 ? 400 : 20
-        let sector = Bool.random(using: &random)
+        let sector =
+            Bool.random(using: &random)
             ? Int.random(in: 0..<min(sectors, 128), using: &random) : Int.random(in: 0..<sectors, using: &random)
         let count = min(Int.random(in: 1...longest, using: &random), sectors - sector)
         return switch Int.random(in: 0..<20, using: &random) {
@@ -131,7 +132,8 @@ public struct RandomLoad {
             for offset in 0..<count {
                 let sector = start + UInt64(offset)
                 let data = Array(completion.data[offset * sectorSize..<(offset + 1) * sectorSize])
-                let allowed = [Array(batch.before[Int(sector) * sectorSize..<Int(sector + 1) * sectorSize])]
+                let allowed =
+                    [Array(batch.before[Int(sector) * sectorSize..<Int(sector + 1) * sectorSize])]
                     + batch.operations.compactMap { $0.content(of: sector) }
                 if !allowed.contains(data) {
                     throw Failure(.damage, "\(batch.operations[index])", "sector \(sector) is none that was ever written there")
