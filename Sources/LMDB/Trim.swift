@@ -12,32 +12,48 @@ extension Environment {
     /// - Parameter patience: how long to wait for the other writers.
     public func trim(_ patience: Patience? = nil) throws(Failure) {
         let file = try File(path: path + "/data.mdb", options: [.write])
-        var next: UInt64? = 0
-        while let start = next { next = try trim(file, from: start, patience) }
+        var next: FreeListPlace? = FreeListPlace()
+        while let place = next { next = try trim(file, from: place, patience) }
     }
 
     /// Seconds after which the lock is given up in between.
-    private static let longestStep = 0.02
+    private static let longestStep = 0.005
+    /// Bytes that one call gives back at most, as it is not over before they are.
+    private static let longestHole: UInt64 = 16 << 20
 
-    /// Punches holes from an offset on, for a while.
+    /// Where in the list of free pages a step ended.
+    private struct FreeListPlace {
+        /// Pages of that transaction, from its lowest, were seen to.
+        var transaction: UInt64 = 0, pages = 0
+        /// What is freed meanwhile is left to the next time: a writer may free as fast.
+        var end: Int?
+    }
+
+    /// Punches holes from a place on, for a while.
     /// - Returns: where to go on; nil: that was all.
-    private func trim(_ file: borrowing File, from start: UInt64, _ patience: Patience?) throws(Failure) -> UInt64? {
+    private func trim(_ file: borrowing File, from place: FreeListPlace, _ patience: Patience?) throws(Failure) -> FreeListPlace? {
         // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
         let holding = try WriteTransaction(self, patience)
+        let until = monotonicSeconds() + Self.longestStep
         let reading = try ReadTransaction(self)
-        let end = try highWaterBytes(), size = try file.size()
-        // A damaged list may name any number.
-        let free = Self.runs(of: try freePages(reading).filter { $0 >= 0 && UInt64($0) < end / 4096 })
-        // Most of them are holes already, which are found faster than they are made.
-        var data: Range<UInt64>? = 0..<0
-        let began = monotonicSeconds()
-        for run in free.map({ UInt64($0.lowerBound) * 4096..<UInt64($0.upperBound) * 4096 }) where run.lowerBound >= start {
-            if let known = data, known.upperBound <= run.lowerBound { data = try file.nextData(at: run.lowerBound) }
-            guard let found = data else { break }
-            if found.lowerBound >= run.upperBound { continue }
-            guard try file.punchHole(at: run.lowerBound, count: UInt64(run.count)) else { break }
-            if monotonicSeconds() - began > Self.longestStep { return run.upperBound }
+        let end = try highWaterBytes()
+        var place = place
+        if place.end == nil { place.end = try oldestInUse() }
+        var cursor = try reading.view.cursor(Table(dbi: 0, name: "free pages"))
+        // LMDB's own keys are numbers of the machine's order.
+        var more = try cursor.seek(atOrAfter: place.transaction.byteSwapped)
+        while more {
+            let key = cursor.key, list = cursor.value
+            guard key.byteCount == 8, list.byteCount >= 8, key.load(at: 0, as: Int.self) < place.end ?? 0 else { break }
+            let transaction: UInt64 = key.load(at: 0)
+            if transaction != place.transaction { (place.transaction, place.pages) = (transaction, 0) }
+            switch try punch(file, list, &place.pages, end: end, until: until) {
+            case .all: more = try cursor.next()
+            case .outOfTime: return place
+            case .cannot: more = false
+            }
         }
+        let size = try file.size()
         // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
         if size > end { _ = try file.punchHole(at: end, count: size - end) }
         // XFS sets blocks aside behind a file's end, as many as it has, for minutes; it takes them back for this.
@@ -46,21 +62,36 @@ extension Environment {
         return nil
     }
 
-    private func freePages(_ transaction: borrowing ReadTransaction) throws(Failure) -> [Int] {
-        let oldest = try oldestInUse()
-        let table = Table(dbi: 0, name: "free pages")
-        var cursor = try transaction.view.cursor(table)
-        var pages: [Int] = []
-        var more = try cursor.first()
-        while more {
-            let key = cursor.key
-            let list = cursor.value
-            guard key.byteCount == 8, list.byteCount >= 8, key.load(at: 0, as: Int.self) < oldest else { break }
-            let count = min(list.load(at: 0, as: Int.self), list.byteCount / 8 - 1)
-            for index in 0..<max(0, count) { pages.append(list.load(at: 8 + index * 8)) }
-            more = try cursor.next()
+    private enum Punched { case all, outOfTime, cannot }
+
+    /// Punches holes where one transaction freed pages.
+    /// - Parameters:
+    ///   - list: a count and so many page numbers, the highest first. When it is damaged, it may hold anything.
+    ///   - done: pages that were seen to, from the end of the list.
+    ///   - end: bytes of the file that have pages.
+    /// - Returns: `.cannot`: the filesystem can't.
+    private func punch(_ file: borrowing File, _ list: RawSpan, _ done: inout Int, end: UInt64, until: Double) throws(Failure) -> Punched {
+        let count = max(0, min(list.load(at: 0, as: Int.self), list.byteCount / 8 - 1))
+        // Most of them are holes already, which are found faster than they are made.
+        var data: Range<UInt64>? = 0..<0
+        while done < count {
+            let first: UInt64 = list.load(at: 8 * (count - done))
+            var length: UInt64 = 1
+            while done + Int(length) < count, list.load(at: 8 * (count - done - Int(length))) == first &+ length, length < Self.longestHole / 4096 {
+                length += 1
+            }
+            done += Int(length)
+            // The two meta pages are never free.
+            if first >= 2, first < end / 4096, length <= end / 4096 - first {
+                let run = first * 4096..<(first + length) * 4096
+                if let known = data, known.upperBound <= run.lowerBound { data = try file.nextData(at: run.lowerBound) }
+                if let found = data, found.lowerBound < run.upperBound {
+                    guard try file.punchHole(at: run.lowerBound, count: UInt64(run.count)) else { return .cannot }
+                }
+            }
+            guard monotonicSeconds() < until else { return done < count ? .outOfTime : .all }
         }
-        return pages.sorted()
+        return .all
     }
 
     /// The oldest transaction whose state somebody reads, or the last one that was committed.
@@ -81,18 +112,5 @@ extension Environment {
         }
         guard result >= 0 else { throw failure(result, "list the readers of \(path)") }
         return oldest
-    }
-
-    /// Consecutive pages together; the two meta pages are never among them.
-    static func runs(of pages: [Int]) -> [Range<Int>] {
-        var runs: [Range<Int>] = []
-        for page in pages where page >= 2 {
-            if let last = runs.last, last.upperBound == page {
-                runs[runs.count - 1] = last.lowerBound..<page + 1
-            } else {
-                runs.append(page..<page + 1)
-            }
-        }
-        return runs
     }
 }
