@@ -52,9 +52,7 @@ public struct ReadTransaction: ~Copyable {
     public mutating func reset() { unsafe mdb_txn_reset(handle) }
 
     /// Sees the newest commit (`mdb_txn_renew`).
-    public mutating func renew() throws(Failure) {
-        try unsafe environment.check(mdb_txn_renew(handle), "read \(environment.path)")
-    }
+    public mutating func renew() throws(Failure) { unsafe try renewInPlace() }
 }
 
 /// The same for an object that keeps one and gives out where values are: what is found is there until `reset`, or its end, which is for its
@@ -71,8 +69,12 @@ extension ReadTransaction {
     /// Sees the newest commit; `resetInPlace` came before.
     @unsafe public borrowing func renewInPlace() throws(Failure) {
         let result = unsafe mdb_txn_renew(handle)
-        if result != 0 { throw environment.failure(result, "read \(environment.path)") }
+        if result != 0 { throw unrenewed(result) }
     }
+
+    // Apart, as the environment is counted here, which is weakly referred to: that takes a hundred instructions.
+    @inline(never)
+    private borrowing func unrenewed(_ result: CInt) -> Failure { environment.failure(result, "read \(environment.path)") }
 
     @unsafe public borrowing func resetInPlace() { unsafe mdb_txn_reset(handle) }
 }

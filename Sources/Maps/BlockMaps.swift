@@ -97,14 +97,15 @@ public struct MapReader: ~Escapable {
     private let view: View
     private let maps: BlockMaps
     private let map: MapRoot
-    private let cache: ValueCache?
+    /// Whoever made this keeps it: readers are made for every read.
+    private unowned(unsafe) let cache: ValueCache?
     private let state: Int
     /// Blocks in the disk, rounded up.
     public let blockCount: UInt64
 
     @_lifetime(copy view)
     fileprivate init(_ maps: BlockMaps, _ map: MapRoot, _ blockCount: UInt64, _ view: View, _ cache: ValueCache?, _ state: Int) {
-        self.cache = cache
+        unsafe self.cache = cache
         self.state = state
         self.view = view
         self.maps = maps
@@ -163,13 +164,13 @@ public struct MapReader: ~Escapable {
     }
 
     /// Has the processor fetch what tells where that leaf is.
-    public func prefetch(_ place: LeafPlace) { cache?.prefetch(place.node) }
+    public func prefetch(_ place: LeafPlace) { unsafe cache?.prefetch(place.node) }
 
     @_lifetime(copy self)
     private func bytes(of node: UInt64, level: Int) throws(Failure) -> RawSpan {
-        if let found = cache?.value(node, in: state, view) { return found.bytes }
+        if let found = unsafe cache?.value(node, in: state, view) { return found.bytes }
         let bytes = try maps.node(node, level: level, view)
-        cache?.insert(node, in: state, bytes)
+        unsafe cache?.insert(node, in: state, bytes)
         return bytes
     }
 }

@@ -221,21 +221,22 @@ extension PackSnapshot: BlobDirectory {
 public struct PackFinder: ~Escapable {
     /// The snapshot keeps it. Finders are made for every read, and to count these would have all threads wait for one word.
     private unowned(unsafe) let source: any PackSource
-    private let cache: ValueCache?
+    private unowned(unsafe) let cache: ValueCache?
     private let state: Int
     private var number: UInt64 = 0
     private var slotCount = 0
     private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
-    /// - Parameter cache: where packs were found before, some of them in this state.
+    /// - Parameter cache: where packs were found before, some of them in this state. It outlives this.
     @_lifetime(borrow snapshot)
     public init(_ snapshot: borrowing PackSnapshot, _ cache: ValueCache? = nil) {
         unsafe source = snapshot.source
-        self.cache = cache
+        unsafe self.cache = cache
         state = snapshot.state
     }
 
     /// The pack of that number, or nil.
+    @inline(__always)
     @_lifetime(copy self)
     public mutating func find(_ number: UInt64) throws(Failure) -> PackView? {
         if number == self.number { return PackView(known: unsafe span(bytes), slotCount: slotCount) }
@@ -247,9 +248,11 @@ public struct PackFinder: ~Escapable {
     }
 
     // What the source gave out lives as long as its state is shown.
+    @inline(__always)
     @_lifetime(copy self)
     private func span(_ bytes: UnsafeRawBufferPointer) -> RawSpan { unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: self) }
 
+    @inline(__always)
     @_lifetime(copy self)
     private mutating func keep(_ bytes: UnsafeRawBufferPointer, _ slots: Int, _ number: UInt64) -> PackView {
         unsafe self.bytes = bytes
@@ -259,7 +262,7 @@ public struct PackFinder: ~Escapable {
     }
 
     /// Has the processor fetch what tells where a pack is.
-    public func prefetch(pack number: UInt64) { cache?.prefetch(number) }
+    public func prefetch(pack number: UInt64) { unsafe cache?.prefetch(number) }
 
     /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
     /// look at it.
@@ -272,6 +275,7 @@ public struct PackFinder: ~Escapable {
     }
 
     /// Where the pack is, and how many slots it has: 0 until it was looked at.
+    @inline(__always)
     private func value(_ number: UInt64) throws(Failure) -> (UnsafeRawBufferPointer, Int)? {
         if let found = unsafe cache?.find(number, in: state) { return unsafe (found.bytes, found.note) }
         guard let bytes = unsafe try source.pack(number) else { return nil }
@@ -298,6 +302,7 @@ public struct PackFinder: ~Escapable {
     }
 
     /// The stored bytes of a blob. Nil: it is not there, or they lie outside its pack.
+    @inline(__always)
     @_lifetime(copy self)
     public mutating func stored(_ blob: BlobNumber) throws(Failure) -> RawSpan? {
         guard let pack = try find(blob.pack), let range = pack.range(blob.slot) else { return nil }
