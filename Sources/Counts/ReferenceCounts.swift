@@ -104,7 +104,7 @@ public struct CountEdit: Sendable {
 
     /// Slots of a pack are there, from one on, with a reference count of 0.
     /// - Parameter lengths: stored bytes of each; nil: it was collected.
-    public mutating func enter(pack: UInt64, from first: Int, lengths: some Sequence<UInt16?>) {
+    public mutating func enter(pack: UInt64, from first: Int, lengths: [UInt16?]) {
         var slots = first
         for length in lengths {
             slots += 1

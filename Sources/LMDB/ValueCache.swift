@@ -3,9 +3,28 @@ internal import Glibc
 public import System
 
 /// Where values of one table lie that were found in one state of an environment, by their keys: while it lasts, they need
-/// not be searched and checked again. Each has one place, by its key; others take it. Belongs to one thread at a time.
+/// not be searched and checked again. Belongs to one thread at a time.
 @safe
 public final class ValueCache: @unchecked Sendable {
+    /// What is known. Ends with this.
+    public let places: CachePlaces
+
+    /// - Parameter capacity: a power of two. What is not used takes address space only.
+    public init(capacity: Int) throws(Failure) {
+        let bytes = capacity * MemoryLayout<CachePlaces.Entry>.stride
+        let address = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
+        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Failure(systemCall: "map", "memory", errno: errno) }
+        places = unsafe CachePlaces(
+            UnsafeMutableBufferPointer(start: address.bindMemory(to: CachePlaces.Entry.self, capacity: capacity), count: capacity))
+    }
+
+    deinit { unsafe munmap(places.entries.baseAddress, places.entries.count * MemoryLayout<CachePlaces.Entry>.stride) }
+}
+
+/// The places of a `ValueCache`, which outlives this: what is made for every read has this, and counts no reference. Each key has one
+/// place; others take it.
+@safe
+public struct CachePlaces {
     @usableFromInline @safe struct Entry {
         /// 0: the place is free. Keys count from 1.
         @usableFromInline var key: UInt64
@@ -27,15 +46,7 @@ public final class ValueCache: @unchecked Sendable {
     }
     @usableFromInline let entries: UnsafeMutableBufferPointer<Entry>
 
-    /// - Parameter capacity: a power of two. What is not used takes address space only.
-    public init(capacity: Int) throws(Failure) {
-        let bytes = capacity * MemoryLayout<Entry>.stride
-        let address = unsafe mmap(nil, bytes, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0)
-        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Failure(systemCall: "map", "memory", errno: errno) }
-        unsafe entries = UnsafeMutableBufferPointer(start: address.bindMemory(to: Entry.self, capacity: capacity), count: capacity)
-    }
-
-    deinit { unsafe munmap(entries.baseAddress, entries.count * MemoryLayout<Entry>.stride) }
+    init(_ entries: UnsafeMutableBufferPointer<Entry>) { unsafe self.entries = unsafe entries }
 
     @inlinable @inline(__always)
     func place(_ key: UInt64) -> Int { unsafe Int(truncatingIfNeeded: key) & (entries.count - 1) }
@@ -43,9 +54,9 @@ public final class ValueCache: @unchecked Sendable {
     /// The value of `key` in `state`, which is the one of `view`. Nil: it is not known.
     @inlinable @inline(__always)
     @_lifetime(copy view)
-    public func value(_ key: UInt64, in state: Int, _ view: View) -> CachedValue? {
+    public func value(_ key: UInt64, in state: Int, _ view: View) -> RawSpan? {
         guard let found = unsafe find(key, in: state) else { return nil }
-        return unsafe CachedValue(bytes: _overrideLifetime(RawSpan(_unsafeBytes: found.bytes), copying: view), note: found.note)
+        return unsafe _overrideLifetime(RawSpan(_unsafeBytes: found.bytes), copying: view)
     }
 
     /// Where the value of `key` is in `state`; it is there as long as somebody sees that state.
@@ -71,18 +82,5 @@ public final class ValueCache: @unchecked Sendable {
     @inlinable
     @unsafe public func insert(_ key: UInt64, in state: Int, _ bytes: UnsafeRawBufferPointer, note: Int = 0) {
         unsafe entries[place(key)] = Entry(key: key, state: state, start: bytes.baseAddress, count: UInt32(bytes.count), note: UInt32(note))
-    }
-}
-
-/// A value that was found before.
-public struct CachedValue: ~Escapable {
-    public let bytes: RawSpan
-    public let note: Int
-
-    @inlinable
-    @_lifetime(copy bytes)
-    public init(bytes: RawSpan, note: Int) {
-        self.bytes = bytes
-        self.note = note
     }
 }

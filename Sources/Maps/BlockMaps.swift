@@ -68,7 +68,7 @@ public struct BlockMaps: Sendable {
     ///   - cache: where nodes were found before, some of them in `state`, which is the one of `view`: they are not looked for, nor are
     ///     their checksums computed again.
     @_lifetime(copy view)
-    public func reader(_ map: MapRoot, blockCount: UInt64, _ view: View, _ cache: ValueCache? = nil, _ state: Int = 0) -> MapReader {
+    public func reader(_ map: MapRoot, blockCount: UInt64, _ view: View, _ cache: CachePlaces? = nil, _ state: Int = 0) -> MapReader {
         MapReader(self, map, blockCount, view, cache, state)
     }
 }
@@ -97,15 +97,14 @@ public struct MapReader: ~Escapable {
     private let view: View
     private let maps: BlockMaps
     private let map: MapRoot
-    /// Whoever made this keeps it: readers are made for every read.
-    private unowned(unsafe) let cache: ValueCache?
+    private let cache: CachePlaces?
     private let state: Int
     /// Blocks in the disk, rounded up.
     public let blockCount: UInt64
 
     @_lifetime(copy view)
-    fileprivate init(_ maps: BlockMaps, _ map: MapRoot, _ blockCount: UInt64, _ view: View, _ cache: ValueCache?, _ state: Int) {
-        unsafe self.cache = cache
+    fileprivate init(_ maps: BlockMaps, _ map: MapRoot, _ blockCount: UInt64, _ view: View, _ cache: CachePlaces?, _ state: Int) {
+        self.cache = cache
         self.state = state
         self.view = view
         self.maps = maps
@@ -164,13 +163,14 @@ public struct MapReader: ~Escapable {
     }
 
     /// Has the processor fetch what tells where that leaf is.
-    public func prefetch(_ place: LeafPlace) { unsafe cache?.prefetch(place.node) }
+    public func prefetch(_ place: LeafPlace) { cache?.prefetch(place.node) }
 
+    @inline(__always)
     @_lifetime(copy self)
     private func bytes(of node: UInt64, level: Int) throws(Failure) -> RawSpan {
-        if let found = unsafe cache?.value(node, in: state, view) { return found.bytes }
+        if let found = cache?.value(node, in: state, view) { return found }
         let bytes = try maps.node(node, level: level, view)
-        unsafe cache?.insert(node, in: state, bytes)
+        cache?.insert(node, in: state, bytes)
         return bytes
     }
 }

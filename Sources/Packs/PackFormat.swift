@@ -48,6 +48,25 @@ public enum PackFormat {
     static func entry(_ slot: Int) -> Int { 64 + slot * 44 }
 }
 
+/// A slot's entry in the directory, as it lies there.
+struct PackEntry: BitwiseCopyable {
+    private let digest: (UInt64, UInt64, UInt64, UInt64)
+    let check: UInt64
+    private let place: UInt32
+
+    /// What the check word of the stored bytes is seeded with: the digest's words, xored.
+    @inline(__always)
+    var checkSeed: UInt64 { UInt64(bigEndian: digest.0 ^ digest.1 ^ digest.2 ^ digest.3) }
+    @inline(__always)
+    var codec: UInt8 { UInt8(place >> 28) }
+    /// Where in the pack the stored bytes are.
+    @inline(__always)
+    var range: Range<Int> {
+        let start = Int(place & 0xffff) * 16
+        return start..<start + Int(place >> 16 & 0xfff) + 1
+    }
+}
+
 /// The directory of a pack, and as much of its blobs as lies behind it. Every access is bounded by the value's length, whatever the
 /// pack says.
 public struct PackView: ~Escapable {
@@ -115,14 +134,16 @@ public struct PackView: ~Escapable {
     @inlinable
     public func check(_ slot: Int) -> UInt64 { bytes.load(at: PackFormat.entry(slot) + 32) }
 
-    /// Where in the pack the stored bytes are. Nil: no such slot.
-    @inlinable
-    func range(_ slot: Int) -> Range<Int>? {
+    /// Nil: there is no such slot.
+    @inline(__always)
+    func entry(_ slot: Int) -> PackEntry? {
         guard slot >= 0, slot < slotCount else { return nil }
-        let place = place(slot)
-        let start = Int(place & 0xffff) * 16
-        return start..<start + Int(place >> 16 & 0xfff) + 1
+        // It has integers alone; the bounds are checked.
+        return unsafe bytes.unsafeLoadUnaligned(fromByteOffset: PackFormat.entry(slot), as: PackEntry.self)
     }
+
+    /// Where in the pack the stored bytes are. Nil: no such slot.
+    func range(_ slot: Int) -> Range<Int>? { entry(slot)?.range }
 
     /// The codec's number, which may be one that is not known here.
     @inlinable

@@ -1,5 +1,6 @@
 public import BlobModel
 public import BlockModel
+internal import Hashing
 public import LMDB
 public import System
 
@@ -221,17 +222,17 @@ extension PackSnapshot: BlobDirectory {
 public struct PackFinder: ~Escapable {
     /// The snapshot keeps it. Finders are made for every read, and to count these would have all threads wait for one word.
     private unowned(unsafe) let source: any PackSource
-    private unowned(unsafe) let cache: ValueCache?
+    private let cache: CachePlaces?
     private let state: Int
     private var number: UInt64 = 0
     private var slotCount = 0
     private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
-    /// - Parameter cache: where packs were found before, some of them in this state. It outlives this.
+    /// - Parameter cache: where packs were found before, some of them in this state.
     @_lifetime(borrow snapshot)
-    public init(_ snapshot: borrowing PackSnapshot, _ cache: ValueCache? = nil) {
+    public init(_ snapshot: borrowing PackSnapshot, _ cache: CachePlaces? = nil) {
         unsafe source = snapshot.source
-        unsafe self.cache = cache
+        self.cache = cache
         state = snapshot.state
     }
 
@@ -262,7 +263,7 @@ public struct PackFinder: ~Escapable {
     }
 
     /// Has the processor fetch what tells where a pack is.
-    public func prefetch(pack number: UInt64) { unsafe cache?.prefetch(number) }
+    public func prefetch(pack number: UInt64) { cache?.prefetch(number) }
 
     /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
     /// look at it.
@@ -302,13 +303,24 @@ public struct PackFinder: ~Escapable {
     }
 
     /// The stored bytes of a blob. Nil: it is not there, or they lie outside its pack.
-    @inline(__always)
     @_lifetime(copy self)
     public mutating func stored(_ blob: BlobNumber) throws(Failure) -> RawSpan? {
         guard let pack = try find(blob.pack), let range = pack.range(blob.slot) else { return nil }
-        if range.upperBound <= pack.bytes.byteCount { return pack.bytes.extracting(range) }
+        return try stored(range, blob, pack)
+    }
+
+    @inline(__always)
+    @_lifetime(copy self)
+    private func stored(_ range: Range<Int>, _ blob: BlobNumber, _ pack: PackView) throws(Failure) -> RawSpan? {
+        if range.upperBound <= pack.bytes.byteCount { return unsafe _overrideLifetime(pack.bytes.extracting(range), copying: self) }
         guard let part = unsafe try source.part(range, ofPack: blob.pack) else { return nil }
         return unsafe span(part)
+    }
+
+    /// Has the processor fetch the first stored bytes of a blob, when they are at hand.
+    public mutating func prefetchStored(_ blob: BlobNumber, count: Int) throws(Failure) {
+        guard let pack = try find(blob.pack), let range = pack.entry(blob.slot)?.range else { return }
+        pack.bytes.prefetch(at: range.lowerBound, count: count)
     }
 
     /// What became of a blob that was to be read.
@@ -321,10 +333,14 @@ public struct PackFinder: ~Escapable {
         _ blob: BlobNumber, to destination: inout MutableRawSpan, at offset: Int, _ decoder: BlobDecoder
     ) throws(Failure) -> Reading {
         guard let pack = try find(blob.pack) else { return .missing }
-        guard let digest = pack.digest(blob.slot) else { return .damaged }
-        let number = pack.codec(blob.slot), check = pack.check(blob.slot)
+        guard let entry = pack.entry(blob.slot) else { return .damaged }
+        let number = entry.codec
         if number == PackFormat.collected { return .missing }
-        guard let stored = try stored(blob), PackFormat.check(stored, digest) == check else { return .damaged }
+        guard let stored = try stored(entry.range, blob, pack), checksum(stored, seed: entry.checkSeed) == entry.check else { return .damaged }
+        if number == BlobCodec.raw.rawValue, stored.byteCount == blockSize {
+            destination.copy(stored, to: offset)
+            return .read
+        }
         guard let codec = BlobCodec(rawValue: number) else { throw unknown(codec: number, blob) }
         return decoder.decode(stored, codec, to: &destination, at: offset) ? .read : .damaged
     }

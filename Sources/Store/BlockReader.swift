@@ -81,8 +81,8 @@ public struct BlockReader: ~Copyable {
     private mutating func readOnce(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask) throws(Failure) -> Bool {
         let disk = try renew()
         defer { reset() }
-        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
-        var finder = PackFinder(packs, packCache)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
+        var finder = PackFinder(packs, packCache.places)
         var leaf = Leaf()
         for index in 0..<buffer.byteCount / blockSize {
             guard wanted.contains(index) else { continue }
@@ -112,8 +112,8 @@ public struct BlockReader: ~Copyable {
     public mutating func prefetch(_ ranges: [SectorRange]) throws(Failure) {
         let disk = try renew()
         defer { reset() }
-        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
-        var finder = PackFinder(packs, packCache)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
+        var finder = PackFinder(packs, packCache.places)
         var blocks = InlineArray<64, UInt64>(repeating: 0)
         var count = 0
         for range in ranges {
@@ -139,9 +139,7 @@ public struct BlockReader: ~Copyable {
             if blobs[index] != .none { finder.prefetch(pack: blobs[index].pack) }
         }
         for index in 0..<count where blobs[index] != .none { try finder.prefetch(blobs[index]) }
-        for index in 0..<count where blobs[index] != .none {
-            if let stored = try finder.stored(blobs[index]) { stored.prefetch(at: 0, count: Self.prefetchedOfBlock) }
-        }
+        for index in 0..<count where blobs[index] != .none { try finder.prefetchStored(blobs[index], count: Self.prefetchedOfBlock) }
     }
 
     private static var prefetchedOfRange: UInt64 { 4 }
@@ -152,7 +150,7 @@ public struct BlockReader: ~Copyable {
     public mutating func run(from first: UInt64, limit: UInt64) throws(Failure) -> (isMapped: Bool, count: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
         let end = first &+ max(1, min(limit, map.blockCount &- min(first, map.blockCount)))
         var leaf = try map.leaf(over: first)
         let isMapped = leaf.blob(first) != .none
@@ -181,7 +179,7 @@ public struct BlockReader: ~Copyable {
     public mutating func mapped(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
         let disk = try renew()
         defer { reset() }
-        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache, seen)
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
         var finder = PackFinder(packs)
         let end = min(end, map.blockCount)
         var found: [MappedBlock] = []

@@ -168,7 +168,7 @@ extension Store {
         let kept = packCache.withLock { $0.take() }
         let cache = if let kept { kept } else { try ValueCache(capacity: 1 << 15) }
         defer { packCache.withLock { $0 = cache } }
-        var finder = PackFinder(snapshot, cache)
+        var finder = PackFinder(snapshot, cache.places)
         return try body(&finder)
     }
 

@@ -113,12 +113,12 @@ import TestSupport
         // A finder that takes what was noted, seen or not.
         let packs = try store.packs.snapshot()
         for blob in [BlobNumber(pack: 1, slot: 3), BlobNumber(pack: 17, slot: 3), BlobNumber(pack: 1, slot: 39)] {
-            var finder = PackFinder(packs, cache)
+            var finder = PackFinder(packs, cache.places)
             try finder.prefetch(blob)
             #expect(try finder.digest(blob) == digests[blob.slot])
             #expect(try finder.digest(BlobNumber(pack: blob.pack, slot: 40)) == nil)
         }
-        var finder = PackFinder(packs, cache)
+        var finder = PackFinder(packs, cache.places)
         try finder.prefetch(BlobNumber(pack: 2, slot: 0))
         #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
     }
