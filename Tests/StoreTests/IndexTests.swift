@@ -95,12 +95,12 @@ import TestSupport
         let cache = try ValueCache(capacity: 16)
         func insert(_ pack: UInt64) throws {
             guard let value = try view.value(table.packs, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
-            cache.insert(pack, in: 5, value, note: Int(pack) + 40)
+            cache.places.insert(pack, in: 5, value, note: Int(pack) + 40)
         }
         /// The number in the pack that is known, and what was noted of it.
         func found(_ pack: UInt64, in state: Int) -> [UInt64] {
-            guard let value = cache.value(pack, in: state, view) else { return [] }
-            return [value.bytes.load(at: 8), UInt64(value.note)]
+            guard let value = cache.places.value(pack, in: state, view), let place = unsafe cache.places.find(pack, in: state) else { return [] }
+            return [value.load(at: 8), UInt64(place.note)]
         }
         #expect(found(1, in: 5) == [])
         try insert(1)
