@@ -1,7 +1,7 @@
 internal import BlockModel
 internal import Hashing
 public import Maps
-internal import System
+public import System
 
 /// A disk: table `disks`, key its name.
 ///
@@ -45,6 +45,11 @@ public struct DiskRecord: Sendable, Equatable {
         self.byteCount = byteCount
         self.created = created
         map = MapRoot(forBlocks: Self.blocks(byteCount))
+    }
+
+    /// The error for a second disk of that name.
+    public static func nameIsTaken(_ name: String) -> Failure {
+        Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
     }
 
     /// - Throws: `.damage` when the record is not what was written.
