@@ -56,7 +56,7 @@ public struct DiskRecord: Sendable, Equatable {
     init(_ bytes: RawSpan, name: String) throws(Failure) {
         guard bytes.byteCount == Self.byteCount,
             bytes.load(at: 0, as: UInt64.self) == checksum(bytes.extracting(8..<Self.byteCount), seed: bytes.load(at: 8)),
-            bytes.load(at: 40, as: UInt32.self) <= UInt32(BlockMaps.maximumHeight)
+            bytes.load(at: 40, as: UInt32.self) <= UInt32(MapNode.maximumHeight)
         else { throw Failure(.damage, "record of disk \(name)", "damaged", remedy: "restore the store from a copy") }
         self.name = name
         number = bytes.load(at: 8)

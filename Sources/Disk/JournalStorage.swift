@@ -6,6 +6,8 @@ internal import System
 /// work is never done later, behind that of a call that came after it, nor once the disk's lock is another's. Writes are by whoever has
 /// the turn, one at a time; any thread may do the rest meanwhile.
 ///
+/// It keeps no pointer to where the ring begins: that is in the disk's record, which the commit changes that takes records in.
+///
 /// The calls are those of a request, not of a block: `write` is one for up to 32 records, and blocks are read back out of `memory`.
 protocol JournalStorage: AnyObject, Sendable {
     /// Bytes up to the end of what may have been written, by whoever had it before, too.
