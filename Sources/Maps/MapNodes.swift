@@ -5,9 +5,12 @@ public import System
 /// What changes does so with all else of a transaction, or not at all; a reading one shows one state, whatever is committed meanwhile. An
 /// error that is not `.damage` says nothing of what is there: a node that can't be had now is not one that is missing.
 ///
-/// A node that was written by a transaction before may be one for good, because it can't be written over where it lies, or because others
-/// share it: `isOwn` says so. Then its place is taken by another, up to the root, and it is released. To share nodes takes one call
-/// more, which adds references, by the children of a node that was copied, and a `release` that takes one of several.
+/// A node that a transaction before wrote may be one for good, as what was published is never written over: `isOwn` says so. Then another takes
+/// its place, up to the root, and it is released.
+///
+/// No node has two parents yet. For roots to share some, references are to be counted here, each node's by its number: added to the children of
+/// a node that is copied, and taken by `release`, which then says whether the node is gone. Whether a node is shared is to be asked on the way
+/// down, before anything below it changes: what lies under a shared node is shared, however few refer to it.
 ///
 /// An implementation says what its transactions are, and who composes a store chooses one: no call is made through a box.
 public protocol MapNodes: Sendable {

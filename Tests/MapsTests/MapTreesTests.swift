@@ -153,6 +153,34 @@ import TestSupport
         try place.read { (reading, _) throws in #expect(try trees.nodeCount(reading) == 0) }
     }
 
+    /// Of a tree of three levels, what has to be written for a block, and for what is so already.
+    @Test(arguments: Kind.allCases) func whatStaysIsNotWritten(kind: Kind) throws {
+        // What may not be written over takes its parents along.
+        try Self.whatStaysIsNotWritten(kind.make(scratch.path), added: kind == .lmdb ? 0 : 3, replaced: kind == .lmdb ? 1 : 0)
+    }
+
+    private static func whatStaysIsNotWritten(_ place: some MapPlace, added: Int, replaced: Int) throws {
+        let nodes = FaultyMapNodes(below: place.nodes)
+        let trees = MapTrees(nodes)
+        var map = MapRoot(forBlocks: 508 * 508 + 1), edit = MapEdit(nextNode: 1)
+        func expect(_ block: UInt64, _ slot: Int, added: Int, replaced: Int) throws {
+            let before = (nodes.faults.added.load(ordering: .relaxed), nodes.faults.replaced.load(ordering: .relaxed))
+            try place.write { (writing) throws in
+                try trees.change(&map, [MapChange(block: block, blob: BlobNumber(pack: 1, slot: slot))], &edit, &writing)
+            }
+            #expect(nodes.faults.added.load(ordering: .relaxed) - before.0 == added, "block \(block)")
+            #expect(nodes.faults.replaced.load(ordering: .relaxed) - before.1 == replaced, "block \(block)")
+        }
+        try expect(9, 1, added: 3, replaced: 0)
+        try expect(9, 2, added: added, replaced: replaced)
+        try expect(9, 2, added: 0, replaced: 0)
+        #expect(edit.references.reduce(0) { $0 + $1.change } == 1)
+        try place.write { (writing) throws in
+            #expect(try trees.unmap(&map, from: 10, to: 400, leaves: 1, &edit, &writing) == 400)
+        }
+        #expect(nodes.faults.added.load(ordering: .relaxed) == 3 + added && nodes.faults.replaced.load(ordering: .relaxed) == replaced)
+    }
+
     // MARK: Faults
 
     /// A transaction that can't reach a node fails, is dropped, and done again; whoever reads tries again.

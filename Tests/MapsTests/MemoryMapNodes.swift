@@ -99,7 +99,7 @@ final class MemoryPlace: MapPlace {
     }
 }
 
-/// Nodes that can't be reached when somebody says so.
+/// Nodes that can't be reached when somebody says so, and that count what is written.
 struct FaultyMapNodes<Below: MapNodes>: MapNodes {
     let below: Below
     let faults = Faults()
@@ -107,8 +107,8 @@ struct FaultyMapNodes<Below: MapNodes>: MapNodes {
     /// Calls that are well until one fails.
     final class Faults: Sendable {
         private let left = Mutex<Int?>(nil)
-        /// Whether the one that was to fail has failed.
-        var isOver: Bool { left.withLock { $0 == nil } }
+        /// Nodes that were made, and written over.
+        let added = Atomic(0), replaced = Atomic(0)
         func fail(behind count: Int?) { left.withLock { $0 = count } }
 
         func call() throws(Failure) {
@@ -140,11 +140,13 @@ struct FaultyMapNodes<Below: MapNodes>: MapNodes {
 
     func add(_ number: UInt64, count: Int, _ writing: inout Below.Writing, fill: (inout MutableRawSpan) -> Void) throws(Failure) {
         try faults.call()
+        faults.added.add(1, ordering: .relaxed)
         try below.add(number, count: count, &writing, fill: fill)
     }
 
     func replace(_ number: UInt64, count: Int, _ writing: inout Below.Writing, fill: (inout MutableRawSpan) -> Void) throws(Failure) {
         try faults.call()
+        faults.replaced.add(1, ordering: .relaxed)
         try below.replace(number, count: count, &writing, fill: fill)
     }
 
