@@ -8,6 +8,7 @@ let strict: [SwiftSetting] = [
     .enableUpcomingFeature("ExistentialAny"),
     .enableUpcomingFeature("InternalImportsByDefault"),
     .enableExperimentalFeature("Lifetimes"),
+    .enableExperimentalFeature("SuppressedAssociatedTypes"),
 ]
 
 /// Intel's library, which is there for this architecture only.
@@ -64,7 +65,7 @@ let package = Package(
         .target(name: "Packs", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLZ4", "CZstd"], swiftSettings: strict),
         .target(name: "Index", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLinux"], swiftSettings: strict),
         .target(name: "Counts", dependencies: ["BlobModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
-        .target(name: "Maps", dependencies: ["BlobModel", "BlockModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
+        .target(name: "Maps", dependencies: ["BlobModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
         .target(name: "Catalogue", dependencies: ["Maps", "BlockModel", "Hashing", "LMDB", "System"], swiftSettings: strict),
         // What composes them.
         .target(
@@ -95,6 +96,9 @@ let package = Package(
         .target(name: "TestSupport", dependencies: ["System", "BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "PacksTests", dependencies: ["Packs", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "MapsTests", dependencies: ["Maps", "BlobModel", "LMDB", "System", "TestSupport"], swiftSettings: strict),
+        .testTarget(
+            name: "CatalogueTests", dependencies: ["Catalogue", "Maps", "LMDB", "System", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "StoreTests",
             dependencies: [

@@ -1,35 +1,32 @@
-public import LMDB
 public import System
 
-/// The disks of a store, by their names: table `disks`.
-public struct DiskCatalogue: Sendable {
-    let table: Environment.Table
+/// Where the records of a store's disks are kept: each found by its name, of which every byte counts.
+///
+/// What changes does so with all else of a transaction, or not at all; a reading one shows one state, whatever is committed meanwhile. An
+/// error that is not `.damage` says nothing of what is there: a record that can't be had now is not one that is missing.
+///
+/// An implementation says what its transactions are, and who composes a store chooses one: no call is made through a box.
+public protocol DiskCatalogue: Sendable {
+    /// What a transaction sees.
+    associatedtype Reading: ~Escapable
+    /// A transaction that changes something.
+    associatedtype Writing: ~Copyable
 
-    public init(_ opening: inout TableOpening) throws(Failure) { table = try opening.table("disks") }
-
-    /// The disk of that name, incomplete ones too, or nil.
+    /// The disk of that name, an incomplete one too, or nil.
     /// - Throws: `.damage` when its record is not what was written.
-    public func disk(_ name: String, _ view: View) throws(Failure) -> DiskRecord? {
-        guard let record = try view.value(table, name) else { return nil }
-        return try DiskRecord(record, name: name)
-    }
+    func disk(_ name: String, _ reading: Reading) throws(Failure) -> DiskRecord?
 
-    /// All disks in the order of their names, incomplete ones too.
+    /// All disks in the order of their names' bytes, incomplete ones too.
     /// - Throws: `.damage` when a record is not what was written.
-    public func disks(_ view: View) throws(Failure) -> [DiskRecord] {
-        var cursor = try view.cursor(table)
-        var all: [DiskRecord] = []
-        var more = try cursor.first()
-        while more {
-            all.append(try DiskRecord(cursor.value, name: cursor.textKey))
-            more = try cursor.next()
-        }
-        return all
-    }
+    func disks(_ reading: Reading) throws(Failure) -> [DiskRecord]
 
-    public func put(_ disk: DiskRecord, _ lmdb: inout WriteTransaction) throws(Failure) {
-        try lmdb.put(table, disk.name, disk.encoded.rawBytes)
-    }
+    /// Adds a disk.
+    /// - Throws: `.exists` when there is one of that name.
+    func add(_ disk: DiskRecord, _ writing: inout Writing) throws(Failure)
 
-    public func remove(_ name: String, _ lmdb: inout WriteTransaction) throws(Failure) { try lmdb.remove(table, name) }
+    /// Changes the record of a disk that this transaction has seen, or added.
+    func change(_ disk: DiskRecord, _ writing: inout Writing) throws(Failure)
+
+    /// Removes a disk. It need not be there.
+    func remove(_ name: String, _ writing: inout Writing) throws(Failure)
 }

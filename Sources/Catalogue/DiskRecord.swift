@@ -1,7 +1,7 @@
 internal import BlockModel
 internal import Hashing
 public import Maps
-internal import System
+public import System
 
 /// A disk: table `disks`, key its name.
 ///
@@ -47,11 +47,16 @@ public struct DiskRecord: Sendable, Equatable {
         map = MapRoot(forBlocks: Self.blocks(byteCount))
     }
 
+    /// The error for a second disk of that name.
+    public static func nameIsTaken(_ name: String) -> Failure {
+        Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+    }
+
     /// - Throws: `.damage` when the record is not what was written.
     init(_ bytes: RawSpan, name: String) throws(Failure) {
         guard bytes.byteCount == Self.byteCount,
             bytes.load(at: 0, as: UInt64.self) == checksum(bytes.extracting(8..<Self.byteCount), seed: bytes.load(at: 8)),
-            bytes.load(at: 40, as: UInt32.self) <= UInt32(BlockMaps.maximumHeight)
+            bytes.load(at: 40, as: UInt32.self) <= UInt32(MapNode.maximumHeight)
         else { throw Failure(.damage, "record of disk \(name)", "damaged", remedy: "restore the store from a copy") }
         self.name = name
         number = bytes.load(at: 8)

@@ -4,8 +4,8 @@ internal import Hashing
 internal import Store
 internal import System
 
-/// A disk's journal: writes that were acknowledged and are not in the map yet, in the page cache at once and on
-/// the disk after a flush. A ring of records in one file, each one behind the other, all numbered without a gap:
+/// A disk's journal: writes that were acknowledged and are not in the map yet, where this process's end does not reach them at once,
+/// and on the disk after a flush. A ring of records, each one behind the other, all numbered without a gap:
 ///
 ///      0  magic             u32   "DDJ1"
 ///      4  kind              u32   1 write, 2 discard, 3 skip (the next record is at offset 0)
@@ -62,30 +62,29 @@ struct Journal: ~Copyable, Sendable {
     static let maximumEntries = Entries.count
     static let headersByteCount = maximumEntries * headerSize
 
-    let file: File
+    let storage: any JournalStorage
     /// Bytes of the ring.
     let capacity: UInt64
     /// Bytes at its beginning that small loads stay in, as the ring begins anew behind them when nothing is staged.
     var frontBytes: UInt64 { capacity / 8 }
     private let id: UInt64
-    /// The ring as memory: what was written is read from there, and never what was not.
-    private let mapping: FileMapping
+    /// The storage's. Reads of staged blocks ask nobody for it.
+    private let memory: JournalMemory
 
-    init(_ file: consuming File, id: UInt64, capacity: UInt64) throws(Failure) {
-        // What an interrupted writer left may be longer.
-        mapping = try file.map(byteCount: Int(max(capacity, file.size())))
-        self.file = file
+    init(_ storage: any JournalStorage, id: UInt64, capacity: UInt64) {
+        self.storage = storage
+        memory = storage.memory
         self.id = id
         self.capacity = capacity
     }
 
     /// Copies the block of a record that was written, at `place`, to `buffer` at `offset`.
     func copyBlock(at place: UInt64, to buffer: inout MutableRawSpan, at offset: Int) {
-        buffer.copy(mapping.bytes(at: Int(place), count: blockSize), to: offset)
+        buffer.copy(memory.bytes(at: Int(place), count: blockSize), to: offset)
     }
 
     /// Where that block is, for as long as the journal is, and no other record takes its place.
-    @unsafe func address(ofBlockAt place: UInt64) -> UnsafeRawPointer { unsafe mapping.address(at: Int(place), count: blockSize) }
+    @unsafe func address(ofBlockAt place: UInt64) -> UnsafeRawPointer { unsafe memory.address(at: Int(place), count: blockSize) }
 
     /// First sequence of the era after the one that `sequence` belongs to.
     static func nextEra(after sequence: UInt64) -> UInt64 { ((sequence >> 32) &+ 1) << 32 }
@@ -94,7 +93,8 @@ struct Journal: ~Copyable, Sendable {
     /// - Parameters:
     ///   - entries: at most `maximumEntries`; they get the numbers behind the position's.
     ///   - bytes: what has their payloads.
-    ///   - headers: `headersByteCount` bytes of room, as `parts` is room.
+    ///   - headers: `headersByteCount` bytes of room.
+    ///   - parts: room, too. When it throws, what is left in it was not written.
     func write(
         _ entries: inout MutableSpan<Entry>, at position: JournalPosition, of bytes: RawSpan, headers: inout [UInt8], parts: inout Gather
     ) throws(Failure) {
@@ -108,7 +108,7 @@ struct Journal: ~Copyable, Sendable {
                 unsafe parts.append(headers.bytes.extracting(index * Self.headerSize..<(index + 1) * Self.headerSize))
                 unsafe parts.append(bytes.extracting(entries[index].payload))
             }
-            try file.write(at: position.offset, &parts)
+            try storage.write(at: position.offset, &parts)
         }
     }
 
@@ -123,20 +123,11 @@ struct Journal: ~Copyable, Sendable {
         headers.store(checksum(headers.bytes.extracting(offset..<offset + 56), seed: id), at: offset + 56)
     }
 
-    /// Fills the file with zeros to behind `end`, before records are written there: what lies where the file has blocks already
-    /// costs a flush less than what gives it some. A filesystem without room leaves it at that.
-    ///
-    /// A page at a time: pages that are cached one by one stay so, while a long write would be cached in large folios, all of
-    /// which the kernel goes through for a flush of a few of their pages.
-    /// - Parameter length: how far it was written since it was opened; a multiple of 4096.
-    func fill(_ length: inout UInt64, beyond end: UInt64) {
+    /// Has room for records up to `end`, and a mebibyte behind it, before they are written.
+    /// - Parameter length: how far there was some since it was opened; a multiple of 4096.
+    func allocate(_ length: inout UInt64, beyond end: UInt64) {
         guard end > length else { return }
-        let target = min(capacity, end &+ (1 << 20)) & ~4095
-        let zeros = [UInt8](repeating: 0, count: 4096)
-        while length < target {
-            guard (try? file.write(at: length, zeros.rawBytes)) != nil else { return }
-            length += 4096
-        }
+        length = storage.allocate(length..<max(length, min(capacity, end &+ (1 << 20)) & ~4095)) & ~4095
     }
 
     /// Calls `body` with each valid record from `position` on, and the offset of its payload. Whoever wrote them may have had
@@ -149,7 +140,7 @@ struct Journal: ~Copyable, Sendable {
         var position = position
         var taken = 0
         var payload = [UInt8](repeating: 0, count: Self.maximumBlocks * blockSize)
-        let end = try file.size()
+        let end = try storage.byteCount()
         // Each record takes at least its header, so a ring of `end` bytes has no more than this many.
         for _ in 0...end / UInt64(Self.headerSize) {
             if taken >= limit { break }
@@ -162,7 +153,7 @@ struct Journal: ~Copyable, Sendable {
             let start = position.offset + UInt64(Self.headerSize)
             let isWhole = try payload.withMutableBytes { (bytes) throws(Failure) in
                 var room = bytes._mutatingExtracting(0..<record.payloadBytes)
-                let got = try file.read(at: start, into: &room)
+                let got = try storage.read(at: start, into: &room)
                 return got == record.payloadBytes && (record.kind != .write || checksum(room.bytes) == sum)
             }
             guard isWhole else { break }
@@ -173,25 +164,21 @@ struct Journal: ~Copyable, Sendable {
         return position
     }
 
-    /// Sees to it that no record begins at the position.
-    func invalidate(at position: JournalPosition) throws(Failure) {
-        guard position.offset + UInt64(Self.headerSize) <= capacity else { return }
-        try file.write(at: position.offset, [UInt8](repeating: 0, count: Self.headerSize).rawBytes)
+    /// Sees to it that no record begins at an offset where one was written.
+    func invalidate(at offset: UInt64) throws(Failure) {
+        try storage.write(at: offset, [UInt8](repeating: 0, count: Self.headerSize).rawBytes)
     }
 
-    /// Gives the filesystem back what the records between two positions take, which are in the map.
+    /// Gives back the room of the records between two positions, which are in the map.
     func giveBack(from start: JournalPosition, to end: JournalPosition) throws(Failure) {
-        if start.offset <= end.offset {
-            _ = try file.punchHole(at: start.offset, count: end.offset - start.offset)
-        } else {
-            _ = try file.punchHole(at: start.offset, count: max(start.offset, file.size()) - start.offset)
-            _ = try file.punchHole(at: 0, count: end.offset)
-        }
+        if start.offset <= end.offset { return try storage.giveBack(start.offset..<end.offset) }
+        try storage.giveBack(start.offset..<max(start.offset, storage.byteCount()))
+        try storage.giveBack(0..<end.offset)
     }
 
     private func header(at offset: UInt64) throws(Failure) -> (Record, UInt64)? {
         var bytes = [UInt8](repeating: 0, count: Self.headerSize)
-        let got = try bytes.withMutableBytes { (bytes) throws(Failure) in try file.read(at: offset, into: &bytes) }
+        let got = try bytes.withMutableBytes { (bytes) throws(Failure) in try storage.read(at: offset, into: &bytes) }
         let span = bytes.rawBytes
         guard got == Self.headerSize, span.load(at: 0, as: UInt32.self) == Self.magic,
             span.load(at: 56, as: UInt64.self) == checksum(span.extracting(0..<56), seed: id),

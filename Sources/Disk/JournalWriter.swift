@@ -7,7 +7,8 @@ internal import System
 /// A disk's journal as those who write to it, sync it and take records out of it have it: where the next record goes, what of the ring
 /// is in use, and how far it is on the disk.
 ///
-/// Its interface, behind which something else than a file of this machine could lie (a journal on another machine, or on several), is
+/// What it keeps records in is behind `JournalStorage`: a file of this machine is one. A journal of another kind than a ring would have to
+/// offer what the others call here:
 /// - `append`: records survive this process when it returns. By whoever has the turn, as are `skip`, which only a ring needs, and `beginEra`;
 /// - `synchronize`: records survive the loss of power, or of the machine, when it returns. Once it has failed, it fails for ever;
 /// - `replay`: the records behind a position, in their order;
@@ -28,9 +29,9 @@ final class JournalWriter: Sendable {
     private let takenBytes = Atomic<UInt64>(0)
     private let releasedBytes = Atomic<UInt64>(0)
     private let syncing: Monitor<Syncing>
-    /// A failed fdatasync: the kernel may have dropped what it could not write, so no later one can be believed.
+    /// A failed sync: what could not be written may have been dropped, so no later one can be believed.
     let latch = SyncLatch()
-    /// A flush has synced the journal since its file was filled.
+    /// A flush has synced the journal since room was made for it.
     private let wasFlushed = Atomic(false)
 
     /// What belongs to whoever writes.
@@ -39,9 +40,11 @@ final class JournalWriter: Sendable {
         fileprivate(set) var head: JournalPosition
         /// What an interrupted writer left is not all in the map, as there was no room: until it is, nothing follows it.
         fileprivate(set) var isBehindLeftover = false
-        /// Behind the head may be whole records of a write that failed: until others take their place, nothing may be done past them.
-        fileprivate(set) var hasStrayRecords = false
-        /// How far the journal's file was written.
+        /// Behind the head may be whole records of a write that failed: until these are gone, nothing may be done past them.
+        var hasStrayRecords: Bool { !strays.isEmpty }
+        /// Where these begin.
+        fileprivate var strays: [UInt64] = []
+        /// How far there is room that was written to since the journal was opened.
         fileprivate var length: UInt64 = 0
         /// For parts of blocks, and for records.
         var scratch = [UInt8](repeating: 0, count: blockSize)
@@ -56,7 +59,7 @@ final class JournalWriter: Sendable {
         /// Every record up to this one is, and so many bytes of records were written by then.
         var sequence: UInt64
         var recordBytes: UInt64 = 0
-        /// Somebody's fdatasync is at work; one of those who wait for its end begins the next, for all of them.
+        /// Somebody's sync is at work; one of those who wait for its end begins the next, for all of them.
         var isRunning = false
     }
 
@@ -105,8 +108,8 @@ final class JournalWriter: Sendable {
         usedBytes == 0 && turn.head.offset >= max(journal.frontBytes, byteCount)
     }
 
-    /// Whether records of so many bytes make the file longer than what was written of it.
-    func growsFile(_ byteCount: UInt64, _ turn: borrowing Turn) -> Bool { turn.head.offset + byteCount > turn.length }
+    /// Whether records of so many bytes take room that the journal did not have before.
+    func takesRoom(_ byteCount: UInt64, _ turn: borrowing Turn) -> Bool { turn.head.offset + byteCount > turn.length }
 
     /// Writes records at the head, where they fit, one behind the other. When it throws, none of them takes effect, but for stray ones.
     /// - Parameters:
@@ -117,29 +120,44 @@ final class JournalWriter: Sendable {
     func append(
         _ entries: inout MutableSpan<Journal.Entry>, _ byteCount: UInt64, of bytes: RawSpan, _ turn: inout Turn
     ) throws(Failure) -> UInt64 {
+        try removeStrays(&turn)
         let offset = turn.head.offset
         // Behind the front, what comes without a flush is not likely to be flushed in small parts, and nowhere is what is long.
-        if growsFile(byteCount, turn),
+        if takesRoom(byteCount, turn),
             (offset < journal.frontBytes && byteCount - UInt64(entries.count * Journal.headerSize) <= Self.shortWrite)
                 || wasFlushed.exchange(false, ordering: .relaxed)
         {
-            journal.fill(&turn.length, beyond: offset + byteCount)
+            journal.allocate(&turn.length, beyond: offset + byteCount)
         }
         do throws(Failure) {
             try journal.write(&entries, at: turn.head, of: bytes, headers: &turn.headers, parts: &turn.parts)
         } catch {
-            // Of several, the first may be there as a whole. A crash would have it take effect, though it was told to have failed.
-            if turn.parts.byteCount < Int(byteCount) {
-                // When that fails, too, they are stray until others take their place.
-                turn.hasStrayRecords = (try? journal.invalidate(at: turn.head)) == nil
-            }
+            // Some may be there as a whole. A crash would have them take effect, though they were told to have failed.
+            noteStrays(entries, written: byteCount - UInt64(turn.parts.byteCount), &turn)
+            try? removeStrays(&turn)
             throw error
         }
-        turn.hasStrayRecords = false
         turn.length = max(turn.length, (offset + byteCount + 4095) & ~4095)
         advance(&turn, to: JournalPosition(sequence: turn.head.sequence &+ UInt64(entries.count), offset: offset + byteCount), taking: byteCount)
         recordBytes.add(byteCount, ordering: .releasing)
         return offset
+    }
+
+    /// Notes which records at the head begin within so many bytes. Each could follow one that takes the place of those before it.
+    private func noteStrays(_ entries: borrowing MutableSpan<Journal.Entry>, written: UInt64, _ turn: inout Turn) {
+        var place: UInt64 = 0
+        for index in entries.indices where place < written {
+            turn.strays.append(turn.head.offset + place)
+            place += UInt64(entries[index].record.byteCount)
+        }
+    }
+
+    /// Sees to it that nothing is left of records that failed.
+    func removeStrays(_ turn: inout Turn) throws(Failure) {
+        while let offset = turn.strays.last {
+            try journal.invalidate(at: offset)
+            turn.strays.removeLast()
+        }
     }
 
     /// Goes on at the beginning of the ring.
@@ -154,6 +172,8 @@ final class JournalWriter: Sendable {
             var span = entries.mutableSpan
             try journal.write(&span, at: turn.head, of: RawSpan(), headers: &turn.headers, parts: &turn.parts)
         }
+        // Nothing leads to these any more.
+        turn.strays.removeAll()
         advance(&turn, to: start, taking: bytes)
         return bytes
     }
@@ -172,7 +192,7 @@ final class JournalWriter: Sendable {
         return (sequence, recordBytes.load(ordering: .acquiring) &- bytes)
     }
 
-    /// Has the records up to `sequence` on the disk. Those who come while an fdatasync is at work share the next.
+    /// Has the records up to `sequence` on the disk. Those who come while a sync is at work share the next.
     func synchronize(to sequence: UInt64) throws(Failure) {
         let isMine = try syncing.wait { (sync) throws(Failure) in
             try latch.check()
@@ -187,7 +207,7 @@ final class JournalWriter: Sendable {
         let bytes = recordBytes.load(ordering: .acquiring)
         let written = writtenSequence
         var failure: Failure?
-        do throws(Failure) { try journal.file.synchronizeData() } catch { failure = error }
+        do throws(Failure) { try journal.storage.synchronize() } catch { failure = error }
         syncing.with { sync in
             sync.isRunning = false
             if let failure {
@@ -209,25 +229,24 @@ final class JournalWriter: Sendable {
     /// The oldest records, which take so many bytes of the ring, are in the map: others may take their place. Nobody reads them then.
     func release(_ byteCount: UInt64) { releasedBytes.add(byteCount, ordering: .releasing) }
 
-    /// Gives the filesystem back what the records between two positions take, which are in the map.
+    /// Gives back the room of the records between two positions, which are in the map.
     func giveBack(from start: JournalPosition, to end: JournalPosition) throws(Failure) { try journal.giveBack(from: start, to: end) }
 
     /// Begins a new era at `start`: there are no records but those that follow.
     func beginEra(at start: JournalPosition, _ turn: inout Turn) throws(Failure) {
-        try journal.file.truncate(to: 0)
-        // A hole: what is written within a file costs the filesystem less than what makes it longer.
-        try journal.file.truncate(to: capacity)
+        try journal.storage.reset(to: capacity)
         turn.length = 0
+        turn.strays.removeAll()
         advance(&turn, to: start, taking: 0)
         turn.isBehindLeftover = false
         syncing.with { $0.sequence = max($0.sequence, start.sequence) }
     }
 
     /// The journal is no longer needed, as it is empty.
-    func removeAll() throws(Failure) { try journal.file.truncate(to: 0) }
+    func removeAll() throws(Failure) { try journal.storage.reset(to: 0) }
 
     /// Lets go of the disk's lock.
-    func unlock() throws(Failure) { try journal.file.unlock() }
+    func unlock() throws(Failure) { try journal.storage.unlock() }
 
     // MARK: What an interrupted writer left
 

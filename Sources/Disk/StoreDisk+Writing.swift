@@ -110,7 +110,7 @@ extension StoreDisk {
         if turn.isBehindLeftover { try Recovery(committer: committer).finish(&turn) }
         let isStoreFull = try makeRoom(byteCount, blocks, &turn)
         // The last of a full filesystem is for those who make room in it.
-        if isStoreFull, journal.growsFile(byteCount, turn), let failure = staging.with({ $0.failure }) { throw failure }
+        if isStoreFull, journal.takesRoom(byteCount, turn), let failure = staging.with({ $0.failure }) { throw failure }
         let offset = try journal.append(&entries, byteCount, of: bytes, &turn)
         stage(entries, at: offset)
     }
@@ -189,8 +189,7 @@ extension StoreDisk {
             try append(Journal.Entry(.discard, first, blocks: end - first), of: RawSpan(), &turn)
         } else {
             try committer.drain { $0.isEmpty }
-            // Takes the place of what is stray.
-            if turn.hasStrayRecords { try append(Journal.Entry(.discard, first, blocks: 1), of: RawSpan(), &turn) }
+            try journal.removeStrays(&turn)
             // A guest may discard all of a large disk again and again: where nothing is, that takes no commit.
             guard try isMapped(first, to: end) else { return }
             try store.unmap(name, from: first, to: end, committer.patience)

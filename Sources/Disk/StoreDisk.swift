@@ -38,12 +38,25 @@ public final class StoreDisk: BlockDevice {
     ///   - readOnly: any number of readers may have it then, and no writer.
     ///   - journalBytes: how much may be on its way into the store: at least 4 MiB.
     /// - Throws: `.notFound`; `.busy` when another process has it.
-    public init(_ store: Store, _ name: String, readOnly: Bool = false, journalBytes: UInt64 = defaultJournalBytes) throws(Failure) {
+    public convenience init(
+        _ store: Store, _ name: String, readOnly: Bool = false, journalBytes: UInt64 = defaultJournalBytes
+    ) throws(Failure) {
+        try self.init(store, name, readOnly: readOnly, journalBytes: journalBytes) { (file, capacity) throws(Failure) in
+            try FileJournalStorage(file, byteCount: capacity)
+        }
+    }
+
+    /// - Parameter storage: what the journal lies in, of so many bytes, given the file that the disk's lock is on.
+    init(
+        _ store: Store, _ name: String, readOnly: Bool = false, journalBytes: UInt64,
+        storage: (consuming File, UInt64) throws(Failure) -> any JournalStorage
+    ) throws(Failure) {
         let lock = try Self.lock(store, name, readOnly: readOnly)
         let record = lock.record
         guard !record.isIncomplete else { throw store.noSuchDisk(name) }
         let capacity = max(journalBytes, 4 << 20) & ~4095
-        let journal = JournalWriter(try Journal(lock.intoJournal(), id: record.number, capacity: capacity), of: name, head: record.journal)
+        let journal = JournalWriter(
+            Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity), of: name, head: record.journal)
         let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
         let readers = try ReaderPool(store, disk: name)
         let leftover = Generation()

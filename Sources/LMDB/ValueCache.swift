@@ -51,10 +51,10 @@ public struct CachePlaces {
     @inlinable @inline(__always)
     func place(_ key: UInt64) -> Int { unsafe Int(truncatingIfNeeded: key) & (entries.count - 1) }
 
-    /// The value of `key` in `state`, which is the one of `view`. Nil: it is not known.
+    /// The value of `key` in `state`, which is the one that `view` shows. Nil: it is not known.
     @inlinable @inline(__always)
     @_lifetime(copy view)
-    public func value(_ key: UInt64, in state: Int, _ view: View) -> RawSpan? {
+    public func value<Shown: ~Escapable>(_ key: UInt64, in state: Int, _ view: Shown) -> RawSpan? {
         guard let found = unsafe find(key, in: state) else { return nil }
         return unsafe _overrideLifetime(RawSpan(_unsafeBytes: found.bytes), copying: view)
     }

@@ -228,7 +228,7 @@ public struct PackFinder: ~Escapable {
     private var slotCount = 0
     private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
-    /// - Parameter cache: where packs were found before, some of them in this state.
+    /// - Parameter cache: where packs were found before, some of them in this state. The cache outlives this.
     @_lifetime(borrow snapshot)
     public init(_ snapshot: borrowing PackSnapshot, _ cache: CachePlaces? = nil) {
         unsafe source = snapshot.source

@@ -52,19 +52,14 @@ extension Store {
         try Self.checkName(name)
         try Self.checkSize(byteCount, of: name)
         if let old = try anyDisk(name) {
-            guard old.isIncomplete else {
-                throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
-            }
+            guard old.isIncomplete else { throw DiskRecord.nameIsTaken(name) }
             try deleteLeftover(old)
         }
         var transaction = try StoreTransaction.begin(self)
-        guard try parts.catalogue.disk(name, transaction.lmdb.view) == nil else {
-            throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
-        }
         var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
         disk.isIncomplete = incomplete
         transaction.superblock.nextDisk += 1
-        try transaction.put(disk)
+        try transaction.add(disk)
         let journal = try openJournal(disk.number)
         guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "try again") }
         try transaction.commit()

@@ -113,7 +113,7 @@ struct Checker: ~Escapable {
             let disk = disks[index]
             var mapped: UInt64 = 0
             var problems: [String] = []
-            walk.walk(disk.map) { block, blob in
+            try walk.walk(disk.map) { block, blob in
                 mapped += 1
                 refer(disk, block, blob, &problems)
             } problem: {

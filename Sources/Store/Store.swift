@@ -41,7 +41,7 @@ public final class Store: Sendable {
     /// What `meta` consists of: each part has its tables, and no other part opens them.
     struct Parts: Sendable {
         let superblock: SuperblockTable
-        let catalogue: DiskCatalogue
+        let catalogue: LMDBDiskCatalogue
         let maps: BlockMaps
         let counts: ReferenceCounts
         let index: DigestIndex
@@ -51,7 +51,7 @@ public final class Store: Sendable {
         init(of meta: Environment, in path: String, _ storeID: StoreID, creating: Bool) throws(Failure) {
             var opening = try TableOpening(meta, creating: creating)
             superblock = try SuperblockTable(&opening, meta.path)
-            catalogue = try DiskCatalogue(&opening)
+            catalogue = try LMDBDiskCatalogue(&opening)
             maps = try BlockMaps(&opening)
             counts = try ReferenceCounts(&opening)
             index = try DigestIndex(meta, &opening, filterPath: path + "/filter", storeID)

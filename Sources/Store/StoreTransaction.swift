@@ -130,7 +130,10 @@ struct StoreTransaction: ~Copyable {
         return disk
     }
 
-    mutating func put(_ disk: DiskRecord) throws(Failure) { try store.parts.catalogue.put(disk, &lmdb) }
+    /// Adds a disk; `.exists` when the name is taken.
+    mutating func add(_ disk: DiskRecord) throws(Failure) { try store.parts.catalogue.add(disk, &lmdb) }
+
+    mutating func put(_ disk: DiskRecord) throws(Failure) { try store.parts.catalogue.change(disk, &lmdb) }
 
     /// Enters changes, sorted by block, each block once.
     mutating func changeMap(of disk: inout DiskRecord, _ changes: [MapChange]) throws(Failure) {

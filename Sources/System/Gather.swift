@@ -26,6 +26,20 @@ public struct Gather: ~Copyable {
         byteCount = 0
     }
 
+    /// Copies from the first parts, as much as there is room for, and takes that out.
+    /// - Returns: bytes that were copied.
+    public mutating func take(into room: inout MutableRawSpan) -> Int {
+        var done = 0
+        for index in unsafe first..<parts.count {
+            let part = unsafe parts[index]
+            let count = unsafe min(part.iov_len, room.byteCount - done)
+            room.copy(unsafe RawSpan(_unsafeStart: part.iov_base, byteCount: count), to: done)
+            done += count
+        }
+        removeFirst(done)
+        return done
+    }
+
     /// pwritev(2), of as many parts as it takes.
     func pwritev(to descriptor: Int32, at offset: off_t) -> Int {
         unsafe parts.withUnsafeBufferPointer { parts in

@@ -14,10 +14,17 @@ import TestSupport
 
     private static let capacity: UInt64 = 1 << 20
 
-    private func journal(_ path: String, head: JournalPosition = JournalPosition(sequence: 1 << 32, offset: 0)) throws(Failure) -> JournalWriter {
-        let file = try File(path: path, options: [.write, .create])
-        if path != "/dev/zero" { try file.truncate(to: Self.capacity) }
-        return JournalWriter(try Journal(file, id: 7, capacity: Self.capacity), of: "d", head: head)
+    private static let start = JournalPosition(sequence: 1 << 32, offset: 0)
+
+    /// In a place that may be made to fail.
+    private func journal(_ kind: JournalPlace.Kind) throws(Failure) -> (JournalWriter, FaultyJournalStorage) {
+        let storage = FaultyJournalStorage(try JournalPlace(kind, scratch.path + "/ring").open(byteCount: Self.capacity))
+        try storage.reset(to: Self.capacity)
+        return (Self.journal(storage), storage)
+    }
+
+    private static func journal(_ storage: any JournalStorage) -> JournalWriter {
+        JournalWriter(Journal(storage, id: 7, capacity: capacity), of: "d", head: start)
     }
 
     /// Appends a record of some blocks with that content, where it fits at the head.
@@ -29,7 +36,7 @@ import TestSupport
     }
 
     /// What is appended and not released is what is replayed, and nothing else, however often the ring wraps.
-    @Test(arguments: 0..<12 as Range<UInt64>) func whatIsNotReleasedIsReplayed(seed: UInt64) throws {
+    @Test(arguments: JournalPlace.Kind.allCases, 0..<6 as Range<UInt64>) func whatIsNotReleasedIsReplayed(kind: JournalPlace.Kind, seed: UInt64) throws {
         struct Kept {
             let number: UInt64
             let place: UInt64
@@ -38,8 +45,8 @@ import TestSupport
             let end: JournalPosition
         }
         var random = SeededGenerator(seed: seed)
-        var start = JournalPosition(sequence: 1 << 32, offset: 0)
-        let journal = try journal(scratch.path + "/ring", head: start)
+        var start = Self.start
+        let (journal, _) = try journal(kind)
         var kept: [Kept] = []
         var wraps = 0
         for number in 1...400 as ClosedRange<UInt64> {
@@ -87,8 +94,8 @@ import TestSupport
         #expect(wraps > 3)
     }
 
-    @Test func aSyncCoversWhatWasWritten() throws {
-        let journal = try journal(scratch.path + "/ring")
+    @Test(arguments: JournalPlace.Kind.allCases) func aSyncCoversWhatWasWritten(kind: JournalPlace.Kind) throws {
+        let (journal, _) = try journal(kind)
         let first = journal.writtenSequence
         #expect(journal.synchronized == (first, 0))
         try journal.turns.withLock { (turn) throws(Failure) in
@@ -104,7 +111,19 @@ import TestSupport
 
     /// A device that takes everything and can't be synced.
     @Test func aFailedSyncIsTheLast() throws {
-        let journal = try journal("/dev/zero")
+        let journal = Self.journal(try FileJournalStorage(try File(path: "/dev/zero", options: [.write]), byteCount: Self.capacity))
+        try expectTheLatch(of: journal)
+    }
+
+    @Test(arguments: JournalPlace.Kind.allCases, [FaultyJournalStorage.Fault.before, .after])
+    func aFailedSyncIsTheLastWhateverBecameOfIt(kind: JournalPlace.Kind, fault: FaultyJournalStorage.Fault) throws {
+        let (journal, storage) = try journal(kind)
+        storage.fail(.synchronize, fault)
+        try expectTheLatch(of: journal)
+    }
+
+    /// One sync fails, and none after it is believed.
+    private func expectTheLatch(of journal: JournalWriter) throws {
         try journal.turns.withLock { (turn) throws(Failure) in _ = try append(1, blocks: 1, to: journal, &turn) }
         let first = try #require(throws: Failure.self) { try journal.synchronize(to: journal.writtenSequence) }
         #expect(journal.latch.failure?.what == "disk d")
@@ -114,5 +133,89 @@ import TestSupport
             #expect(later.why == "a flush failed: \(first.why)" && later.remedy != nil)
         }
         #expect(journal.synchronized.sequence == 1 << 32)
+    }
+    // MARK: Faults
+
+    /// Appends records of one block each, all with one write.
+    private func append(_ numbers: [UInt64], to journal: JournalWriter) throws(Failure) {
+        try journal.turns.withLock { (turn) throws(Failure) in
+            let bytes = numbers.flatMap { block($0) }
+            var entries = Journal.Entries(repeating: Journal.Entry(.write, 0, blocks: 0))
+            for (index, number) in numbers.enumerated() {
+                entries[index] = Journal.Entry(number, index * blockSize..<(index + 1) * blockSize, of: bytes.rawBytes)
+            }
+            var span = entries.mutableSpan
+            var first = span._mutatingExtracting(first: numbers.count)
+            _ = try journal.append(&first, UInt64(numbers.count * (Journal.headerSize + blockSize)), of: bytes.rawBytes, &turn)
+        }
+    }
+
+    private static func replay(_ journal: JournalWriter) throws(Failure) -> [UInt64] {
+        var found: [UInt64] = []
+        _ = try journal.replay(from: start) { (record, _) throws(Failure) in found.append(record.block) }
+        return found
+    }
+
+    private static let faults: [FaultyJournalStorage.Fault] = [.before, .after, .short(4160 * 2 + 100), .short(4160), .short(10)]
+
+    /// Records that were told to have failed take no effect, though some are there, neither by themselves nor behind what takes the place of others of them.
+    @Test(arguments: JournalPlace.Kind.allCases, faults)
+    func recordsThatFailedTakeNoEffect(kind: JournalPlace.Kind, fault: FaultyJournalStorage.Fault) throws {
+        let (journal, storage) = try journal(kind)
+        try append([1], to: journal)
+        let written = journal.writtenSequence
+        storage.fail(.write, fault)
+        #expect(throws: FaultyJournalStorage.failure) { try append([2, 3, 4], to: journal) }
+        #expect(journal.writtenSequence == written)
+        #expect(journal.turns.with { !$0.hasStrayRecords })
+        #expect(try Self.replay(journal) == [1])
+        try append([5], to: journal)
+        #expect(try Self.replay(journal) == [1, 5])
+        try append([6, 7], to: journal)
+        #expect(try Self.replay(journal) == [1, 5, 6, 7])
+    }
+
+    /// Where they can't be taken back at once, nothing follows them until they are.
+    @Test(arguments: JournalPlace.Kind.allCases) func recordsThatFailedAreInTheWay(kind: JournalPlace.Kind) throws {
+        let (journal, storage) = try journal(kind)
+        try append([1], to: journal)
+        storage.fail(.write, .after, .before, .before)
+        #expect(throws: FaultyJournalStorage.failure) { try append([2, 3], to: journal) }
+        #expect(journal.turns.with { $0.hasStrayRecords })
+        #expect(throws: FaultyJournalStorage.failure) { try append([4], to: journal) }
+        #expect(journal.turns.with { $0.hasStrayRecords })
+        try append([4], to: journal)
+        #expect(journal.turns.with { !$0.hasStrayRecords })
+        #expect(try Self.replay(journal) == [1, 4])
+    }
+
+    /// A journal that can't be read for a while does not end there.
+    @Test(arguments: JournalPlace.Kind.allCases) func aReadThatFailsOnceEndsNothing(kind: JournalPlace.Kind) throws {
+        let (journal, storage) = try journal(kind)
+        for number in 1...5 as ClosedRange<UInt64> { try append([number], to: journal) }
+        for reads in 0..<10 {
+            storage.fail(.read, behind: reads)
+            #expect(throws: FaultyJournalStorage.failure) { _ = try Self.replay(journal) }
+            #expect(try Self.replay(journal) == [1, 2, 3, 4, 5])
+        }
+    }
+
+    /// What was synced survives the loss of power, and of the rest a beginning.
+    @Test(arguments: 0..<20 as Range<UInt64>) func whatIsSyncedSurvivesTheLossOfPower(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        let place = MemoryJournal()
+        let journal = Self.journal(MemoryJournalStorage(place, byteCount: Self.capacity))
+        try journal.turns.withLock { (turn) throws(Failure) in try journal.beginEra(at: Self.start, &turn) }
+        let count = UInt64.random(in: 1...40, using: &random)
+        var synced: UInt64 = 0
+        for number in 1...count {
+            try append([number], to: journal)
+            guard Int.random(in: 0..<8, using: &random) == 0 else { continue }
+            try journal.synchronize(to: journal.writtenSequence)
+            synced = number
+        }
+        place.losePower(using: &random)
+        let left = try Self.replay(Self.journal(MemoryJournalStorage(place, byteCount: Self.capacity)))
+        #expect(left.count >= synced && left == Array((1...count).prefix(left.count)), "seed \(seed)")
     }
 }

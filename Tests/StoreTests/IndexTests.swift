@@ -93,6 +93,7 @@ import TestSupport
         let reading = try ReadTransaction(table.environment)
         let view = reading.view
         let cache = try ValueCache(capacity: 16)
+        defer { withExtendedLifetime(cache) {} }
         func insert(_ pack: UInt64) throws {
             guard let value = try view.value(table.packs, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
             cache.places.insert(pack, in: 5, value, note: Int(pack) + 40)
@@ -100,7 +101,7 @@ import TestSupport
         /// The number in the pack that is known, and what was noted of it.
         func found(_ pack: UInt64, in state: Int) -> [UInt64] {
             guard let value = cache.places.value(pack, in: state, view), let place = unsafe cache.places.find(pack, in: state) else { return [] }
-            return [value.load(at: 8), UInt64(place.note)]
+            return unsafe [value.load(at: 8), UInt64(place.note)]
         }
         #expect(found(1, in: 5) == [])
         try insert(1)

@@ -1,0 +1,51 @@
+import LMDB
+import System
+
+@testable import Maps
+
+/// Transactions over what nodes lie in.
+protocol MapPlace {
+    associatedtype Nodes: MapNodes
+    var nodes: Nodes { get }
+    /// What was committed last, and its number.
+    func read<Result>(_ body: (Nodes.Reading, Int) throws -> Result) throws -> Result
+    /// Commits what `body` does; nothing of it when that throws.
+    func write(_ body: (inout Nodes.Writing) throws -> Void) throws
+    /// Changes the bytes of a node behind everybody's back.
+    func damage(_ number: UInt64, _ change: (inout [UInt8]) -> Void) throws
+}
+
+/// Nodes in an environment of their own.
+struct LMDBPlace: MapPlace {
+    private let environment: Environment
+    let nodes: LMDBMapNodes
+
+    init(_ path: String) throws {
+        let lockFile = try LockFile(try File.owned(path + "/lock"), patience: Patience())
+        let opening = try lockFile.hold(.opening)
+        defer { withExtendedLifetime(opening) {} }
+        environment = try Environment.open(path: path, number: 0, lockFile, mapBytes: 1 << 30, tables: 8, creating: true)
+        var tables = try TableOpening(environment, creating: true)
+        nodes = try LMDBMapNodes(&tables)
+        try tables.finish()
+    }
+
+    func read<Result>(_ body: (View, Int) throws -> Result) throws -> Result {
+        let reading = try ReadTransaction(environment)
+        return try body(reading.view, reading.id)
+    }
+
+    func write(_ body: (inout WriteTransaction) throws -> Void) throws {
+        var writing = try WriteTransaction(environment)
+        try body(&writing)
+        try writing.commit()
+    }
+
+    func damage(_ number: UInt64, _ change: (inout [UInt8]) -> Void) throws {
+        try write { (writing) throws in
+            var bytes = try unsafe writing.view.value(nodes.table, number)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
+            change(&bytes)
+            try writing.put(nodes.table, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
+        }
+    }
+}
