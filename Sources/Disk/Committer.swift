@@ -14,6 +14,9 @@ final class Committer: Sendable {
     let staging: Monitor<Staging>
     /// For the store's lock, until the disk is closed: what guests wait for must not fail because another process is slow.
     let patience: Patience
+    /// Hears of the disk.
+    let reporter: Reporter
+    private let retry, leftover: Condition
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
@@ -30,6 +33,9 @@ final class Committer: Sendable {
         self.journal = journal
         patience = store.patience.endless()
         staging = Monitor(Staging(end: end))
+        reporter = Reporter(store.events, .disk(diskName))
+        retry = reporter.condition(.commitRetry)
+        leftover = reporter.condition(.journalLeft)
     }
 
     /// Whether a generation should not wait any longer.
@@ -69,8 +75,7 @@ final class Committer: Sendable {
     func runNaming() {
         var batches: [Batch] = []
         for _ in 0..<Staging.maximumFrozen {
-            guard let batch = try? Batch(store) else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
-            batches.append(batch)
+            do throws(Failure) { batches.append(try Batch(store)) } catch { return fail(error) }
         }
         staging.with { $0.namingRate = Self.hashingRate() }
         var turn = 0
@@ -107,7 +112,9 @@ final class Committer: Sendable {
         return Double(8 * blockSize) / (monotonicSeconds() - began)
     }
 
+    /// Nothing can be named: the journal keeps what comes.
     private func fail(_ failure: Failure) {
+        retry.met(because: failure.kind, "its writes can't go into the store before it is opened again, and stay in its journal: \(failure)")
         staging.with { state in
             state.failure = failure
             state.isNamingDone = true
@@ -166,6 +173,7 @@ final class Committer: Sendable {
     }
 
     private func finish(_ failure: Failure?) {
+        tell(failure)
         staging.with { state in
             state.failure = failure
             if failure == nil {
@@ -184,6 +192,32 @@ final class Committer: Sendable {
             }
         }
     }
+
+    // MARK: Telling
+
+    private func tell(_ failure: Failure?) {
+        if let failure {
+            reporter.counters.failedCommits.add()
+            retry.met(because: failure.kind, "its last writes stay in its journal, and are tried again each second: \(failure)")
+        } else {
+            retry.over("its writes go into the store again")
+            leftover.over("what was left in its journal is in the store")
+        }
+    }
+
+    /// What an interrupted writer left is in the map.
+    func noteReplay(_ records: Int, _ byteCount: UInt64) {
+        reporter.counters.replayedRecords.add(records)
+        reporter.counters.replayedBytes.add(Int(byteCount))
+        reporter.tell(
+            .journalReplay,
+            "\(records) record\(records == 1 ? "" : "s") of its journal, \(byteCount) bytes, that an interrupted writer left went into the store")
+    }
+
+    /// It stays in the journal.
+    func noteLeftover(_ why: String) { leftover.met("what an interrupted writer left in its journal is read there: \(why)") }
+
+    // MARK: Here and now
 
     /// Names and commits a generation on the calling thread.
     func commit(_ generation: Generation) throws(Failure) {

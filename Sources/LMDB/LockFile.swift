@@ -125,7 +125,10 @@ public final class LockFile: Sendable {
             for _ in 0..<16 {
                 let identity = isFree ? pid_t.random(in: 1 << 23..<1 << 30) : own
                 let place = firstIdentity + UInt64(identity)
-                if try file.tryLock(place..<place + 1, exclusive: true) { return identity }
+                if try file.tryLock(place..<place + 1, exclusive: true) {
+                    waiting.end()
+                    return identity
+                }
             }
             let place = firstIdentity + UInt64(own)
             if !isFree, try file.isLockedElsewhere(place..<place + 1, exclusively: true) {

@@ -42,14 +42,14 @@ struct Waiting {
         }
         if waited >= 1, !isTold {
             isTold = true
-            patience.tell("waiting for \(what): \(held(for: now - began, by: holder)) (\(remedy ?? holder?.remedy ?? "it goes on by itself"))")
+            patience.tell(.begins, "waiting for \(what): \(held(for: now - began, by: holder)) (\(remedy ?? holder?.remedy ?? "it goes on by itself"))")
         }
         return 0.2
     }
 
     /// It has come to a good end.
     func end() {
-        if isTold { patience.tell("no longer waiting for \(what), after \(Int(monotonicSeconds() - began)) s") }
+        if isTold { patience.tell(.over(seconds: monotonicSeconds() - began, times: 1), "no longer waiting for \(what)") }
     }
 
     private func held(for seconds: Double, by holder: LockHolder?) -> String {

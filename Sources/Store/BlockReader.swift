@@ -99,7 +99,7 @@ public struct BlockReader: ~Copyable {
             case .damaged: break
             }
             buffer.zero(at: index * blockSize, count: blockSize)
-            store.parts.damage.suspect(blob)
+            store.parts.damage.suspect(blob, block, of: diskName)
             throw Failure(
                 .damage, "block \(block), blob \(blob)", "its data is not what was written",
                 remedy: "write the block again, or restore the store from a copy")

@@ -149,6 +149,7 @@ extension Store {
         let lock = try lock(disk.name)
         guard lock.record.number == disk.number, lock.record.isIncomplete else { return }
         try delete(lock)
+        reporter.tell(.leftover, "what was left of disk \(disk.name) is removed")
     }
 
     /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's
@@ -160,7 +161,9 @@ extension Store {
             if try leftoverJournals(reading.view).isEmpty { return }
         }
         let lock = try WriteTransaction(meta)
-        for name in try leftoverJournals(lock.view) { unsafe unlink("\(path)/journals/\(name)") }
+        for name in try leftoverJournals(lock.view) where unsafe unlink("\(path)/journals/\(name)") == 0 {
+            reporter.tell(.leftover, "journal \(name), of a disk that is gone, is removed")
+        }
     }
 
     /// The names of journals that belong to no disk.

@@ -24,6 +24,8 @@ struct StoreTransaction: ~Copyable {
     var isUnmapping = false
     /// What was stored for it: nobody collects that before this is committed.
     var claims: [SealedBlobs] = []
+    /// Damaged blobs that got their data back.
+    var healed: Set<BlobNumber> = []
 
     private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
@@ -85,6 +87,7 @@ struct StoreTransaction: ~Copyable {
         superblock.totals = counts.totals
         try store.parts.superblock.put(superblock, &lmdb)
         try lmdb.commit()
+        store.parts.damage.noteHealed(healed)
         withExtendedLifetime(claims) {}
     }
 

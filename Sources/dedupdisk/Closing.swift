@@ -24,7 +24,7 @@ func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForc
         // timeout(1), for one, sends its signal twice: most disks are closed by then.
         if stop.take() > 0, deadline == .infinity { deadline = monotonicSeconds() + 1 }
     }
-    Console.complain("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
+    Console.log("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
     // Its threads are still at work: nothing that they use may go before the process does.
     _exit(0)
 }

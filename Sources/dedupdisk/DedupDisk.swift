@@ -117,5 +117,5 @@ struct DedupDisk: ParsableCommand {
     raise(number)  // When the handler returns.
 }
 
-/// Written before any thread is started, read in a signal's handler.
-nonisolated(unsafe) private var isServing = false
+/// Written before any thread is started, read in a signal's handler and by who tells what.
+nonisolated(unsafe) var isServing = false

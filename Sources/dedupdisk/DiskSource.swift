@@ -34,7 +34,8 @@ struct DiskSource: ParsableArguments {
             if let format = file.foreignFormat {
                 // A guest may have written such bytes itself, and must find its disk again.
                 Console.complain(
-                    "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)")
+                    "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)",
+                    .warning)
             }
             try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
         } else {
