@@ -104,12 +104,17 @@ final class Committer: Sendable {
     /// Bytes a second that one processor hashes, tried for some microseconds.
     private static func hashingRate() -> Double {
         let block = [UInt8](repeating: 1, count: blockSize)
-        guard let hasher = try? SHA256() else { return 0 }
-        // The first finds nothing in the processor's caches.
-        _ = try? hasher.digest(block.rawBytes)
-        let began = monotonicSeconds()
-        for _ in 0..<8 { _ = try? hasher.digest(block.rawBytes) }
-        return Double(8 * blockSize) / (monotonicSeconds() - began)
+        do throws(Failure) {
+            let hasher = try SHA256()
+            // The first finds nothing in the processor's caches.
+            _ = try hasher.digest(block.rawBytes)
+            let began = monotonicSeconds()
+            for _ in 0..<8 { _ = try hasher.digest(block.rawBytes) }
+            return Double(8 * blockSize) / (monotonicSeconds() - began)
+        } catch {
+            // Whoever names a generation is told.
+            return 0
+        }
     }
 
     /// Nothing can be named: the journal keeps what comes.
@@ -124,7 +129,7 @@ final class Committer: Sendable {
 
     /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
     private func nextGeneration() -> Generation? {
-        try? staging.wait { state in
+        staging.wait { state in
             if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
             // Records without a block leave nothing to commit.
             if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
@@ -165,7 +170,7 @@ final class Committer: Sendable {
 
     /// The oldest named generation. Nil: there will be none, or it can't be committed and the staging closes.
     private func nextNamed() -> (Generation, Batch)? {
-        try? staging.wait { state in
+        staging.wait { state in
             if state.isClosing, state.failure != nil { return .done(nil) }
             if let first = state.named.first { return .done(first) }
             return state.isNamingDone ? .done(nil) : .notified
@@ -186,7 +191,7 @@ final class Committer: Sendable {
         if failure != nil {
             // Another try after a while; none when the staging closes, as the journal keeps it all.
             let until = monotonicSeconds() + Self.retryInterval
-            try? staging.wait { state in
+            staging.wait { state in
                 let left = until - monotonicSeconds()
                 return state.isClosing || left <= 0 ? .done(()) : .atMost(left)
             }

@@ -92,6 +92,7 @@ struct FileUse: Equatable {
 
     /// The device at `path`, as sysfs names it.
     private static func device(at path: String) -> String? {
+        // What can't be looked at is, as far as anybody knows, no device.
         guard let status = try? File.status(of: path), status.kind == .blockDevice else { return nil }
         return status.deviceName
     }
@@ -162,7 +163,10 @@ enum SharedFile {
     }
 
     /// Whether somebody says that he writes to it; where there are no locks, nobody does.
-    static func isWritten(_ file: borrowing File) -> Bool { (try? file.isWrittenElsewhere()) ?? false }
+    static func isWritten(_ file: borrowing File) -> Bool {
+        // Where there are no locks, nobody says so.
+        (try? file.isWrittenElsewhere()) ?? false
+    }
 
     /// The same for a descriptor that was given, and so is open already; its locks would be those of whoever gave it. A device is
     /// opened anew, by the name that the system has for it.

@@ -32,6 +32,7 @@ public enum Image {
             source.end(read: true)
         } catch {
             source.end(read: false)
+            // What it leaves is invisible, and removed as a leftover later; the failure is the one to tell.
             try? store.delete(lock)
             throw error.kind == .interrupted ? interrupted("import disk \(name)") : error
         }

@@ -134,6 +134,7 @@ struct Journal: ~Copyable, Sendable {
         let target = min(capacity, end &+ (1 << 20)) & ~4095
         let zeros = [UInt8](repeating: 0, count: 4096)
         while length < target {
+            // A record finds out by itself what is wrong, and whoever writes it is told.
             guard (try? file.write(at: length, zeros.rawBytes)) != nil else { return }
             length += 4096
         }

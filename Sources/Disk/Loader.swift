@@ -152,7 +152,7 @@ final class Loader: @unchecked Sendable {
 
     /// The next batch to commit; nil: there will be none.
     private static func next(_ work: Monitor<Work>) -> Batch? {
-        try? work.wait { work in
+        work.wait { work in
             if work.isOver { return .done(nil) }
             return work.batch.map { .done($0) } ?? .notified
         }

@@ -248,8 +248,8 @@ extension DigestIndex {
     }
 
     private func tellPrivacy(of filter: DigestFilter) {
-        if filter.isPrivate {
-            privacy.met("there is no room for the filter of digests: each process keeps one in memory, and has to make it anew")
+        if let obstacle = filter.obstacle {
+            privacy.met(because: obstacle.kind, "the filter of digests is in memory, and each process has to make its own: \(obstacle)")
         } else {
             privacy.over("the filter of digests has its file again")
         }

@@ -95,21 +95,25 @@ public final class Environment: @unchecked Sendable {
         var result = unsafe mdb_env_set_mapsize(created, mapBytes)
         if result == 0 { result = unsafe mdb_env_set_maxdbs(created, MDB_dbi(tables)) }
         if result == 0 { result = unsafe mdb_env_set_maxreaders(created, 1022) }
-        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
-        if result == 0 {
-            result = unsafe mdb_env_set_assert(created) { _, message in
-                let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
-                let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
-                _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
-                _exit(3)
-            }
-        }
+        if result == 0 { result = unsafe mdb_env_set_assert(created) { _, message in unsafe Environment.endProcess(message) } }
         if result == 0 { result = unsafe PathText.withCString(path) { unsafe mdb_env_open(created, $0, flags, 0o600) } }
         guard result == 0 else {
             unsafe mdb_env_close(created)
             throw failure(result, "open \(path)", path)
         }
         return unsafe created
+    }
+
+    /// Who ends the process when an assertion of LMDB's fails: then the file is damaged, and LMDB can't go on.
+    private static let end = Mutex<(@Sendable (String) -> Never)?>(nil)
+
+    /// Has `end` called with what LMDB says when one of its assertions fails in this process, whatever the environment. It has to end the process, which
+    /// LMDB does else, in its own words (abort(3)).
+    public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Self.end.withLock { $0 = end } }
+
+    private static func endProcess(_ message: UnsafePointer<CChar>?) {
+        let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
+        Self.end.withLock { $0 }?(text)
     }
 
     /// Clears what processes that are gone left in the table of readers.

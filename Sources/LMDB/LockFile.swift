@@ -305,6 +305,7 @@ public final class LockFile: Sendable {
             records.put(turn, at: place + LockHolder.turnOffset)
         case .none:
             let record = LockHolder.ownText + [UInt8](count: 8) { $0.store(turn, at: 0) }
+            // Without room for it, waiters have nobody to name.
             try? file.write(at: UInt64(place), record.rawBytes)
         }
     }

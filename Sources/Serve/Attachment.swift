@@ -105,6 +105,7 @@ private struct DeviceTable<Store: Xenstore> {
         // The guest may have written anything here.
         let other = try store.text(nodes.frontend + "/backend", in: transaction) ?? nodes.backend
         if other != nodes.backend {
+            // What can't be listed is not there: nobody's.
             return (try? store.list(other, in: transaction)) == nil ? .stale : .taken(by: other)
         }
         guard hasBackend else { return .stale }

@@ -182,7 +182,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var backend = try Backend.adopt(host, opened, configuration, device.device, stop: stop)
             outcome = try backend.run()
         } catch {
-            try? opened.close()
+            // The failure is thrown; what comes on top of it is told.
+            do throws(Failure) { try opened.close() } catch { log("\(error)") }
             throw error
         }
         try opened.close()

@@ -228,8 +228,10 @@ extension Store {
 
     /// Whether somebody holds the disk, to write or to read.
     func isLocked(_ disk: DiskRecord) -> Bool {
+        // What has no journal nobody has open; and where this can't be asked, nobody is known of.
         guard let journal = try? File(path: journalPath(disk.number)) else { return false }
-        return ((try? journal.isLockedElsewhere()) ?? false)
+        // The same.
+        return (try? journal.isLockedElsewhere()) ?? false
     }
 
     // MARK: Unmapping and deleting

@@ -216,6 +216,10 @@ public final class Store: Sendable {
         clinux_tune_allocator(32 << 20, 64 << 20)
     }
 
+    /// Has `end` called when LMDB finds that a page of a store's files can't be right, where it can only give up: with what it says. For a program's
+    /// start; without it LMDB ends the process in its own words.
+    public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Environment.endProcess(by: end) }
+
     /// The error for a disk that is not there.
     public func noSuchDisk(_ name: String) -> Failure {
         Failure(.notFound, "disk \(name)", "there is none in store \(path)", remedy: "see: dedupdisk list --store \(path)")

@@ -122,6 +122,7 @@ extension File {
         var text: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 64 << 10)
         while text.count < 16 << 20 {
+            // Half of it would be taken for all.
             guard let count = try? chunk.withMutableBytes({ (bytes) throws(Failure) in try file.readNext(into: &bytes) }) else { return nil }
             text += chunk.prefix(count)
             if count < chunk.count { break }

@@ -53,6 +53,7 @@ public final class NewFile: Sendable {
                 if try takeName() { return }
                 // rename(2) replaces, link(2) does not. Between the two, the file has a name that a kill -9 would leave.
                 temporary = try Self.withRandomName(in: directory, for: file.path) { directory, name in
+                    // False: another name is tried; that the descriptor is closed can't be.
                     (try? file.withDescriptor { (descriptor) throws(Failure) in unsafe clinux_name_temporary(descriptor, directory, name) == 0 }) ?? false
                 }
             }

@@ -74,6 +74,7 @@ extension Xenstore {
             do {
                 result = try body(transaction)
             } catch {
+                // It ends with the connection at the latest, and the failure is the one to tell.
                 _ = try? endTransaction(transaction, commit: false)
                 throw error
             }

@@ -73,6 +73,7 @@ public import XenBus
     public func nextWatchEvent() throws(Failure) -> WatchEvent? {
         try ask(.nextWatchEvent).map { WatchEvent(path: $0.text(0), token: $0.text(1)) }
     }
+    // Who can't be asked knows nobody.
     public func isIntroduced(_ domain: DomainID) -> Bool { (try? ask(.isIntroduced, [field(domain)])) != nil }
     public func beginTransaction() throws(Failure) -> XenstoreTransaction {
         XenstoreTransaction(number: UInt32(truncatingIfNeeded: try ask(.beginTransaction)?.number(0) ?? 0))
@@ -168,6 +169,7 @@ public final class SharedChannel: EventChannels, Sendable {
         return port
     }
     public func unbind(_ port: EventPort) {
+        // It ends with the other process, too.
         _ = try? xen.ask(.unbind, [field(port), field(index)])
         self.port.store(0, ordering: .relaxed)
     }

@@ -36,6 +36,7 @@ struct BackendCommand: ParsableCommand {
         guard try lock.tryLock(exclusive: true) else {
             throw Failure(.busy, "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
         }
+        // It goes with the process at the latest.
         defer { try? lock.unlock() }
         let stop = try StopRequest()
         stop.sendOnSignals(handOver: [SIGTERM, SIGINT, SIGHUP])

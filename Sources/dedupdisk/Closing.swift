@@ -3,6 +3,11 @@ import Glibc
 import Serve
 import System
 
+/// Closes a disk that could not be served: what for is about to be told, and what comes on top of it here.
+func close<Device: BlockDevice>(_ device: Device) {
+    do throws(Failure) { try device.close() } catch { Console.complain("\(error)") }
+}
+
 /// Closes a disk that was served. After a second request to stop, that has a second's time: the journal has all that was acknowledged.
 func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForced stop: StopRequest) throws {
     let result = Monitor<Result<Void, Failure>?>(nil)

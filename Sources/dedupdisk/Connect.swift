@@ -59,7 +59,7 @@ private struct Attaching: DiskServer {
             var backend = try Backend.attach(xen, device, configuration, stop: stop)
             outcome = try backend.run()
         } catch {
-            try? device.close()
+            close(device)
             throw error
         }
         try close(device, named: name, unlessForced: stop)

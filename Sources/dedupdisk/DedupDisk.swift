@@ -29,6 +29,7 @@ struct DedupDisk: ParsableCommand {
             surviveLimits()
             dieOfBusErrorsInWords()
             dieOfDamagedPagesInWords()
+            dieOfAssertionsInWords()
             Store.tuneAllocator()
             deferTerminalStops()
             status = try run(CommandLineText.arguments)
@@ -95,6 +96,14 @@ struct DedupDisk: ParsableCommand {
             unsafe die(of: number, saying: line)
         }
         for signal in [SIGSEGV, SIGABRT] { unsafe sigaction(signal, &action, nil) }
+    }
+
+    /// LMDB has found a page that it can't go on with.
+    private static func dieOfAssertionsInWords() {
+        Store.endProcess { text in
+            Console.complain("the store's database is damaged: \(text) (restore it from a copy)")
+            _exit(3)
+        }
     }
 
     /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.

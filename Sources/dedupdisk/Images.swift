@@ -141,6 +141,7 @@ enum Shell {
 
     /// `file` with `.raw` behind it, or something like it that nothing is called yet.
     static func unusedName(_ file: String) -> String {
+        // What can't be looked at is not known to be free.
         (0..<100).lazy.map { file + ($0 == 0 ? ".raw" : ".\($0).raw") }.first { (try? File.status(of: $0)) == .some(.none) } ?? file + ".raw"
     }
 }

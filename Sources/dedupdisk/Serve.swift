@@ -55,7 +55,7 @@ private struct Listening: DiskServer {
             Console.log("disk \(name) is at \(listener.address.uri(export: name))")
             outcome = NBDServer(device, name: name, on: listener, stop: stop, log: { Console.log($0) }).run()
         } catch {
-            try? device.close()
+            close(device)
             throw error
         }
         if outcome == .forced {

@@ -21,8 +21,7 @@ public final class HeardEvents: Sendable {
     /// Waits until there are so many of that kind, or for 20 seconds.
     public func wait(for count: Int, _ kind: Event.Kind) -> [Event] {
         let end = monotonicSeconds() + 20
-        // The body throws nothing.
-        try? heard.wait { heard in
+        heard.wait { heard in
             let left = end - monotonicSeconds()
             return left <= 0 || heard.count(where: { $0.kind == kind }) >= count ? .done(()) : .atMost(left)
         }
