@@ -52,7 +52,7 @@ public struct DiskRecord: Sendable, Equatable {
         guard bytes.byteCount == Self.byteCount,
             bytes.load(at: 0, as: UInt64.self) == checksum(bytes.extracting(8..<Self.byteCount), seed: bytes.load(at: 8)),
             bytes.load(at: 40, as: UInt32.self) <= UInt32(BlockMaps.maximumHeight)
-        else { throw Failure(.damage, "record of disk \(name)", "damaged", remedy: "restore the store from a copy") }
+        else { throw Failure(.damage, .disk(name), "its record is damaged", remedy: "restore the store from a copy") }
         self.name = name
         number = bytes.load(at: 8)
         byteCount = bytes.load(at: 16)

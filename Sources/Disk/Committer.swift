@@ -119,7 +119,7 @@ final class Committer: Sendable {
 
     /// Nothing can be named: the journal keeps what comes.
     private func fail(_ failure: Failure) {
-        retry.met(because: failure.kind, "its writes can't go into the store before it is opened again, and stay in its journal: \(failure)")
+        retry.met("its writes can't go into the store before it is opened again, and stay in its journal", because: failure)
         staging.with { state in
             state.failure = failure
             state.isNamingDone = true
@@ -203,7 +203,7 @@ final class Committer: Sendable {
     private func tell(_ failure: Failure?) {
         if let failure {
             reporter.counters.failedCommits.add()
-            retry.met(because: failure.kind, "its last writes stay in its journal, and are tried again each second: \(failure)")
+            retry.met("its last writes stay in its journal, and are tried again each second", because: failure)
         } else {
             retry.over("its writes go into the store again")
             leftover.over("what was left in its journal is in the store")
@@ -220,7 +220,8 @@ final class Committer: Sendable {
     }
 
     /// It stays in the journal.
-    func noteLeftover(_ why: String) { leftover.met("what an interrupted writer left in its journal is read there: \(why)") }
+    /// - Parameter failure: why; nil: who only reads takes nothing in.
+    func noteLeftover(_ failure: Failure? = nil) { leftover.met("what an interrupted writer left in its journal is read there", because: failure) }
 
     // MARK: Here and now
 

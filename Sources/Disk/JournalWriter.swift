@@ -193,7 +193,7 @@ final class JournalWriter: Sendable {
             if let failure {
                 latch.set(
                     Failure(
-                        failure.kind, "disk \(diskName)", "a flush failed: \(failure.why)",
+                        failure.kind, .disk(diskName), "a flush failed: \(failure.why)",
                         remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
             } else {
                 sync.sequence = max(sync.sequence, written)

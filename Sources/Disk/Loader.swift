@@ -59,7 +59,7 @@ final class Loader: @unchecked Sendable {
             let wanted = min(byteCount - done, bytes.byteCount)
             var data = bytes._mutatingExtracting(first: wanted)
             guard try self.source.read(at: offset + UInt64(done), into: &data) == wanted else {
-                throw Failure(.system, "import \(self.source.name)", "it became shorter while it was read")
+                throw Failure(.system, .import, .image(self.source.name), "it became shorter while it was read")
             }
             bytes.zero(at: wanted, count: bytes.byteCount - wanted)
         }

@@ -18,9 +18,9 @@ extension StoreDisk {
         if let gone = SectorRange(start: end, count: disk.sectorCount - end) {
             if !discardingData, let (first, bytes) = try disk.data(in: gone) {
                 throw Failure(
-                    .invalidRequest, "resize disk \(name) to \(byteCount) bytes",
+                    .invalidRequest, .resize, .disk(name),
                     "\(bytes) bytes of data lie beyond that end, the first of them at byte \(first)",
-                    remedy: "leave the disk larger, or throw them away with --discard-data")
+                    remedy: "leave the disk larger, or throw them away")
             }
             // What is cut off reads as zeros when the disk grows again.
             try disk.discard(gone)

@@ -81,9 +81,9 @@ public final class StoreDisk: BlockDevice {
         do throws(Failure) {
             if readOnly { try recovery.replay(into: leftover) } else { try recovery.run(leftover) }
             guard readOnly else { return false }
-            if !leftover.isEmpty { committer.noteLeftover("who only reads takes nothing in") }
+            if !leftover.isEmpty { committer.noteLeftover() }
         } catch where error.kind == .noSpace && !readOnly {
-            committer.noteLeftover("\(error)")
+            committer.noteLeftover(error)
         }
         committer.journal.turns.with { committer.journal.follow(leftover, &$0) }
         return true
@@ -184,7 +184,7 @@ public final class StoreDisk: BlockDevice {
         do throws(Failure) {
             try journal.synchronize(to: sequence)
         } catch {
-            syncFailure.met("its journal can't be made durable, and it takes no more writes: \(error)")
+            syncFailure.met("its journal can't be made durable, and it takes no more writes", because: error)
             throw error
         }
     }
@@ -208,7 +208,7 @@ public final class StoreDisk: BlockDevice {
             let failure = reason ?? Failure(.system, "its committer", "it ended early")
             // Acknowledged is safe; on the disk it is safer. A failure is told by the latch, and by what is thrown here.
             try? synchronize(to: journal.writtenSequence)
-            throw Failure(failure.kind, "disk \(name)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
+            throw Failure(failure.kind, .disk(name), "its last writes wait in its journal", cause: failure, remedy: "they go in when the disk is opened again")
         }
         try journal.removeAll()
         do throws(Failure) {

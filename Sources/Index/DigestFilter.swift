@@ -103,7 +103,7 @@ public final class DigestFilter: @unchecked Sendable {
         var obstacle: Failure?
         do throws(Failure) { new = try Self.wholeFile(for: path, shape.bytes) } catch { obstacle = error }
         let mapped = unsafe new.map { unsafe $0.file.withNumber { unsafe Self.map(shape.bytes, $0) } } ?? Self.map(shape.bytes, -1)
-        guard let base = unsafe mapped else { throw Failure(systemCall: "map", path, errno: errno) }
+        guard let base = unsafe mapped else { throw Failure(systemCall: "map", .file(path), errno: errno) }
         unsafe self.base = base
         byteCount = shape.bytes
         (lines, slots) = (shape.lines, shape.slots)
@@ -119,7 +119,7 @@ public final class DigestFilter: @unchecked Sendable {
     private static func wholeFile(for path: String, _ byteCount: Int) throws(Failure) -> NewFile {
         let new = try NewFile(for: path)
         let code = new.file.withNumber { posix_fallocate($0, 0, off_t(byteCount)) }
-        guard code == 0 else { throw Failure(systemCall: "set room aside for", path, errno: code) }
+        guard code == 0 else { throw Failure(systemCall: "set room aside for", .file(path), errno: code) }
         try new.belongToDirectory()
         return new
     }

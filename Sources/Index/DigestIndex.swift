@@ -249,7 +249,7 @@ extension DigestIndex {
 
     private func tellPrivacy(of filter: DigestFilter) {
         if let obstacle = filter.obstacle {
-            privacy.met(because: obstacle.kind, "the filter of digests is in memory, and each process has to make its own: \(obstacle)")
+            privacy.met("the filter of digests is in memory, and each process has to make its own", because: obstacle)
         } else {
             privacy.over("the filter of digests has its file again")
         }

@@ -97,7 +97,7 @@ public final class LockFile: Sendable {
         records = nil
         guard try file.tryLock(Self.identities, exclusive: false) else {
             throw Failure(
-                .busy, "read the store of \(file.path)", "it is in use by others, and it takes the right to write to its files to read beside them",
+                .busy, "read the store of", .file(file.path), "it is in use by others, and it takes the right to write to its files to read beside them",
                 remedy: "run as root or as the store's owner, or wait until nobody uses it")
         }
         self.file = file
@@ -110,7 +110,7 @@ public final class LockFile: Sendable {
     public func refuseIfReadOnly() throws(Failure) {
         guard isReadOnly else { return }
         throw Failure(
-            .system, "write to the store of \(path)", "it can only be read here: its filesystem is read-only, or its files are others'",
+            .system, "write to the store of", .file(path), "it can only be read here: its filesystem is read-only, or its files are others'",
             remedy: "mount it for writing, or run as root or as the store's owner")
     }
 
@@ -133,7 +133,7 @@ public final class LockFile: Sendable {
             let place = firstIdentity + UInt64(own)
             if !isFree, try file.isLockedElsewhere(place..<place + 1, exclusively: true) {
                 throw Failure(
-                    .busy, "use the store of \(file.path)", "a process with the same number, \(own), uses it, perhaps in another container",
+                    .busy, "use the store of", .file(file.path), "a process with the same number, \(own), uses it, perhaps in another container",
                     remedy: "start this one again")
             }
             try waiting.pause(for: nil, remedy: "somebody who may only read it has it open: wait until that is over")
@@ -220,7 +220,7 @@ public final class LockFile: Sendable {
         guard let wasOurs else {
             // Whoever is next may be waiting for this one's place in the queue.
             turn.notify()
-            throw last ?? Failure(.busy, "wait for \(lock.name)", "it took too long")
+            throw last ?? Failure(.busy, "wait for", .lock("\(lock.name)"), "it took too long")
         }
         return wasOurs
     }

@@ -38,7 +38,7 @@ struct Waiting {
         // To look at its state costs system calls.
         let isStopped = waited >= min(1, patience.limitWhenStopped) && holder?.isStopped == true
         if waited >= (isStopped ? patience.limitWhenStopped : patience.limit) {
-            throw Failure(.busy, "wait for \(what)", held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
+            throw Failure(.busy, "wait for", .lock("\(what)"), held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
         }
         if waited >= 1, !isTold {
             isTold = true

@@ -169,7 +169,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         _ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest, _ host: Host, _ log: LogLimiter
     ) throws(Failure) {
         if let obstacle = configuration.obstacle(device.className) {
-            throw Failure(.usage, "class \(device.className)", obstacle)
+            throw Failure(.usage, "serve", "class \(device.className)", obstacle)
         }
         guard let opened = try openWaiting(disk, stop) else { return }
         let outcome: BackendOutcome

@@ -53,20 +53,20 @@ extension Store {
         try Self.checkSize(byteCount, of: name)
         if let old = try anyDisk(name) {
             guard old.isIncomplete else {
-                throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+                throw Failure(.exists, .create, .disk(name), "there is one of that name", remedy: "choose another name, or delete it first")
             }
             try deleteLeftover(old)
         }
         var transaction = try StoreTransaction.begin(self)
         guard try parts.catalogue.disk(name, transaction.lmdb.view) == nil else {
-            throw Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+            throw Failure(.exists, .create, .disk(name), "there is one of that name", remedy: "choose another name, or delete it first")
         }
         var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
         disk.isIncomplete = incomplete
         transaction.superblock.nextDisk += 1
         try transaction.put(disk)
         let journal = try openJournal(disk.number)
-        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "try again") }
+        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, .disk(name), "in use by another process", remedy: "try again") }
         try transaction.commit()
         return DiskLock(journal: journal, record: disk)
     }
@@ -90,7 +90,7 @@ extension Store {
             guard !disk.isIncomplete else { throw noSuchDisk(name) }
             // Another process may have made it larger since it was looked at.
             guard isSmaller || byteCount >= disk.byteCount else {
-                throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again")
+                throw Failure(.busy, .resize, .disk(name), "another process has just made it larger", remedy: "try again")
             }
             try transaction.resize(&disk, to: byteCount)
             try transaction.put(disk)
@@ -186,7 +186,7 @@ extension Store {
             name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && !PathText.isInvisible($0) })
         else {
             throw Failure(
-                .usage, "disk name '\(name)'",
+                .usage, "name", .disk("'\(name)'"),
                 "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes or characters that can't be seen, and does not begin with - or .")
         }
     }
@@ -194,7 +194,7 @@ extension Store {
     /// - Throws: `.usage` for a size that no disk can have.
     public static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0, byteCount <= largestDisk else {
-            throw Failure(.usage, "size of disk \(name)", "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
+            throw Failure(.usage, "set the size of", .disk(name), "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
         }
     }
 
@@ -209,13 +209,13 @@ extension Store {
             guard let record = try anyDisk(name) else { throw noSuchDisk(name) }
             let journal = try openJournal(record.number)
             guard try journal.tryLock(exclusive: exclusive) else {
-                throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "disconnect it there first")
+                throw Failure(.busy, .disk(name), "in use by another process", remedy: "disconnect it there first")
             }
             // The disk may have been deleted, and another made, between the look and the lock.
             if let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
             unsafe unlink(journalPath(record.number))
         }
-        throw Failure(.busy, "disk \(name)", "it is made and deleted again and again", remedy: "try again")
+        throw Failure(.busy, .disk(name), "it is made and deleted again and again", remedy: "try again")
     }
 
     /// The journal's file, whose name is durable before anything is in it.

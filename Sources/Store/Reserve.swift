@@ -103,8 +103,8 @@ extension Store {
     /// The error for an ordinary writer that finds no reserve, nor room for one.
     var isFull: Failure {
         Failure(
-            .noSpace, "write to store \(path)", "No space left on device but what deleting needs",
-            remedy: "delete disks and run gc, or free some space on the filesystem of \(path)")
+            .noSpace, "write to", .store(path), "No space left on device but what deleting needs",
+            remedy: "delete disks and collect what they leave, or free some space on the filesystem of \(path)")
     }
 }
 

@@ -103,10 +103,10 @@ public final class Store: Sendable {
                 }
             } else {
                 let why = state == .missing ? "there is none" : state == .other ? "not a store" : "its making was interrupted, or is at work"
-                throw Failure(.notFound, "store \(path)", why, remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
+                throw Failure(.notFound, .store(path), why)
             }
         }
-        throw Failure(.busy, "store \(path)", "it is made and removed again and again", remedy: "try again")
+        throw Failure(.busy, .store(path), "it is made and removed again and again", remedy: "try again")
     }
 
     private init(_ reporter: Reporter, _ path: String, _ lockFile: LockFile, _ files: Files, _ reserve: Reserve) {
@@ -172,7 +172,7 @@ public final class Store: Sendable {
     private static func refuseStranger(_ files: Files, _ path: String) throws(Failure) {
         let reading = try ReadTransaction(files.meta)
         guard try files.parts.superblock.superblock(reading.view).header.storeID == files.packs.storeID else {
-            throw Failure(.damage, path + "/packs", "it belongs to another store", remedy: "put back the directory that belongs beside meta")
+            throw Failure(.damage, .file(path + "/packs"), "it belongs to another store", remedy: "put back the directory that belongs beside meta")
         }
     }
 
@@ -222,6 +222,6 @@ public final class Store: Sendable {
 
     /// The error for a disk that is not there.
     public func noSuchDisk(_ name: String) -> Failure {
-        Failure(.notFound, "disk \(name)", "there is none in store \(path)", remedy: "see: dedupdisk list --store \(path)")
+        Failure(.notFound, .diskOf(store: path, name), "there is none in store \(path)")
     }
 }

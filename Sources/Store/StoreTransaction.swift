@@ -101,7 +101,7 @@ struct StoreTransaction: ~Copyable {
             guard let pack, packs.isIntact(pack) else {
                 // Nothing is added to a damaged pack; all it had is counted.
                 if number == counted.pack { return true }
-                throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
+                throw Failure(.damage, .pack(number), "its directory is damaged", remedy: "restore the store from a copy")
             }
             let first = number == counted.pack ? Int(counted.slots) : 0
             if pack.slotCount > first {

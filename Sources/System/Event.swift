@@ -50,12 +50,15 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     public let phase: Phase
     /// What is told of the subject, without it.
     public let text: String
+    /// Why.
+    public let failure: Failure?
 
-    public init(_ kind: Kind, _ subject: Subject, _ text: String, _ phase: Phase = .once) {
+    public init(_ kind: Kind, _ subject: Subject, _ text: String, _ phase: Phase = .once, because failure: Failure? = nil) {
         self.kind = kind
         self.subject = subject
         self.phase = phase
         self.text = text
+        self.failure = failure
     }
 
     public var priority: Priority {
@@ -74,7 +77,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
 
     /// A line: `disk web1: its writes are committed again, after 12 s (12 times)`.
     public var description: String {
-        guard case .over(let seconds, let times) = phase else { return "\(subject): \(text)" }
+        guard case .over(let seconds, let times) = phase else { return "\(subject): \(text)" + (failure.map { ": \($0)" } ?? "") }
         return "\(subject): \(text), after \(Int(seconds)) s" + (times > 1 ? " (\(times) times)" : "")
     }
 }

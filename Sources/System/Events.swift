@@ -11,8 +11,10 @@ public final class Events: Sendable {
     /// - Parameter sink: hears of each; nil: nobody does.
     public init(_ sink: Sink? = nil) { self.sink = sink }
 
-    public func tell(_ kind: Event.Kind, _ subject: Subject, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once) {
-        if let sink { sink(Event(kind, subject, text(), phase)) }
+    public func tell(
+        _ kind: Event.Kind, _ subject: Subject, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil
+    ) {
+        if let sink { sink(Event(kind, subject, text(), phase, because: failure)) }
     }
 }
 
@@ -30,8 +32,8 @@ public struct Reporter: Sendable {
     /// One that nobody hears.
     public static let silent = Reporter(Events(), .named("nothing"))
 
-    public func tell(_ kind: Event.Kind, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once) {
-        events.tell(kind, subject, text(), phase)
+    public func tell(_ kind: Event.Kind, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil) {
+        events.tell(kind, subject, text(), phase, because: failure)
     }
 
     /// To tell of something that lasts, which has not begun.
@@ -59,18 +61,18 @@ public final class Condition: Sendable {
     }
 
     /// It begins, or goes on.
-    /// - Parameter cause: nil: it has only one.
-    public func met(because cause: Failure.Kind? = nil, _ text: @autoclosure () -> String) {
+    /// - Parameter failure: nil: it has only one cause.
+    public func met(_ text: @autoclosure () -> String, because failure: Failure? = nil) {
         let isNew = state.withLock { state in
             var now = state ?? State()
             now.times += 1
-            let isNew = !now.causes.contains(cause)
-            if isNew { now.causes.append(cause) }
+            let isNew = !now.causes.contains(failure?.kind)
+            if isNew { now.causes.append(failure?.kind) }
             state = now
             lasts.store(true, ordering: .releasing)
             return isNew
         }
-        if isNew { reporter.tell(kind, text(), .begins) }
+        if isNew { reporter.tell(kind, text(), .begins, because: failure) }
     }
 
     /// It is over, if it had begun.

@@ -5,7 +5,7 @@ import System
 
 /// Closes a disk that could not be served: what for is about to be told, and what comes on top of it here.
 func close<Device: BlockDevice>(_ device: Device) {
-    do throws(Failure) { try device.close() } catch { Console.complain("\(error)") }
+    do throws(Failure) { try device.close() } catch { Console.complain("\(error.advised)") }
 }
 
 /// Closes a disk that was served. After a second request to stop, that has a second's time: the journal has all that was acknowledged.

@@ -16,7 +16,7 @@ enum Console {
     /// that takes long.
     static let events = Events { event in
         guard unsafe isServing || event.kind == .lockWait || event.kind == .hashing else { return }
-        complain("\(event)", event.priority)
+        complain("\(event.advised)", event.priority)
     }
 
     /// Whether standard error is systemd's journal, which finds a line's priority in front of it: systemd.exec(5), $JOURNAL_STREAM, and

@@ -34,7 +34,7 @@ struct DedupDisk: ParsableCommand {
             deferTerminalStops()
             status = try run(CommandLineText.arguments)
         } catch {
-            Console.complain("\(error)")
+            Console.complain("\(error.advised)")
             status = self.status(of: error)
         }
         _exit(status)

@@ -43,7 +43,7 @@ import TestSupport
         #expect(heard.wait(for: 1, .commitRetry).map(\.subject) == [.disk("d")])
         for _ in 0..<1000 where heard.events.counters.failedCommits.value < 3 { usleep(10_000) }
         #expect(heard.all(.commitRetry).map(\.phase) == [.begins])
-        #expect(heard.all(.commitRetry)[0].text.contains("there is none in store"))
+        #expect("\(heard.all(.commitRetry)[0])".contains("there is none in store"))
         // Another cause in between is told.
         var bad = record.encoded
         bad[bad.count - 1] ^= 1
