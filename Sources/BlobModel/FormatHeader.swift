@@ -37,7 +37,7 @@ public struct FormatHeader: Equatable, Sendable {
     /// - Throws: `.damage` when it is not what was written; `.system` when it is of a version or has features that are not known here.
     public init(_ record: RawSpan, of path: String, byteCount: Int, knownFeatures features: UInt64) throws(Failure) {
         guard record.byteCount >= 12, record.load(at: 0, as: UInt64.self) == Self.magic else {
-            throw Failure(.damage, path, "not a dedupdisk store", remedy: "name the directory of a store with --store")
+            throw Failure(.damage, .file(path), "not a dedupdisk store", remedy: "name the directory of a store")
         }
         // Of every version, the last word is the checksum of what is before it: what another one says of itself can be believed.
         let end = record.byteCount - 8
@@ -45,13 +45,13 @@ public struct FormatHeader: Equatable, Sendable {
         let version: UInt32 = record.load(at: 8)
         guard !isIntact || version == Self.version else {
             throw Failure(
-                .system, path, "a store of format \(version), this program knows \(Self.version)",
+                .system, .file(path), "a store of format \(version), this program knows \(Self.version)",
                 remedy: version > Self.version ? "use a newer dedupdisk" : "export its disks with the program that made it")
         }
         guard isIntact, record.byteCount >= Self.byteCount + 8, record.load(at: 12, as: UInt32.self) == UInt32(blockSize) else { throw Self.damaged(path) }
         let unknown = record.load(at: 16, as: UInt64.self) & ~features
         guard unknown == 0 else {
-            throw Failure(.system, path, "it uses features \(unknown) that this program does not know", remedy: "use a newer dedupdisk")
+            throw Failure(.system, .file(path), "it uses features \(unknown) that this program does not know", remedy: "use a newer dedupdisk")
         }
         guard record.byteCount == byteCount else { throw Self.damaged(path) }
         incompatibleFeatures = record.load(at: 16)
@@ -61,11 +61,11 @@ public struct FormatHeader: Equatable, Sendable {
 
     /// The error for an environment that has none.
     public static func missing(_ path: String) -> Failure {
-        Failure(.damage, path, "it has no superblock", remedy: "not a store, or a damaged one: restore it from a copy")
+        Failure(.damage, .file(path), "it has no superblock", remedy: "not a store, or a damaged one: restore it from a copy")
     }
 
     private static func damaged(_ path: String) -> Failure {
-        Failure(.damage, path, "its superblock is damaged", remedy: "restore the store from a copy")
+        Failure(.damage, .file(path), "its superblock is damaged", remedy: "restore the store from a copy")
     }
 
     /// A record that begins with this header.

@@ -95,7 +95,7 @@ extension BlockDevice {
             range.fits(in: sectorCount)
         else {
             throw Failure(
-                .invalidRequest, "\(operation) of \(byteCount) bytes at sector \(sector)",
+                .invalidRequest, .init(operation), .bytes(UInt64(max(0, byteCount)), at: sector),
                 "outside the disk's \(sectorCount) sectors, or not whole sectors")
         }
         return range

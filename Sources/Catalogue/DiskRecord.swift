@@ -49,7 +49,7 @@ public struct DiskRecord: Sendable, Equatable {
 
     /// The error for a second disk of that name.
     public static func nameIsTaken(_ name: String) -> Failure {
-        Failure(.exists, "create disk \(name)", "there is one of that name", remedy: "choose another name, or delete it first")
+        Failure(.exists, .create, .disk(name), "there is one of that name", remedy: "choose another name, or delete it first")
     }
 
     /// - Throws: `.damage` when the record is not what was written.
@@ -57,7 +57,7 @@ public struct DiskRecord: Sendable, Equatable {
         guard bytes.byteCount == Self.byteCount,
             bytes.load(at: 0, as: UInt64.self) == checksum(bytes.extracting(8..<Self.byteCount), seed: bytes.load(at: 8)),
             bytes.load(at: 40, as: UInt32.self) <= UInt32(MapNode.maximumHeight)
-        else { throw Failure(.damage, "record of disk \(name)", "damaged", remedy: "restore the store from a copy") }
+        else { throw Failure(.damage, .disk(name), "its record is damaged", remedy: "restore the store from a copy") }
         self.name = name
         number = bytes.load(at: 8)
         byteCount = bytes.load(at: 16)

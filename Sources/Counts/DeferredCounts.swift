@@ -65,11 +65,11 @@ enum DeferredCounts {
     static func group(of pack: UInt64) -> UInt64 { pack / packsPerGroup }
 
     static func impossible(_ blob: BlobNumber) -> Failure {
-        Failure(.damage, "count changes of blob \(blob)", "it has no count", remedy: "run: dedupdisk check --repair")
+        Failure(.damage, .counts("blob \(blob)"), "there is a change, and no count")
     }
 
     private static func damaged(_ key: UInt64) -> Failure {
-        Failure(.damage, "count changes \(key >> 32)/\(key & 0xffff_ffff)", "damaged", remedy: "run: dedupdisk check --repair")
+        Failure(.damage, .counts("changes \(key >> 32)/\(key & 0xffff_ffff)"), "damaged")
     }
 
     /// How many changes the group has, up to this record, and how many are in it.

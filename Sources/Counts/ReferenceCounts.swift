@@ -36,7 +36,7 @@ public struct ReferenceCounts: Sendable {
     private static func decode(_ record: RawSpan, pack: UInt64) throws(Failure) -> [UInt32] {
         guard record.byteCount >= headerSize, record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: pack),
             let width = Width(rawValue: record.load(at: 12)), record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self)) * width.bytes
-        else { throw Failure(.damage, "reference counts of pack \(pack)", "damaged", remedy: "run: dedupdisk check --repair") }
+        else { throw Failure(.damage, .counts("pack \(pack)"), "damaged") }
         return (0..<(record.byteCount - headerSize) / width.bytes).map { slot in
             let offset = headerSize + slot * width.bytes
             return switch width {
@@ -54,7 +54,7 @@ public struct ReferenceCounts: Sendable {
             record.byteCount == headerSize + Int(record.load(at: 8, as: UInt32.self))
         else { return false }
         guard record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<record.byteCount), seed: pack) else {
-            throw Failure(.damage, "reference counts of pack \(pack)", "damaged", remedy: "run: dedupdisk check --repair")
+            throw Failure(.damage, .counts("pack \(pack)"), "damaged")
         }
         return true
     }
@@ -81,16 +81,16 @@ public struct ReferenceCounts: Sendable {
     static func sum(_ count: UInt32, _ change: ReferenceChange) throws(Failure) -> UInt32 {
         let new = Int64(count) + change.change
         guard new >= 0 else { throw belowZero(change.blob) }
-        guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, "blob \(change.blob)", "2^32 references, the most there can be") }
+        guard new <= Int64(UInt32.max) else { throw Failure(.noSpace, .blob("\(change.blob)"), "2^32 references, the most there can be") }
         return UInt32(new)
     }
 
     static func belowZero(_ blob: BlobNumber) -> Failure {
-        Failure(.damage, "reference count of blob \(blob)", "below zero", remedy: "run: dedupdisk check --repair")
+        Failure(.damage, .counts("blob \(blob)"), "below zero")
     }
 
-    private static func missing(_ what: String) -> Failure {
-        Failure(.damage, what, "a map refers to it and it is missing", remedy: "restore the store from a copy")
+    private static func missing(_ subject: Subject) -> Failure {
+        Failure(.damage, subject, "a map refers to it and it is missing", remedy: "restore the store from a copy")
     }
 }
 
@@ -176,7 +176,7 @@ extension ReferenceCounts {
         }
         for change in changes {
             let slot = change.blob.slot
-            guard slot < counts.count else { throw Self.missing("blob \(change.blob)") }
+            guard slot < counts.count else { throw Self.missing(.blob("\(change.blob)")) }
             let old = counts[slot]
             guard Int64(old) + change.change >= 0 else {
                 below.append(change)
@@ -198,7 +198,7 @@ extension ReferenceCounts {
         var turns = false
         for change in changes {
             let offset = Self.headerSize + change.blob.slot
-            guard offset < record.count else { throw Self.missing("blob \(change.blob)") }
+            guard offset < record.count else { throw Self.missing(.blob("\(change.blob)")) }
             let new = Int64(record[offset]) + change.change
             guard (0...255).contains(new) else { return false }
             if (record[offset] == 0) != (new == 0) { turns = true }
@@ -220,7 +220,7 @@ extension ReferenceCounts {
     }
 
     private func lengths(ofPack pack: UInt64, _ directory: borrowing some BlobDirectory & ~Copyable) throws(Failure) -> StoredLengths {
-        guard let lengths = try directory.storedLengths(ofPack: pack) else { throw Self.missing("pack \(pack)") }
+        guard let lengths = try directory.storedLengths(ofPack: pack) else { throw Self.missing(.pack(pack)) }
         return lengths
     }
 

@@ -14,6 +14,9 @@ final class Committer: Sendable {
     let staging: Monitor<Staging>
     /// For the store's lock, until the disk is closed: what guests wait for must not fail because another process is slow.
     let patience: Patience
+    /// Hears of the disk.
+    let reporter: Reporter
+    private let retry, leftover: Condition
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
@@ -30,6 +33,9 @@ final class Committer: Sendable {
         self.journal = journal
         patience = store.patience.endless()
         staging = Monitor(Staging(end: end))
+        reporter = Reporter(store.events, .disk(diskName))
+        retry = reporter.condition(.commitRetry)
+        leftover = reporter.condition(.journalLeft)
     }
 
     /// Whether a generation should not wait any longer.
@@ -69,8 +75,7 @@ final class Committer: Sendable {
     func runNaming() {
         var batches: [Batch] = []
         for _ in 0..<Staging.maximumFrozen {
-            guard let batch = try? Batch(store) else { return fail(Failure(.system, "disk \(diskName)", "no memory, or no SHA-256")) }
-            batches.append(batch)
+            do throws(Failure) { batches.append(try Batch(store)) } catch { return fail(error) }
         }
         staging.with { $0.namingRate = Self.hashingRate() }
         var turn = 0
@@ -99,15 +104,22 @@ final class Committer: Sendable {
     /// Bytes a second that one processor hashes, tried for some microseconds.
     private static func hashingRate() -> Double {
         let block = [UInt8](repeating: 1, count: blockSize)
-        guard let hasher = try? SHA256() else { return 0 }
-        // The first finds nothing in the processor's caches.
-        _ = try? hasher.digest(block.rawBytes)
-        let began = monotonicSeconds()
-        for _ in 0..<8 { _ = try? hasher.digest(block.rawBytes) }
-        return Double(8 * blockSize) / (monotonicSeconds() - began)
+        do throws(Failure) {
+            let hasher = try SHA256()
+            // The first finds nothing in the processor's caches.
+            _ = try hasher.digest(block.rawBytes)
+            let began = monotonicSeconds()
+            for _ in 0..<8 { _ = try hasher.digest(block.rawBytes) }
+            return Double(8 * blockSize) / (monotonicSeconds() - began)
+        } catch {
+            // Whoever names a generation is told.
+            return 0
+        }
     }
 
+    /// Nothing can be named: the journal keeps what comes.
     private func fail(_ failure: Failure) {
+        retry.met("its writes can't go into the store before it is opened again, and stay in its journal", because: failure)
         staging.with { state in
             state.failure = failure
             state.isNamingDone = true
@@ -117,7 +129,7 @@ final class Committer: Sendable {
 
     /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
     private func nextGeneration() -> Generation? {
-        try? staging.wait { state in
+        staging.wait { state in
             if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
             // Records without a block leave nothing to commit.
             if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
@@ -158,7 +170,7 @@ final class Committer: Sendable {
 
     /// The oldest named generation. Nil: there will be none, or it can't be committed and the staging closes.
     private func nextNamed() -> (Generation, Batch)? {
-        try? staging.wait { state in
+        staging.wait { state in
             if state.isClosing, state.failure != nil { return .done(nil) }
             if let first = state.named.first { return .done(first) }
             return state.isNamingDone ? .done(nil) : .notified
@@ -166,6 +178,7 @@ final class Committer: Sendable {
     }
 
     private func finish(_ failure: Failure?) {
+        tell(failure)
         staging.with { state in
             state.failure = failure
             if failure == nil {
@@ -178,12 +191,39 @@ final class Committer: Sendable {
         if failure != nil {
             // Another try after a while; none when the staging closes, as the journal keeps it all.
             let until = monotonicSeconds() + Self.retryInterval
-            try? staging.wait { state in
+            staging.wait { state in
                 let left = until - monotonicSeconds()
                 return state.isClosing || left <= 0 ? .done(()) : .atMost(left)
             }
         }
     }
+
+    // MARK: Telling
+
+    private func tell(_ failure: Failure?) {
+        if let failure {
+            reporter.counters.failedCommits.add()
+            retry.met("its last writes stay in its journal, and are tried again each second", because: failure)
+        } else {
+            retry.over("its writes go into the store again")
+            leftover.over("what was left in its journal is in the store")
+        }
+    }
+
+    /// What an interrupted writer left is in the map.
+    func noteReplay(_ records: Int, _ byteCount: UInt64) {
+        reporter.counters.replayedRecords.add(records)
+        reporter.counters.replayedBytes.add(Int(byteCount))
+        reporter.tell(
+            .journalReplay,
+            "\(records) record\(records == 1 ? "" : "s") of its journal, \(byteCount) bytes, that an interrupted writer left went into the store")
+    }
+
+    /// It stays in the journal.
+    /// - Parameter failure: why; nil: who only reads takes nothing in.
+    func noteLeftover(_ failure: Failure? = nil) { leftover.met("what an interrupted writer left in its journal is read there", because: failure) }
+
+    // MARK: Here and now
 
     /// Names and commits a generation on the calling thread.
     func commit(_ generation: Generation) throws(Failure) {

@@ -4,7 +4,7 @@ import System
 extension BlockDevice {
     /// Refuses a change to a read-only disk.
     func checkWritable(_ operation: StaticString) throws(Failure) {
-        guard !isReadOnly else { throw Failure(.invalidRequest, "\(operation)", "the disk is read-only") }
+        guard !isReadOnly else { throw Failure(.invalidRequest, .init(operation), "the disk", "it is read-only") }
     }
 
     /// Refuses a discard that reaches beyond the disk, or changes a read-only one.
@@ -12,7 +12,7 @@ extension BlockDevice {
         try checkWritable("discard")
         guard range.fits(in: sectorCount) else {
             throw Failure(
-                .invalidRequest, "discard of \(range.count) sectors at sector \(range.start)",
+                .invalidRequest, "discard", .bytes(range.byteCount, at: range.start),
                 "outside the disk's \(sectorCount) sectors")
         }
     }

@@ -45,7 +45,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
         var start = range.start
         while start < range.end {
             // As many blocks as have one source, in one transfer.
-            let (isChanged, end) = try beginReading(start, to: range.end)
+            let (isChanged, end) = beginReading(start, to: range.end)
             var part = buffer._mutatingExtracting(Int(start - range.start) * sectorSize..<Int(end - range.start) * sectorSize)
             if isChanged {
                 defer { endReading() }
@@ -84,8 +84,8 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
     }
 
     /// The first run of a range. If it is the scratch file's, nobody writes there until `endReading`.
-    private func beginReading(_ start: UInt64, to end: UInt64) throws(Failure) -> (isChanged: Bool, end: UInt64) {
-        try overlay.wait { overlay in
+    private func beginReading(_ start: UInt64, to end: UInt64) -> (isChanged: Bool, end: UInt64) {
+        overlay.wait { overlay in
             let run = Self.run(overlay.changed, start, to: end)
             if run.isChanged {
                 if overlay.hasWriter { return .notified }
@@ -206,7 +206,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
 
     /// Does something while nobody else reads or writes the scratch file, or changes the size.
     private func exclusively<Result>(_ body: () throws(Failure) -> Result) throws(Failure) -> Result {
-        try overlay.wait { (overlay) -> Wait<Void> in
+        overlay.wait { (overlay) -> Wait<Void> in
             if overlay.hasWriter { return .notified }
             overlay.hasWriter = true
             return .done(())
@@ -215,7 +215,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
             overlay.with { $0.hasWriter = false }
             overlay.notify()
         }
-        try overlay.wait { (overlay) -> Wait<Void> in overlay.readers == 0 ? .done(()) : .notified }
+        overlay.wait { (overlay) -> Wait<Void> in overlay.readers == 0 ? .done(()) : .notified }
         return try body()
     }
 

@@ -36,6 +36,7 @@ final class FileJournalStorage: JournalStorage {
         var end = range.lowerBound
         while end < range.upperBound {
             let count = min(UInt64(page.count), range.upperBound - end)
+            // A record finds out by itself what is wrong, and whoever writes it is told.
             guard (try? file.write(at: end, page.rawBytes.extracting(first: Int(count)))) != nil else { break }
             end += count
         }

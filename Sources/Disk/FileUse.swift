@@ -21,9 +21,9 @@ struct FileUse: Equatable {
 
     /// Why `path` is not opened; nil: nothing is in the way.
     /// - Parameter writing: whether it would be changed. Who only reads is in nobody's way who does not write.
-    static func refusal(_ path: String, _ status: File.Status, _ what: String, writing: Bool) -> Failure? {
+    static func refusal(_ path: String, _ status: File.Status, _ operation: Failure.Operation, writing: Bool) -> Failure? {
         guard let use = all(of: status).first(where: { writing || !$0.isReadOnly }) else { return nil }
-        return Failure(.busy, what, "it \(use.words)", remedy: "\(use.remedy) first, or insist with --force")
+        return Failure(.busy, operation, .image(path), "it \(use.words)", remedy: "\(use.remedy) first")
     }
 
     /// Whether something is mounted at `path`, which has no link in it.
@@ -92,6 +92,7 @@ struct FileUse: Equatable {
 
     /// The device at `path`, as sysfs names it.
     private static func device(at path: String) -> String? {
+        // What can't be looked at is, as far as anybody knows, no device.
         guard let status = try? File.status(of: path), status.kind == .blockDevice else { return nil }
         return status.deviceName
     }
@@ -141,15 +142,15 @@ enum SharedFile {
     ///   - what: what for, as errors say it.
     ///   - isForced: whoever uses it, too. What can be taken is taken.
     /// - Throws: `.busy` when somebody else uses it in a way that does not go with this, and who it is, as far as that can be told.
-    static func open(_ path: String, _ what: String, writing: Bool, isForced: Bool) throws(Failure) -> (file: FileHolder, status: File.Status) {
-        guard let status = try File.status(of: path) else { throw Failure(systemCall: "open", path, errno: 2) }
+    static func open(_ path: String, _ operation: Failure.Operation, writing: Bool, isForced: Bool) throws(Failure) -> (file: FileHolder, status: File.Status) {
+        guard let status = try File.status(of: path) else { throw Failure(systemCall: "open", .file(path), errno: 2) }
         guard status.kind == .regular || status.kind == .blockDevice else {
-            throw Failure(.usage, what, "neither a file nor a block device")
+            throw Failure(.usage, operation, .image(path), "neither a file nor a block device")
         }
-        if !isForced, let refusal = FileUse.refusal(path, status, what, writing: writing) { throw refusal }
-        let file = try openFile(path, what, status, writing: writing, isForced: isForced)
+        if !isForced, let refusal = FileUse.refusal(path, status, operation, writing: writing) { throw refusal }
+        let file = try openFile(path, operation, status, writing: writing, isForced: isForced)
         let opened = try file.status()
-        guard opened.isSame(as: status) else { throw Failure(.busy, what, "it was replaced meanwhile", remedy: "try again") }
+        guard opened.isSame(as: status) else { throw Failure(.busy, operation, .file(path), "it was replaced meanwhile", remedy: "try again") }
         let holder = FileHolder(file, canonical: try canonicalNode(of: opened, writing: writing))
         let isLocked: Bool
         do throws(Failure) { isLocked = try holder.tryLock(exclusive: writing) } catch {
@@ -157,25 +158,28 @@ enum SharedFile {
             guard isForced || !writing else { throw error }
             isLocked = true
         }
-        guard isForced || (isLocked && !isWritten(holder.file)) else { throw inUse(path, what, opened, writing: writing) }
+        guard isForced || (isLocked && !isWritten(holder.file)) else { throw inUse(path, operation, opened, writing: writing) }
         return (holder, opened)
     }
 
     /// Whether somebody says that he writes to it; where there are no locks, nobody does.
-    static func isWritten(_ file: borrowing File) -> Bool { (try? file.isWrittenElsewhere()) ?? false }
+    static func isWritten(_ file: borrowing File) -> Bool {
+        // Where there are no locks, nobody says so.
+        (try? file.isWrittenElsewhere()) ?? false
+    }
 
     /// The same for a descriptor that was given, and so is open already; its locks would be those of whoever gave it. A device is
     /// opened anew, by the name that the system has for it.
-    static func claim(_ file: borrowing File, _ status: File.Status, _ what: String, writing: Bool) throws(Failure) -> FileHolder? {
-        if let refusal = FileUse.refusal(file.path, status, what, writing: writing) { throw refusal }
-        if isWritten(file) { throw inUse(file.path, what, status, writing: writing) }
+    static func claim(_ file: borrowing File, _ status: File.Status, _ operation: Failure.Operation, writing: Bool) throws(Failure) -> FileHolder? {
+        if let refusal = FileUse.refusal(file.path, status, operation, writing: writing) { throw refusal }
+        if isWritten(file) { throw inUse(file.path, operation, status, writing: writing) }
         guard let path = systemName(of: status), let found = try File.status(of: path), found.isSame(as: status) else { return nil }
-        return try open(path, what, writing: writing, isForced: false).file
+        return try open(path, operation, writing: writing, isForced: false).file
     }
 
     /// open(2), and of a device that is to be written O_EXCL, which the kernel gives to one program or filesystem at a time.
     private static func openFile(
-        _ path: String, _ what: String, _ status: File.Status, writing: Bool, isForced: Bool
+        _ path: String, _ operation: Failure.Operation, _ status: File.Status, writing: Bool, isForced: Bool
     ) throws(Failure) -> File {
         let isExclusive = writing && !isForced && status.kind == .blockDevice
         // As long as for a lock: a process that was killed has its files until the kernel has closed them.
@@ -187,15 +191,15 @@ enum SharedFile {
                 pause(milliseconds: 10)
             }
         }
-        throw inUse(path, what, status, writing: writing)
+        throw inUse(path, operation, status, writing: writing)
     }
 
-    static func inUse(_ path: String, _ what: String, _ status: File.Status, writing: Bool) -> Failure {
+    static func inUse(_ path: String, _ operation: Failure.Operation, _ status: File.Status, writing: Bool) -> Failure {
         let users = programs(using: status)
         let who = users.isEmpty ? "something else, perhaps in another container," : users.prefix(3).joined(separator: ", ")
         return Failure(
-            .busy, what, "it is in use: \(who) has it open",
-            remedy: writing ? "end that first, or insist with --force" : "wait until it is closed, or insist with --force")
+            .busy, operation, .image(path), "it is in use: \(who) has it open",
+            remedy: writing ? "end that first" : "wait until it is closed")
     }
 
     /// Programs that have it open, as far as this one may see: /proc/PID/fd.

@@ -34,6 +34,7 @@ final class FileWindow: Sendable {
         let mapping = state.withLock { state -> Mapping? in
             if state.loansLeft == 0 {
                 state.mapping = nil
+                // What can't be mapped is not lent, and read by calls.
                 state.mapping = try? Mapping(file.map(byteCount: size))
                 state.loansLeft = Self.loansOfMapping
             }

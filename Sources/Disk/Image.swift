@@ -23,17 +23,17 @@ public enum Image {
             let end = try load(Loader(store, name, from: source), shouldStop, progress)
             guard end > 0 else {
                 throw Failure(
-                    .usage, "import \(source.name)", "the image is empty",
-                    remedy: source.byteCount == nil
-                        ? "see whether what should write it did; dedupdisk create makes an empty disk" : "dedupdisk create makes an empty disk")
+                    .usage, .import, .empty(source.name), "the image is empty",
+                    remedy: source.byteCount == nil ? "see whether what should write it did" : nil)
             }
             try check()
             try store.complete(name, byteCount: roundUp(end))
             source.end(read: true)
         } catch {
             source.end(read: false)
+            // What it leaves is invisible, and removed as a leftover later; the failure is the one to tell.
             try? store.delete(lock)
-            throw error.kind == .interrupted ? interrupted("import disk \(name)") : error
+            throw error.kind == .interrupted ? interrupted(.import, .disk(name)) : error
         }
         _ = consume lock
         try store.trim()
@@ -62,7 +62,7 @@ public enum Image {
             offset = max(offset, data.lowerBound / UInt64(blockSize) * UInt64(blockSize))
             let end = min((data.upperBound + UInt64(blockSize) - 1) / UInt64(blockSize) * UInt64(blockSize), size)
             while offset < end {
-                if shouldStop() { throw interrupted("import disk \(loader.name)") }
+                if shouldStop() { throw interrupted(.import, .disk(loader.name)) }
                 let step = min(UInt64(Loader.stepBytes), end - offset)
                 try loader.add(at: offset, Int(step))
                 offset += step
@@ -76,16 +76,18 @@ public enum Image {
     private static func loadPipe(_ loader: Loader, _ shouldStop: ShouldStop, _ progress: Progress) throws(Failure) -> UInt64 {
         var offset: UInt64 = 0
         while true {
-            if shouldStop() { throw interrupted("import disk \(loader.name)") }
+            if shouldStop() { throw interrupted(.import, .disk(loader.name)) }
             let got = try loader.addNext(at: offset)
             guard got > 0 else { return offset }
-            guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, "import disk \(loader.name)", "the image is larger than 128 TiB") }
+            guard offset + UInt64(got) <= Store.largestDisk else { throw Failure(.usage, .import, .disk(loader.name), "the image is larger than 128 TiB") }
             offset += UInt64(got)
             progress(offset, nil)
         }
     }
 
-    static func interrupted(_ what: String, _ remedy: String = "nothing was kept") -> Failure { Failure(.interrupted, what, "interrupted", remedy: remedy) }
+    static func interrupted(_ operation: Failure.Operation, _ subject: Subject, _ remedy: String = "nothing was kept") -> Failure {
+        Failure(.interrupted, operation, subject, "interrupted", remedy: remedy)
+    }
 
     /// Writes a disk as a raw image, each mapped run where it belongs. What is not mapped is a hole of a new file, and zeros elsewhere.
     public static func save(
@@ -100,7 +102,7 @@ public enum Image {
                 let run = try nextRun(of: disk, at: offset, for: target)
                 try leaveOut(offset..<run.lowerBound, of: target, shouldStop) { progress($0, size) }
                 guard !run.isEmpty else { break }
-                if shouldStop() { throw interrupted("") }
+                if shouldStop() { throw interrupted(.none, "") }
                 try chunk.withMutableBytes { (bytes) throws(Failure) in
                     var room = bytes._mutatingExtracting(0..<run.count)
                     try disk.read(at: run.lowerBound / UInt64(sectorSize), into: &room)
@@ -109,10 +111,10 @@ public enum Image {
                 offset = run.upperBound
                 progress(offset, size)
             }
-            if shouldStop() { throw interrupted("") }
+            if shouldStop() { throw interrupted(.none, "") }
             try target.finish(size)
         } catch {
-            throw error.kind == .interrupted ? interrupted("export to \(target.name)", target.whatIsLeft) : error
+            throw error.kind == .interrupted ? interrupted(.export, .image(target.name), target.whatIsLeft) : error
         }
         progress(size, size)
     }
@@ -131,7 +133,7 @@ public enum Image {
     ) throws(Failure) {
         var offset = hole.lowerBound
         while offset < hole.upperBound {
-            if shouldStop() { throw interrupted("") }
+            if shouldStop() { throw interrupted(.none, "") }
             let end = min(hole.upperBound, offset + ImageTarget.longestHole)
             try target.leaveOut(offset..<end)
             offset = end

@@ -32,18 +32,17 @@ public final class ImageSource: Sendable {
     /// - Parameter isForced: also when somebody writes to it.
     /// - Throws: `.usage` for what can't be an image, `.busy` when somebody writes to it.
     public init(_ path: String, isForced: Bool = false) throws(Failure) {
-        let what = "import \(path == "-" ? "standard input" : path)"
         let descriptor = path == "-" ? 0 : File.descriptor(named: path)
         let status: File.Status
         if let descriptor {
             holder = FileHolder(try File(given: descriptor, as: path == "-" ? "standard input" : path), canonical: nil)
             status = try holder.file.status()
-            claim = isForced ? nil : try SharedFile.claim(holder.file, status, what, writing: false)
+            claim = isForced ? nil : try SharedFile.claim(holder.file, status, .import, writing: false)
         } else {
-            (holder, status) = try Self.open(path, what, isForced: isForced)
+            (holder, status) = try Self.open(path, isForced: isForced)
             claim = nil
         }
-        try Self.refuse(holder.file, status, what, isStandard: path == "-")
+        try Self.refuse(holder.file, status, isStandard: path == "-")
         hasPath = descriptor == nil
         isDevice = status.kind == .blockDevice
         if status.kind == .regular || isDevice {
@@ -66,40 +65,41 @@ public final class ImageSource: Sendable {
         }
     }
 
-    private static func open(_ path: String, _ what: String, isForced: Bool) throws(Failure) -> (FileHolder, File.Status) {
-        guard let status = try File.status(of: path) else { throw Failure(systemCall: "open", path, errno: 2) }
+    private static func open(_ path: String, isForced: Bool) throws(Failure) -> (FileHolder, File.Status) {
+        guard let status = try File.status(of: path) else { throw Failure(systemCall: "open", .file(path), errno: 2) }
         switch status.kind {
         case .regular, .blockDevice:
-            return try SharedFile.open(path, what, writing: false, isForced: isForced)
+            return try SharedFile.open(path, .import, writing: false, isForced: isForced)
         case .socket:
             throw Failure(
-                .usage, what, "it is a socket", remedy: "nbdcopy 'nbd+unix:///?socket=\(path)' - | dedupdisk import - DISK imports what an NBD server has there"
+                .usage, .import, .socket(path), "it is a socket"
             )
         case .directory:
-            throw isDirectory(what)
+            throw isDirectory(path)
         default:
             return (FileHolder(try File(streamAt: path, writing: false), canonical: nil), status)
         }
     }
 
-    private static func refuse(_ file: borrowing File, _ status: File.Status, _ what: String, isStandard: Bool) throws(Failure) {
-        if status.kind == .directory { throw isDirectory(what) }
+    private static func refuse(_ file: borrowing File, _ status: File.Status, isStandard: Bool) throws(Failure) {
+        let name = isStandard ? "standard input" : file.path
+        if status.kind == .directory { throw isDirectory(name) }
         guard status.kind == .characterDevice else { return }
         if try file.isTerminal() {
             throw Failure(
-                .usage, what, "it is a terminal",
-                remedy: isStandard ? "name a file or a device, or give one: dedupdisk import - DISK <IMAGE" : "name a file, a device or a pipe")
+                .usage, .import, .terminal(name), "it is a terminal",
+                remedy: isStandard ? "name a file or a device, or redirect it" : "name a file, a device or a pipe")
         }
         // Linux's numbers (Documentation/admin-guide/devices.txt).
         if ["1:5", "1:7", "1:8", "1:9"].contains(status.deviceName) {
             throw Failure(
-                .usage, what, "it has no end",
-                remedy: "head -c SIZE \(file.path) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk")
+                .usage, .import, .endless(name), "it has no end",
+                remedy: "take a part of it")
         }
     }
 
-    private static func isDirectory(_ what: String) -> Failure {
-        Failure(.system, what, "it is a directory", remedy: "name a raw image, a block device or a pipe")
+    private static func isDirectory(_ name: String) -> Failure {
+        Failure(.system, .import, .image(name), "it is a directory", remedy: "name a raw image, a block device or a pipe")
     }
 
     // MARK: Format

@@ -29,7 +29,7 @@ public final class ImageTarget {
         file = try File(given: descriptor, as: path == "-" ? "standard output" : path)
         let status = try file.status()
         try Self.refuse(file, status, isStandard: path == "-")
-        holder = isForced ? nil : try SharedFile.claim(file, status, "export to \(file.path)", writing: true)
+        holder = isForced ? nil : try SharedFile.claim(file, status, .export, writing: true)
         let isDevice = status.kind == .blockDevice
         if isDevice || status.kind == .regular, try !file.isAppending(), let start = try file.position() {
             place = .old(start: start, end: try file.size(), isDevice: isDevice, isGiven: true)
@@ -46,31 +46,30 @@ public final class ImageTarget {
     ///   - isForced: also when somebody uses it.
     /// - Throws: `.usage`, `.busy`; `.system` when a file can't be replaced by one that is as it was.
     public init(_ path: String, inPlace: Bool, isForced: Bool) throws(Failure) {
-        let what = "export to \(path)"
         let status = try File.status(of: path)
         switch status?.kind {
         case .regular where inPlace, .blockDevice:
-            let (holder, status) = try SharedFile.open(path, what, writing: true, isForced: isForced)
+            let (holder, status) = try SharedFile.open(path, .export, writing: true, isForced: isForced)
             file = try holder.file.duplicate()
             self.holder = holder
             place = .old(start: 0, end: try holder.file.size(), isDevice: status.kind == .blockDevice, isGiven: false)
         case .regular:
             let real = File.resolved(path) ?? path
-            if let status { try Self.checkReplaceable(path, real, status, what, isForced: isForced) }
-            let new = try Self.replacement(for: real, path, what)
+            if let status { try Self.checkReplaceable(path, real, status, isForced: isForced) }
+            let new = try Self.replacement(for: real, path)
             file = try new.file.duplicate()
             holder = nil
             place = .new(new, old: real)
         case nil:
-            let new = try NewFile(for: try Self.unlinked(path, what))
+            let new = try NewFile(for: try Self.unlinked(path))
             file = try new.file.duplicate()
             holder = nil
             place = .new(new, old: nil)
         case .socket:
             throw Failure(
-                .usage, what, "it is a socket", remedy: "dedupdisk export DISK - | nbdcopy - 'nbd+unix:///?socket=\(path)' writes to an NBD server there")
+                .usage, .export, .socket(path), "it is a socket")
         case .directory:
-            throw Failure(.usage, what, "it is a directory", remedy: "name a file in it")
+            throw Failure(.usage, .export, .image(path), "it is a directory", remedy: "name a file in it")
         case .pipe, .characterDevice, .other:
             file = try File(streamAt: path, writing: true)
             holder = nil
@@ -80,49 +79,48 @@ public final class ImageTarget {
     }
 
     /// A link that leads nowhere was perhaps laid by somebody else.
-    private static func unlinked(_ path: String, _ what: String) throws(Failure) -> String {
+    private static func unlinked(_ path: String) throws(Failure) -> String {
         guard try File.isLink(path) else { return path }
-        throw Failure(.usage, what, "it is a link to something that is not there", remedy: "remove it, or make the file that it names")
+        throw Failure(.usage, .export, .image(path), "it is a link to something that is not there", remedy: "remove it, or make the file that it names")
     }
 
     private static func refuse(_ file: borrowing File, _ status: File.Status, isStandard: Bool) throws(Failure) {
-        let what = "export to \(file.path)"
-        if status.kind == .directory { throw Failure(.usage, what, "it is a directory", remedy: "name a file in it") }
+        if status.kind == .directory { throw Failure(.usage, .export, .image(file.path), "it is a directory", remedy: "name a file in it") }
         guard status.kind == .characterDevice, try file.isTerminal() else { return }
-        throw Failure(.usage, what, "it is a terminal", remedy: isStandard ? "redirect it: dedupdisk export DISK - >IMAGE, or name a file" : "name a file")
+        throw Failure(.usage, .export, .terminal(file.path), "it is a terminal", remedy: isStandard ? "redirect it, or name a file" : "name a file")
     }
 
     /// A new file in its place must not be another's, nor leave the old one behind under another name.
     private static func checkReplaceable(
-        _ path: String, _ real: String, _ status: File.Status, _ what: String, isForced: Bool
+        _ path: String, _ real: String, _ status: File.Status, isForced: Bool
     ) throws(Failure) {
         if !isForced {
-            if let refusal = FileUse.refusal(path, status, what, writing: true) { throw refusal }
+            if let refusal = FileUse.refusal(path, status, .export, writing: true) { throw refusal }
             // One that may not be read is not looked at.
-            if let old = try? File(path: real), SharedFile.isWritten(old) { throw SharedFile.inUse(path, what, status, writing: true) }
+            if let old = try? File(path: real), SharedFile.isWritten(old) { throw SharedFile.inUse(path, .export, status, writing: true) }
         }
-        if status.linkCount > 1 { throw notReplaceable(what, "the file has \(status.linkCount) names, of which the others would keep the old one") }
-        if FileUse.isMountPoint(real) { throw notReplaceable(what, "it is a mount point, which can't be replaced") }
+        if status.linkCount > 1 { throw notReplaceable(path, "the file has \(status.linkCount) names, of which the others would keep the old one") }
+        if FileUse.isMountPoint(real) { throw notReplaceable(path, "it is a mount point, which can't be replaced") }
         if let directory = try File.status(of: File.split(real).directory), directory.keepsFiles(of: status) {
-            throw notReplaceable(what, "its directory lets only the file's owner replace it")
+            throw notReplaceable(path, "its directory lets only the file's owner replace it")
         }
     }
 
-    private static func replacement(for real: String, _ path: String, _ what: String) throws(Failure) -> NewFile {
+    private static func replacement(for real: String, _ path: String) throws(Failure) -> NewFile {
         let new: NewFile
         do throws(Failure) { new = try NewFile(for: real) } catch {
             guard [.system, .notPermitted, .readOnly].contains(error.kind) else { throw error }
-            throw notReplaceable(what, "no file can be made beside it: \(error.why)")
+            throw notReplaceable(path, "no file can be made beside it: \(error.why)")
         }
         // Before anything is written: who may not is told at once.
         do throws(Failure) { try new.resemble(real) } catch {
-            throw notReplaceable(what, "a new file would not have its owner, group and permissions: \(error.why)")
+            throw notReplaceable(path, "a new file would not have its owner, group and permissions: \(error.why)")
         }
         return new
     }
 
-    private static func notReplaceable(_ what: String, _ why: String) -> Failure {
-        Failure(.system, what, why, remedy: "--in-place overwrites the file itself")
+    private static func notReplaceable(_ path: String, _ why: String) -> Failure {
+        Failure(.system, .export, .file(path), why, remedy: "overwrite the file itself")
     }
 
     // MARK: Writing
@@ -143,7 +141,7 @@ public final class ImageTarget {
     func prepare(_ byteCount: UInt64) throws(Failure) {
         guard case .old(let start, let end, true, _) = place, end < start || end - start < byteCount else { return }
         throw Failure(
-            .noSpace, "export to \(name)", "the device has \(end) bytes\(start > 0 ? ", and was given from byte \(start) on" : ""), the disk \(byteCount)",
+            .noSpace, .export, .image(name), "the device has \(end) bytes\(start > 0 ? ", and was given from byte \(start) on" : ""), the disk \(byteCount)",
             remedy: "name a larger device")
     }
 

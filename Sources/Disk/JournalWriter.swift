@@ -134,6 +134,7 @@ final class JournalWriter: Sendable {
         } catch {
             // Some may be there as a whole. A crash would have them take effect, though they were told to have failed.
             noteStrays(entries, written: byteCount - UInt64(turn.parts.byteCount), &turn)
+            // What is left is tried again before anything follows.
             try? removeStrays(&turn)
             throw error
         }
@@ -213,7 +214,7 @@ final class JournalWriter: Sendable {
             if let failure {
                 latch.set(
                     Failure(
-                        failure.kind, "disk \(diskName)", "a flush failed: \(failure.why)",
+                        failure.kind, .disk(diskName), "a flush failed: \(failure.why)",
                         remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
             } else {
                 sync.sequence = max(sync.sequence, written)

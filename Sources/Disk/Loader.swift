@@ -59,7 +59,7 @@ final class Loader: @unchecked Sendable {
             let wanted = min(byteCount - done, bytes.byteCount)
             var data = bytes._mutatingExtracting(first: wanted)
             guard try self.source.read(at: offset + UInt64(done), into: &data) == wanted else {
-                throw Failure(.system, "import \(self.source.name)", "it became shorter while it was read")
+                throw Failure(.system, .import, .image(self.source.name), "it became shorter while it was read")
             }
             bytes.zero(at: wanted, count: bytes.byteCount - wanted)
         }
@@ -152,7 +152,7 @@ final class Loader: @unchecked Sendable {
 
     /// The next batch to commit; nil: there will be none.
     private static func next(_ work: Monitor<Work>) -> Batch? {
-        try? work.wait { work in
+        work.wait { work in
             if work.isOver { return .done(nil) }
             return work.batch.map { .done($0) } ?? .notified
         }

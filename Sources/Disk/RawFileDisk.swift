@@ -27,13 +27,13 @@ public final class RawFileDisk: BlockDevice {
     /// Opens what is at `path`. Throws `.notFound`; `.busy` when another process writes to it, or reads it and
     /// `readOnly` is false, or a device or file is mounted, or another device is made of it, in a way that does not go with this;
     /// `.usage` when it is no file or block device, or its size no positive multiple of 512.
-    /// - Parameter isForced: all the same when it is busy.
+    /// - Parameter isForced: all the same.
     public init(path: String, readOnly: Bool, isForced: Bool = false) throws(Failure) {
-        let (holder, status) = try SharedFile.open(path, "open \(path) as a disk", writing: !readOnly, isForced: isForced)
+        let (holder, status) = try SharedFile.open(path, "serve", writing: !readOnly, isForced: isForced)
         let byteCount = try holder.file.size()
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0 else {
             throw Failure(
-                .usage, "open \(path) as a disk", "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
+                .usage, "serve", .image(path), "its size, \(byteCount) bytes, is not a positive multiple of \(sectorSize)",
                 remedy: "enlarge it: truncate --size=%\(sectorSize) \(path)")
         }
         sectors = Atomic(byteCount / UInt64(sectorSize))
@@ -47,7 +47,7 @@ public final class RawFileDisk: BlockDevice {
         let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
         let wanted = buffer.byteCount
         guard try holder.file.read(at: range.byteOffset, into: &buffer) == wanted else {
-            throw Failure(.system, "read \(holder.file.path)", "it has become shorter than the disk")
+            throw Failure(.system, .read, .file(holder.file.path), "it has become shorter than the disk")
         }
     }
 

@@ -8,12 +8,23 @@ struct Recovery {
     private var journal: JournalWriter { committer.journal }
 
     /// Stages what the journal holds beyond a generation's end.
-    func replay(into generation: Generation, limit: Int = .max) throws(Failure) {
+    /// - Returns: how many records that are.
+    @discardableResult
+    func replay(into generation: Generation, limit: Int = .max) throws(Failure) -> Int {
+        var records = 0
         let last = try journal.replay(from: generation.end, limit: limit) { (record, payload) throws(Failure) in
             generation.stage(record, payload: payload)
+            records += 1
         }
         // A record that only says that the ring goes on elsewhere is none that anybody waits for.
         if !generation.isEmpty { generation.end = last }
+        return records
+    }
+
+    /// Commits what was replayed.
+    private func takeIn(_ generation: Generation, _ records: Int) throws(Failure) {
+        try committer.commit(generation)
+        committer.noteReplay(records, generation.recordBytes)
     }
 
     /// Bytes of records that are taken in at a time where there is no room for all.
@@ -22,10 +33,10 @@ struct Recovery {
     /// Commits what the journal holds beyond the map, and begins a new era.
     /// - Parameter generation: empty, at the position that the map has; when it fails, it has what the journal still holds.
     func run(_ generation: Generation) throws(Failure) {
-        try replay(into: generation)
+        let records = try replay(into: generation)
         if !generation.isEmpty {
             do throws(Failure) {
-                try committer.commit(generation)
+                try takeIn(generation, records)
             } catch where error.kind == .noSpace {
                 try runInPieces(generation, from: generation.start)
             }
@@ -40,10 +51,10 @@ struct Recovery {
         var start = start
         while true {
             generation.reset(end: start)
-            try replay(into: generation, limit: Self.leastPiece)
+            let records = try replay(into: generation, limit: Self.leastPiece)
             if generation.isEmpty { return }
             do throws(Failure) {
-                try committer.commit(generation)
+                try takeIn(generation, records)
             } catch where error.kind == .noSpace {
                 generation.reset(end: start)
                 try replay(into: generation)

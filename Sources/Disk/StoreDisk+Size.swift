@@ -12,14 +12,15 @@ extension StoreDisk {
         guard byteCount < record.byteCount else { return try store.resize(name, to: byteCount) }
         try Store.checkSize(byteCount, of: name)
         let disk = try StoreDisk(store, name)
+        // All that was changed is in the map by then, or what failed is thrown: giving back room is all that is left.
         defer { try? disk.close() }
         let end = byteCount / UInt64(sectorSize)
         if let gone = SectorRange(start: end, count: disk.sectorCount - end) {
             if !discardingData, let (first, bytes) = try disk.data(in: gone) {
                 throw Failure(
-                    .invalidRequest, "resize disk \(name) to \(byteCount) bytes",
+                    .invalidRequest, .resize, .disk(name),
                     "\(bytes) bytes of data lie beyond that end, the first of them at byte \(first)",
-                    remedy: "leave the disk larger, or throw them away with --discard-data")
+                    remedy: "leave the disk larger, or throw them away")
             }
             // What is cut off reads as zeros when the disk grows again.
             try disk.discard(gone)

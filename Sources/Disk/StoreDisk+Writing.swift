@@ -88,7 +88,7 @@ extension StoreDisk {
     }
 
     private func checkWritable() throws(Failure) {
-        guard !isReadOnly else { throw Failure(.invalidRequest, "write to disk \(name)", "it is read-only") }
+        guard !isReadOnly else { throw Failure(.invalidRequest, "write to", .disk(name), "it is read-only") }
         try journal.latch.check()
     }
 
@@ -161,7 +161,7 @@ extension StoreDisk {
 
     public func discard(_ range: SectorRange) throws(Failure) {
         guard range.fits(in: sectorCount) else {
-            throw Failure(.invalidRequest, "discard of \(range.count) sectors at \(range.start)", "outside the disk's \(sectorCount) sectors")
+            throw Failure(.invalidRequest, "discard", .bytes(range.byteCount, at: range.start), "outside the disk's \(sectorCount) sectors")
         }
         try journal.turns.withLock { (turn) throws(Failure) in try discard(range, &turn) }
     }

@@ -18,6 +18,7 @@ public final class StoreDisk: BlockDevice {
     let staging: Monitor<Staging>
     let committer: Committer
     let readers: ReaderPool
+    private let syncFailure: Condition
     private let threads: [Thread]
     private let isClosed = Atomic(false)
     /// Blocks with data that were staged when the disk was opened, in ascending order.
@@ -76,6 +77,7 @@ public final class StoreDisk: BlockDevice {
         staging = committer.staging
         self.committer = committer
         self.readers = readers
+        syncFailure = committer.reporter.condition(.syncFailure)
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
     }
@@ -92,8 +94,9 @@ public final class StoreDisk: BlockDevice {
         do throws(Failure) {
             if readOnly { try recovery.replay(into: leftover) } else { try recovery.run(leftover) }
             guard readOnly else { return false }
+            if !leftover.isEmpty { committer.noteLeftover() }
         } catch where error.kind == .noSpace && !readOnly {
-            // It is read where it lies.
+            committer.noteLeftover(error)
         }
         committer.journal.turns.with { committer.journal.follow(leftover, &$0) }
         return true
@@ -187,7 +190,16 @@ public final class StoreDisk: BlockDevice {
         if head <= max(committed, synchronized) { return }
         // Where it can't be committed, the journal has it.
         if staged >= Self.commitRatherThanSync, isCommitting, (try? committer.drain(until: { $0.committed >= head })) != nil { return }
-        try journal.synchronize(to: head)
+        try synchronize(to: head)
+    }
+
+    private func synchronize(to sequence: UInt64) throws(Failure) {
+        do throws(Failure) {
+            try journal.synchronize(to: sequence)
+        } catch {
+            syncFailure.met("its journal can't be made durable, and it takes no more writes", because: error)
+            throw error
+        }
     }
 
     /// Commits all that is staged. The store's lock is waited for as long as commands do, not as guests.
@@ -208,8 +220,8 @@ public final class StoreDisk: BlockDevice {
         if !isEmpty || reason != nil {
             let failure = reason ?? Failure(.system, "its committer", "it ended early")
             // Acknowledged is safe; on the disk it is safer. A failure is told by the latch, and by what is thrown here.
-            try? journal.synchronize(to: journal.writtenSequence)
-            throw Failure(failure.kind, "disk \(name)", "its last writes wait in its journal: \(failure)", remedy: "they go in when the disk is opened again")
+            try? synchronize(to: journal.writtenSequence)
+            throw Failure(failure.kind, .disk(name), "its last writes wait in its journal", cause: failure, remedy: "they go in when the disk is opened again")
         }
         try journal.removeAll()
         do throws(Failure) {

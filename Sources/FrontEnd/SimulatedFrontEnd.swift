@@ -58,7 +58,9 @@ public final class SimulatedFrontEnd {
 
     /// The back end's state; 0 when there is none.
     public func backendState() throws(Failure) -> Int {
+        // Without a directory there is none.
         guard let backend = try? backendDirectory() else { return 0 }
+        // Without a node it has no state yet.
         return Int((try? guest.xen.number(backend + "/state")) ?? 0)
     }
 

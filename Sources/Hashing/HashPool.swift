@@ -58,19 +58,19 @@ public final class HashPool: Sendable {
         jobs.notify()
         job.work(hasher)
         jobs.with { jobs in jobs.removeAll { $0 === job } }
-        let failure = try job.state.wait { $0.done == count ? .done($0.failure) : .notified }
+        let failure = job.state.wait { $0.done == count ? .done($0.failure) : .notified }
         if let failure { throw failure }
     }
 
     private func start() {
         guard !isStarted.exchange(true, ordering: .relaxed) else { return }
         for _ in 0..<threads {
-            // Without it there is one helper less.
+            // Without it, or without a hasher, there is one helper less, and whoever asked goes on.
             _ = try? Thread("hash") { [jobs] in
                 guard let hasher = try? SHA256() else { return }
                 while true {
                     // One job at a time: the first that has pieces left.
-                    let job: Job? = try? jobs.wait { jobs in
+                    let job: Job? = jobs.wait { jobs in
                         jobs.first { $0.next.load(ordering: .relaxed) < $0.count }.map { .done($0) } ?? .notified
                     }
                     job?.work(hasher)

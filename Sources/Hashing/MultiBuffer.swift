@@ -1,4 +1,5 @@
 internal import BlockModel
+internal import Synchronization
 internal import System
 
 #if arch(x86_64)
@@ -10,6 +11,9 @@ internal import System
     @safe
     final class MultiBuffer {
         private typealias Manager = UnsafeMutablePointer<IMB_MGR>
+
+        /// It failed, in its test of itself or at work.
+        static let hasFailed = Atomic(false)
 
         /// Made when it is needed: 200 KB, and a tenth of a millisecond. `.some(nil)`: this processor can't.
         private var manager: Manager??
@@ -29,6 +33,7 @@ internal import System
             guard count > 0, let manager = unsafe managerIfCapable() else { return [] }
             var words = [(UInt64, UInt64, UInt64, UInt64)](repeating: (0, 0, 0, 0), count: count)
             let isDone = unsafe words.withUnsafeMutableBytes { unsafe Self.hash(messages[..<count], byteCount, into: $0, manager) }
+            if !isDone { Self.hasFailed.store(true, ordering: .relaxed) }
             return isDone ? words.map { Digest($0.0.bigEndian, $0.1.bigEndian, $0.2.bigEndian, $0.3.bigEndian) } : []
         }
 
@@ -48,6 +53,7 @@ internal import System
             }
             // The library's test of itself: not passed, too, where it knows no code for this processor.
             guard unsafe manager.pointee.features & UInt64(IMB_FEATURE_SELF_TEST_PASS) != 0 else {
+                if unsafe imb_get_errno(manager) == IMB_ERR_SELFTEST.rawValue { hasFailed.store(true, ordering: .relaxed) }
                 unsafe free_mb_mgr(manager)
                 return nil
             }
@@ -88,6 +94,8 @@ internal import System
 #else
     /// There is no such library for this architecture.
     struct MultiBuffer {
+        static let hasFailed = Atomic(false)
+
         @unsafe func digests(of messages: [UnsafeRawPointer], byteCount: Int) -> [Digest] { [] }
     }
 #endif

@@ -27,6 +27,9 @@ public struct SHA256: ~Copyable {
         unsafe EVP_MD_free(algorithm)
     }
 
+    /// Many messages at once can't be hashed in this process any more, as the library for that failed.
+    public static var hashesSingly: Bool { MultiBuffer.hasFailed.load(ordering: .relaxed) }
+
     /// The digests of messages of `byteCount` bytes at these addresses: of several at once where that is faster.
     @unsafe public func digests(of messages: [UnsafeRawPointer], byteCount: Int) throws(Failure) -> [Digest] {
         var digests = unsafe multiBuffer.digests(of: messages, byteCount: byteCount)

@@ -40,7 +40,7 @@ enum Bucket {
         {
             return count
         }
-        throw Failure(.damage, "digest index, bucket \(key)", "damaged", remedy: "run: dedupdisk check --repair")
+        throw Failure(.damage, .digestIndex(key), "damaged")
     }
 
     /// Goes to the bucket that `prefix` belongs to.

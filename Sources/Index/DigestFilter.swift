@@ -44,7 +44,9 @@ public final class DigestFilter: @unchecked Sendable {
     /// Digests that it is made for.
     let capacity: UInt64
     /// No file has it: other processes neither see nor change it.
-    let isPrivate: Bool
+    var isPrivate: Bool { obstacle != nil }
+    /// Why it has no file.
+    let obstacle: Failure?
     /// What the superblock's `pastTable` was when this process last had it up to date.
     var mark: UInt32?
 
@@ -90,18 +92,18 @@ public final class DigestFilter: @unchecked Sendable {
         byteCount = shape.bytes
         (lines, slots) = (shape.lines, shape.slots)
         self.capacity = capacity
-        isPrivate = false
+        obstacle = nil
     }
 
     /// Makes a new one for `capacity` digests and puts it at `path`, or, where that can't be (a full filesystem), keeps it
     /// to this process.
     init(making path: String, capacity: UInt64, storeID: StoreID) throws(Failure) {
         let shape = Self.shape(capacity)
-        let new = try? NewFile(for: path)
-        // All of its blocks now: a page that finds no room later would be a bus error.
-        let isWhole = new?.file.withNumber { posix_fallocate($0, 0, off_t(shape.bytes)) } == 0 && (try? new?.belongToDirectory()) != nil
-        let mapped = unsafe isWhole ? new?.file.withNumber { unsafe Self.map(shape.bytes, $0) } : Self.map(shape.bytes, -1)
-        guard let base = unsafe mapped else { throw Failure(systemCall: "map", path, errno: errno) }
+        var new: NewFile?
+        var obstacle: Failure?
+        do throws(Failure) { new = try Self.wholeFile(for: path, shape.bytes) } catch { obstacle = error }
+        let mapped = unsafe new.map { unsafe $0.file.withNumber { unsafe Self.map(shape.bytes, $0) } } ?? Self.map(shape.bytes, -1)
+        guard let base = unsafe mapped else { throw Failure(systemCall: "map", .file(path), errno: errno) }
         unsafe self.base = base
         byteCount = shape.bytes
         (lines, slots) = (shape.lines, shape.slots)
@@ -109,7 +111,17 @@ public final class DigestFilter: @unchecked Sendable {
         let header = Self.header(capacity, storeID)
         unsafe base.copyMemory(from: header, byteCount: header.count)
         // Where it can't have its name, this process alone uses it.
-        isPrivate = !isWhole || (try? new?.put(durably: false)) == nil
+        do throws(Failure) { try new?.put(durably: false) } catch { obstacle = error }
+        self.obstacle = obstacle
+    }
+
+    /// A new file with all of its blocks: a page that finds no room later would be a bus error.
+    private static func wholeFile(for path: String, _ byteCount: Int) throws(Failure) -> NewFile {
+        let new = try NewFile(for: path)
+        let code = new.file.withNumber { posix_fallocate($0, 0, off_t(byteCount)) }
+        guard code == 0 else { throw Failure(systemCall: "set room aside for", .file(path), errno: code) }
+        try new.belongToDirectory()
+        return new
     }
 
     deinit { unsafe munmap(base, byteCount) }
@@ -140,10 +152,12 @@ public final class DigestFilter: @unchecked Sendable {
     /// Pages that were not synced do not outlive the machine's start, whose name tells.
     private static let boot: (UInt64, UInt64) = {
         var text = [UInt8](repeating: 0, count: 64)
+        // Where it can't be read, there is nothing to know the start by.
         guard let file = try? File(path: "/proc/sys/kernel/random/boot_id"),
+            // The same.
             let count = try? text.withMutableBytes({ (bytes) throws(Failure) in try file.read(at: 0, into: &bytes) }), count > 0
         else {
-            // Nothing to know it by: then no file is trusted but one that this process made.
+            // Then no file is trusted but one that this process made.
             var random = SystemRandomNumberGenerator()
             return (random.next(), random.next())
         }

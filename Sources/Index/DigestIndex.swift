@@ -27,14 +27,22 @@ public final class DigestIndex: Sendable {
     /// For whoever holds the write transaction, and for hints.
     let filter = Mutex<DigestFilter?>(nil)
     private let buckets = Mutex(BucketMemory())
+    private let reporter: Reporter
+    private let privacy: Condition
 
-    /// - Parameter filterPath: where the filter is.
-    public init(_ environment: Environment, _ opening: inout TableOpening, filterPath: String, _ storeID: StoreID) throws(Failure) {
+    /// - Parameters:
+    ///   - filterPath: where the filter is.
+    ///   - reporter: of the store.
+    public init(
+        _ environment: Environment, _ opening: inout TableOpening, filterPath: String, _ storeID: StoreID, _ reporter: Reporter = .silent
+    ) throws(Failure) {
         self.environment = environment
         index = try opening.table("index")
         seconds = try opening.table("seconds")
         self.filterPath = filterPath
         self.storeID = storeID
+        self.reporter = reporter
+        privacy = reporter.condition(.filterPrivate)
     }
 }
 
@@ -221,15 +229,30 @@ extension DigestIndex {
     ) throws(Failure) -> DigestFilter {
         try retireFilter()
         let pending = try directory.blobCount(from: state.indexed)
+        let blobs = try indexedEntries(lmdb.view) + pending
+        // A new store has none to lose.
+        let rebuild = blobs > 0 ? reporter.condition(.filterRebuild) : nil
+        rebuild?.met("the filter of digests is made anew, from some \(blobs) blobs")
         // A third more than there are now: room to grow by, and few times to do this again.
-        let capacity = max(1 << 16, (try indexedEntries(lmdb.view) + pending) / 10 * 13, DigestFilter.capacity(forRecent: pending))
+        let capacity = max(1 << 16, blobs / 10 * 13, DigestFilter.capacity(forRecent: pending))
         let filter = try DigestFilter(making: filterPath, capacity: capacity, storeID: storeID)
         try forEachEntry(lmdb.view) { filter.enter($0.prefix << 16) }
         try enterDirectories(in: filter, from: state.indexed, &state, counted, directory, &lmdb)
         filter.validate(purged: state.indexed)
         filter.mark = state.pastTable
         self.filter.withLock { $0 = filter }
+        if rebuild != nil { reporter.counters.filterRebuilds.add() }
+        rebuild?.over("the filter of digests is there again")
+        tellPrivacy(of: filter)
         return filter
+    }
+
+    private func tellPrivacy(of filter: DigestFilter) {
+        if let obstacle = filter.obstacle {
+            privacy.met("the filter of digests is in memory, and each process has to make its own", because: obstacle)
+        } else {
+            privacy.over("the filter of digests has its file again")
+        }
     }
 
     /// How many the index has, about: buckets are three quarters full.
@@ -466,16 +489,4 @@ extension DigestIndex {
             }
         }
     }
-}
-
-/// Tells whether entries are in the table.
-public struct IndexMembership: ~Copyable, ~Escapable {
-    private var buckets: Cursor
-
-    @_lifetime(copy buckets)
-    fileprivate init(_ buckets: consuming Cursor) { self.buckets = buckets }
-
-    /// - Throws: `.damage` when it is not found, and the bucket is not what was written.
-    @_lifetime(self: copy self)
-    public mutating func contains(_ entry: IndexEntry) throws(Failure) -> Bool { try Bucket.contains(entry, &buckets) }
 }

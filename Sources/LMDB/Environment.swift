@@ -44,7 +44,7 @@ public final class Environment: @unchecked Sendable {
         self.lockFile = lockFile
         let file = path + "/data.mdb"
         if !creating, unsafe access(file, F_OK) != 0 {
-            throw Failure(.notFound, file, unsafe String(cString: strerror(errno)))
+            throw Failure(.notFound, .file(file), unsafe String(cString: strerror(errno)))
         }
         if !lockFile.isReadOnly { try Self.prepareFiles(path, creating: creating) }
         let opened = try unsafe Self.openMapped(path, lockFile, mapBytes: mapBytes, tables: tables)
@@ -79,7 +79,7 @@ public final class Environment: @unchecked Sendable {
             } catch where error.kind == .noMemory {
                 var status = stat()
                 let needed = unsafe (stat(path + "/data.mdb", &status) == 0 ? Int(status.st_size) : 0) + leastGrowth
-                guard bytes > needed else { throw noAddressSpace("map \(path)", needed) }
+                guard bytes > needed else { throw noAddressSpace("map", .file(path), needed) }
                 bytes = max(needed, bytes / 2) & ~4095
             }
         }
@@ -88,35 +88,39 @@ public final class Environment: @unchecked Sendable {
     @unsafe private static func open(_ path: String, _ lockFile: LockFile, mapBytes: Int, tables: Int) throws(Failure) -> OpaquePointer {
         var created: OpaquePointer?
         guard lockFile.withIdentity({ unsafe mdb_env_create(&created) }) == 0, let created = unsafe created else {
-            throw Failure(.system, path, "LMDB gave no environment")
+            throw Failure(.system, .file(path), "LMDB gave no environment")
         }
         // No thread-local readers: a read transaction belongs to who holds it. Without a lock file where nobody writes.
         let flags = UInt32(MDB_NOTLS) | (lockFile.isReadOnly ? UInt32(MDB_RDONLY | MDB_NOLOCK) : 0)
         var result = unsafe mdb_env_set_mapsize(created, mapBytes)
         if result == 0 { result = unsafe mdb_env_set_maxdbs(created, MDB_dbi(tables)) }
         if result == 0 { result = unsafe mdb_env_set_maxreaders(created, 1022) }
-        // An assertion in LMDB means that the file is damaged: say so instead of dumping core.
-        if result == 0 {
-            result = unsafe mdb_env_set_assert(created) { _, message in
-                let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
-                let line = "dedupdisk: the store's database is damaged: \(text) (restore it from a copy)\n"
-                _ = unsafe line.utf8CString.withUnsafeBytes { bytes in unsafe write(2, bytes.baseAddress, bytes.count - 1) }
-                _exit(3)
-            }
-        }
+        if result == 0 { result = unsafe mdb_env_set_assert(created) { _, message in unsafe Environment.endProcess(message) } }
         if result == 0 { result = unsafe PathText.withCString(path) { unsafe mdb_env_open(created, $0, flags, 0o600) } }
         guard result == 0 else {
             unsafe mdb_env_close(created)
-            throw failure(result, "open \(path)", path)
+            throw failure(result, "open", .file(path), path)
         }
         return unsafe created
+    }
+
+    /// Who ends the process when an assertion of LMDB's fails: then the file is damaged, and LMDB can't go on.
+    private static let end = Mutex<(@Sendable (String) -> Never)?>(nil)
+
+    /// Has `end` called with what LMDB says when one of its assertions fails in this process, whatever the environment. It has to end the process, which
+    /// LMDB does else, in its own words (abort(3)).
+    public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Self.end.withLock { $0 = end } }
+
+    private static func endProcess(_ message: UnsafePointer<CChar>?) {
+        let text = unsafe message.map { unsafe String(cString: $0) } ?? "assertion failed"
+        Self.end.withLock { $0 }?(text)
     }
 
     /// Clears what processes that are gone left in the table of readers.
     func forgetDeadReaders() throws(Failure) {
         let entering = try lockFile.hold(.reading(number))
         var dead: Int32 = 0
-        try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of \(path)")
+        try unsafe check(mdb_reader_check(handle, &dead), "clear dead readers of", .file(path))
         _ = consume entering
     }
 
@@ -133,21 +137,21 @@ public final class Environment: @unchecked Sendable {
     /// A page beyond the end of the file would be a bus error at first touch.
     private func refuseShortFile(_ file: String) throws(Failure) {
         var info = unsafe MDB_envinfo()
-        try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
+        try unsafe check(mdb_env_info(handle, &info), "inspect", .file(path))
         var status = stat()
-        guard unsafe stat(file, &status) == 0 else { throw Failure(.system, file, unsafe String(cString: strerror(errno))) }
+        guard unsafe stat(file, &status) == 0 else { throw Failure(.system, .file(file), unsafe String(cString: strerror(errno))) }
         // In pages, as a damaged number of them may not fit in bytes.
         let last = unsafe info.me_last_pgno, present = status.st_size / 4096
         // An environment that was never written ends after its two meta pages, or before.
         if last >= 2, UInt(present) <= UInt(last) {
-            throw Failure(.damage, file, "truncated: \(present) pages, \(last) is in use", remedy: "restore it from a copy")
+            throw Failure(.damage, .file(file), "truncated: \(present) pages, \(last) is in use", remedy: "restore it from a copy")
         }
     }
 
     /// Bytes of a page (`ms_psize`) times pages of the file in use, free ones included (`me_last_pgno`).
     public func highWaterBytes() throws(Failure) -> UInt64 {
         var info = unsafe MDB_envinfo()
-        try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
+        try unsafe check(mdb_env_info(handle, &info), "inspect", .file(path))
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
@@ -172,49 +176,49 @@ public final class Environment: @unchecked Sendable {
             && rlim_t(max(0, status.st_size)) >= limit.rlim_cur
     }
 
-    func check(_ result: CInt, _ what: @autoclosure () -> String) throws(Failure) {
-        if result != 0 { throw failure(result, what()) }
+    func check(_ result: CInt, _ operation: Failure.Operation, _ subject: @autoclosure () -> Subject) throws(Failure) {
+        if result != 0 { throw failure(result, operation, subject()) }
     }
 
     /// The error behind a result code of LMDB, or of the system: LMDB returns both.
-    func failure(_ result: CInt, _ what: String) -> Failure {
-        if isMapSmall, result == MDB_MAP_FULL || result == MDB_MAP_RESIZED { return Self.noAddressSpace(what, mapBytes) }
-        return Self.failure(result, what, path)
+    func failure(_ result: CInt, _ operation: Failure.Operation, _ subject: Subject) -> Failure {
+        if isMapSmall, result == MDB_MAP_FULL || result == MDB_MAP_RESIZED { return Self.noAddressSpace(operation, subject, mapBytes) }
+        return Self.failure(result, operation, subject, path)
     }
 
-    private static func noAddressSpace(_ what: String, _ bytes: Int) -> Failure {
+    private static func noAddressSpace(_ operation: Failure.Operation, _ subject: Subject, _ bytes: Int) -> Failure {
         var limit = rlimit()
         let isLimited = unsafe getrlimit(__rlimit_resource_t(RLIMIT_AS.rawValue), &limit) == 0 && limit.rlim_cur != .max
         let allowed = isLimited ? ", and this process may have \(limit.rlim_cur >> 20) MiB in all (ulimit -v)" : ""
         return Failure(
-            .noMemory, what, "it takes more than \(bytes >> 20) MiB of address space\(allowed)",
+            .noMemory, operation, subject, "it takes more than \(bytes >> 20) MiB of address space\(allowed)",
             remedy: isLimited ? "raise the limit: ulimit -v unlimited" : "see vm.overcommit_memory and vm.max_map_count")
     }
 
-    private static func failure(_ result: CInt, _ what: String, _ path: String) -> Failure {
+    private static func failure(_ result: CInt, _ operation: Failure.Operation, _ subject: Subject, _ path: String) -> Failure {
         let why = unsafe String(cString: mdb_strerror(result))
         switch result {
         case ENOSPC, EDQUOT:
-            return Failure(.noSpace, what, why, remedy: "free some space on the filesystem of \(path)")
+            return Failure(.noSpace, operation, subject, why, remedy: "free some space on the filesystem of \(path)")
         case EIO where isFilesystemFull(path):
             // What LMDB returns when write(2) took a part only (mdb.c, `mdb_page_flush`).
-            return Failure(.noSpace, what, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
-        case ENOMEM: return Failure(.noMemory, what, why, remedy: "see ulimit -v, and how much memory is free")
+            return Failure(.noSpace, operation, subject, unsafe String(cString: strerror(ENOSPC)), remedy: "free some space on the filesystem of \(path)")
+        case ENOMEM: return Failure(.noMemory, operation, subject, why, remedy: "see ulimit -v, and how much memory is free")
         case _ where result == EFBIG || result == EIO && isFileLimitReached(path):
-            return Failure(.system, what, unsafe String(cString: strerror(EFBIG)), remedy: "raise the limit of a file's size: ulimit -f")
+            return Failure(.system, operation, subject, unsafe String(cString: strerror(EFBIG)), remedy: "raise the limit of a file's size: ulimit -f")
         case MDB_MAP_FULL:
-            return Failure(.noSpace, what, "the store has reached its largest size", remedy: "delete disks, then run gc")
+            return Failure(.noSpace, operation, subject, "the store has reached its largest size", remedy: "delete disks, and collect what they leave")
         case MDB_PANIC:
             // A meta page could not be written; LMDB gives nothing more to this process, and all is well for the next.
-            return Failure(.system, what, "a write to the store's files failed before", remedy: "start again; see the system's log for the disk")
+            return Failure(.system, operation, subject, "a write to the store's files failed before", remedy: "start again; see the system's log for the disk")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_VERSION_MISMATCH:
-            return Failure(.damage, what, why, remedy: "not a store, or a damaged one: restore it from a copy")
+            return Failure(.damage, operation, subject, why, remedy: "not a store, or a damaged one: restore it from a copy")
         case MDB_READERS_FULL:
-            return Failure(.busy, what, "too many processes read the store", remedy: "end some of them")
-        case ENOENT: return Failure(.notFound, what, why)
-        case MDB_NOTFOUND: return Failure(.damage, what, "missing", remedy: "not a store, or a damaged one: restore it from a copy")
-        case EACCES, EPERM: return Failure(.notPermitted, what, why, remedy: "run as root, or as the owner of \(path)")
-        default: return Failure(.system, what, why)
+            return Failure(.busy, operation, subject, "too many processes read the store", remedy: "end some of them")
+        case ENOENT: return Failure(.notFound, operation, subject, why)
+        case MDB_NOTFOUND: return Failure(.damage, operation, subject, "missing", remedy: "not a store, or a damaged one: restore it from a copy")
+        case EACCES, EPERM: return Failure(.notPermitted, operation, subject, why, remedy: "run as root, or as the owner of \(path)")
+        default: return Failure(.system, operation, subject, why)
         }
     }
 }

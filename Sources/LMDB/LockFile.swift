@@ -97,7 +97,7 @@ public final class LockFile: Sendable {
         records = nil
         guard try file.tryLock(Self.identities, exclusive: false) else {
             throw Failure(
-                .busy, "read the store of \(file.path)", "it is in use by others, and it takes the right to write to its files to read beside them",
+                .busy, "read the store of", .file(file.path), "it is in use by others, and it takes the right to write to its files to read beside them",
                 remedy: "run as root or as the store's owner, or wait until nobody uses it")
         }
         self.file = file
@@ -110,7 +110,7 @@ public final class LockFile: Sendable {
     public func refuseIfReadOnly() throws(Failure) {
         guard isReadOnly else { return }
         throw Failure(
-            .system, "write to the store of \(path)", "it can only be read here: its filesystem is read-only, or its files are others'",
+            .system, "write to the store of", .file(path), "it can only be read here: its filesystem is read-only, or its files are others'",
             remedy: "mount it for writing, or run as root or as the store's owner")
     }
 
@@ -125,12 +125,15 @@ public final class LockFile: Sendable {
             for _ in 0..<16 {
                 let identity = isFree ? pid_t.random(in: 1 << 23..<1 << 30) : own
                 let place = firstIdentity + UInt64(identity)
-                if try file.tryLock(place..<place + 1, exclusive: true) { return identity }
+                if try file.tryLock(place..<place + 1, exclusive: true) {
+                    waiting.end()
+                    return identity
+                }
             }
             let place = firstIdentity + UInt64(own)
             if !isFree, try file.isLockedElsewhere(place..<place + 1, exclusively: true) {
                 throw Failure(
-                    .busy, "use the store of \(file.path)", "a process with the same number, \(own), uses it, perhaps in another container",
+                    .busy, "use the store of", .file(file.path), "a process with the same number, \(own), uses it, perhaps in another container",
                     remedy: "start this one again")
             }
             try waiting.pause(for: nil, remedy: "somebody who may only read it has it open: wait until that is over")
@@ -217,7 +220,7 @@ public final class LockFile: Sendable {
         guard let wasOurs else {
             // Whoever is next may be waiting for this one's place in the queue.
             turn.notify()
-            throw last ?? Failure(.busy, "wait for \(lock.name)", "it took too long")
+            throw last ?? Failure(.busy, "wait for", .lock("\(lock.name)"), "it took too long")
         }
         return wasOurs
     }
@@ -302,6 +305,7 @@ public final class LockFile: Sendable {
             records.put(turn, at: place + LockHolder.turnOffset)
         case .none:
             let record = LockHolder.ownText + [UInt8](count: 8) { $0.store(turn, at: 0) }
+            // Without room for it, waiters have nobody to name.
             try? file.write(at: UInt64(place), record.rawBytes)
         }
     }

@@ -48,9 +48,10 @@ struct LockHolder: Equatable {
 
     /// The command line, as far as it fits.
     private static func ownCommand() -> String {
+        // Only a name is missing without /proc.
         guard let file = try? File(path: "/proc/self/cmdline") else { return "dedupdisk" }
         var bytes = [UInt8](repeating: 0, count: 200)
-        // Only a name is missing where it can't be read.
+        // The same.
         let count = (try? bytes.withMutableBytes { (bytes) throws(Failure) in try file.read(at: 0, into: &bytes) }) ?? 0
         var words = bytes.prefix(count).split(separator: 0).map { String(decoding: $0, as: UTF8.self) }
         if let program = words.first { words[0] = program.split(separator: "/").last.map(String.init) ?? program }
@@ -66,9 +67,10 @@ struct LockHolder: Equatable {
 
     /// Whether it is stopped, by a signal or a debugger: the third word of /proc/PID/stat, behind the name in brackets.
     var isStopped: Bool {
+        // Whoever is gone is not stopped; nor, as far as is known, whoever can't be looked at.
         guard isNear, let file = try? File(path: "/proc/\(process)/stat") else { return false }
         var bytes = [UInt8](repeating: 0, count: 512)
-        // Whoever is gone is not stopped.
+        // The same.
         let count = (try? bytes.withMutableBytes { (bytes) throws(Failure) in try file.read(at: 0, into: &bytes) }) ?? 0
         guard let bracket = bytes.prefix(count).lastIndex(of: UInt8(ascii: ")")), bracket + 2 < count else { return false }
         return bytes[bracket + 2] == UInt8(ascii: "T") || bytes[bracket + 2] == UInt8(ascii: "t")

@@ -17,8 +17,8 @@ public struct TableOpening: ~Copyable {
         let hold = try lockFile.isReadOnly ? nil : lockFile.hold(creating ? .writing(environment.number) : .reading(environment.number))
         var begun: OpaquePointer?
         try unsafe environment.check(
-            mdb_txn_begin(environment.handle, nil, creating ? 0 : UInt32(MDB_RDONLY), &begun), "open \(environment.path)")
-        guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
+            mdb_txn_begin(environment.handle, nil, creating ? 0 : UInt32(MDB_RDONLY), &begun), "open", .file(environment.path))
+        guard let begun = unsafe begun else { throw Failure(.system, .file(environment.path), "LMDB gave no transaction") }
         unsafe handle = begun
         self.environment = environment
         isCreating = creating
@@ -32,14 +32,14 @@ public struct TableOpening: ~Copyable {
     public mutating func table(_ name: StaticString) throws(Failure) -> Environment.Table {
         var dbi = MDB_dbi(0)
         let result = unsafe mdb_dbi_open(handle, "\(name)", isCreating ? UInt32(MDB_CREATE) : 0, &dbi)
-        try environment.check(result, "open table \(name) of \(environment.path)")
+        try environment.check(result, "open", .table("\(name)", of: environment.path))
         return Environment.Table(dbi: dbi, name: name)
     }
 
     /// The tables can be used.
     public consuming func finish() throws(Failure) {
         ended = true
-        try unsafe environment.check(mdb_txn_commit(handle), "open the tables of \(environment.path)")
+        try unsafe environment.check(mdb_txn_commit(handle), "open the tables of", .file(environment.path))
     }
 }
 

@@ -18,15 +18,15 @@ public struct ReadTransaction: ~Copyable {
         if let idle = environment.idleReaders.withLock({ $0.popLast() }) {
             let result = unsafe mdb_txn_renew(idle.handle)
             if result != 0 { unsafe mdb_txn_abort(idle.handle) }
-            try environment.check(result, "read \(environment.path)")
+            try environment.check(result, "read", .file(environment.path))
             return unsafe idle.handle
         }
         let entering = try environment.lockFile.isReadOnly ? nil : environment.lockFile.hold(.reading(environment.number))
         defer { withExtendedLifetime(entering) {} }
         var begun: OpaquePointer?
         try unsafe environment.check(
-            mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &begun), "read \(environment.path)")
-        guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
+            mdb_txn_begin(environment.handle, nil, UInt32(MDB_RDONLY), &begun), "read", .file(environment.path))
+        guard let begun = unsafe begun else { throw Failure(.system, .file(environment.path), "LMDB gave no transaction") }
         return unsafe begun
     }
 
@@ -74,7 +74,7 @@ extension ReadTransaction {
 
     // Apart, as the environment is counted here, which is weakly referred to: that takes a hundred instructions.
     @inline(never)
-    private borrowing func unrenewed(_ result: CInt) -> Failure { environment.failure(result, "read \(environment.path)") }
+    private borrowing func unrenewed(_ result: CInt) -> Failure { environment.failure(result, "read", .file(environment.path)) }
 
     @unsafe public borrowing func resetInPlace() { unsafe mdb_txn_reset(handle) }
 }
@@ -109,8 +109,8 @@ public struct WriteTransaction: ~Copyable {
         let hold = try environment.lockFile.hold(.writing(environment.number), patience)
         var begun: OpaquePointer?
         try unsafe environment.check(
-            mdb_txn_begin(environment.handle, nil, 0, &begun), "write to \(environment.path)")
-        guard let begun = unsafe begun else { throw Failure(.system, environment.path, "LMDB gave no transaction") }
+            mdb_txn_begin(environment.handle, nil, 0, &begun), "write to", .file(environment.path))
+        guard let begun = unsafe begun else { throw Failure(.system, .file(environment.path), "LMDB gave no transaction") }
         unsafe handle = begun
         self.environment = environment
         self.hold = hold
@@ -128,7 +128,7 @@ public struct WriteTransaction: ~Copyable {
     /// Makes all changes durable and visible at once: when this returns, they survive the loss of power.
     public consuming func commit() throws(Failure) {
         ended = true  // LMDB frees a transaction that fails to commit, too.
-        try unsafe environment.check(mdb_txn_commit(handle), "commit to \(environment.path)")
+        try unsafe environment.check(mdb_txn_commit(handle), "commit to", .file(environment.path))
     }
 
     /// Drops all changes, and lets the next writer in.
@@ -144,7 +144,7 @@ public struct WriteTransaction: ~Copyable {
             var name = unsafe MDB_val(mv_size: 8, mv_data: bytes.baseAddress)
             return unsafe mdb_put(handle, table.dbi, &name, &data, UInt32(MDB_RESERVE))
         }
-        try environment.check(result, "write table \(table.name) of \(environment.path)")
+        try environment.check(result, "write", .table("\(table.name)", of: environment.path))
         let room = unsafe UnsafeMutableRawBufferPointer(start: data.mv_data, count: count)
         var span = unsafe MutableRawSpan(_unsafeBytes: room)
         fill(&span)
@@ -160,7 +160,7 @@ public struct WriteTransaction: ~Copyable {
                 return unsafe mdb_put(handle, table.dbi, &name, &data, 0)
             }
         }
-        try environment.check(result, "write table \(table.name) of \(environment.path)")
+        try environment.check(result, "write", .table("\(table.name)", of: environment.path))
     }
 
     /// Removes the record under `key`. False: there was none.
@@ -187,13 +187,13 @@ public struct WriteTransaction: ~Copyable {
 
     private func removed(_ result: CInt, _ table: Environment.Table) throws(Failure) -> Bool {
         if result == MDB_NOTFOUND { return false }
-        try environment.check(result, "remove from table \(table.name) of \(environment.path)")
+        try environment.check(result, "remove from", .table("\(table.name)", of: environment.path))
         return true
     }
 
     /// Removes every record.
     public mutating func clear(_ table: Environment.Table) throws(Failure) {
         try unsafe environment.check(
-            mdb_drop(handle, table.dbi, 0), "clear table \(table.name) of \(environment.path)")
+            mdb_drop(handle, table.dbi, 0), "clear", .table("\(table.name)", of: environment.path))
     }
 }

@@ -97,7 +97,7 @@ extension Environment {
     /// The oldest transaction whose state somebody reads, or the last one that was committed.
     private func oldestInUse() throws(Failure) -> Int {
         var info = unsafe MDB_envinfo()
-        try unsafe check(mdb_env_info(handle, &info), "inspect \(path)")
+        try unsafe check(mdb_env_info(handle, &info), "inspect", .file(path))
         var oldest = unsafe Int(info.me_last_txnid)
         // A line a reader: process, thread, transaction; "-" when it reads nothing now.
         let result = unsafe withUnsafeMutablePointer(to: &oldest) { oldest in
@@ -110,7 +110,7 @@ extension Environment {
                     return 0
                 }, oldest)
         }
-        guard result >= 0 else { throw failure(result, "list the readers of \(path)") }
+        guard result >= 0 else { throw failure(result, "list the readers of", .file(path)) }
         return oldest
     }
 }

@@ -42,7 +42,7 @@ public struct View: ~Escapable {
     @_lifetime(copy self)
     private func found(_ result: CInt, _ data: MDB_val, _ table: Environment.Table) throws(Failure) -> RawSpan? {
         if result == MDB_NOTFOUND { return nil }
-        guard result == 0 else { throw unsafe environment.failure(result, "read table \(table.name) of \(environment.path)") }
+        guard result == 0 else { throw unsafe environment.failure(result, "read", .table("\(table.name)", of: environment.path)) }
         return unsafe span(data)
     }
 
@@ -56,7 +56,7 @@ public struct View: ~Escapable {
     public func count(_ table: Environment.Table) throws(Failure) -> Int {
         var statistics = MDB_stat()
         try unsafe environment.check(
-            mdb_stat(handle, table.dbi, &statistics), "count table \(table.name) of \(environment.path)")
+            mdb_stat(handle, table.dbi, &statistics), "count", .table("\(table.name)", of: environment.path))
         return statistics.ms_entries
     }
 
@@ -65,8 +65,8 @@ public struct View: ~Escapable {
     public func cursor(_ table: Environment.Table) throws(Failure) -> Cursor {
         var opened: OpaquePointer?
         try unsafe environment.check(
-            mdb_cursor_open(handle, table.dbi, &opened), "walk table \(table.name) of \(environment.path)")
-        guard let opened = unsafe opened else { throw unsafe Failure(.system, environment.path, "LMDB gave no cursor") }
+            mdb_cursor_open(handle, table.dbi, &opened), "walk", .table("\(table.name)", of: environment.path))
+        guard let opened = unsafe opened else { throw unsafe Failure(.system, .file(environment.path), "LMDB gave no cursor") }
         return unsafe Cursor(self, opened, table)
     }
 }
@@ -100,7 +100,7 @@ public struct Cursor: ~Copyable, ~Escapable {
         }
         if result == MDB_NOTFOUND { return false }
         guard result == 0 else {
-            throw unsafe view.environment.failure(result, "search table \(table.name) of \(view.environment.path)")
+            throw unsafe view.environment.failure(result, "search", .table("\(table.name)", of: view.environment.path))
         }
         unsafe currentKey = key
         unsafe currentValue = value

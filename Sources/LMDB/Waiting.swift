@@ -38,18 +38,18 @@ struct Waiting {
         // To look at its state costs system calls.
         let isStopped = waited >= min(1, patience.limitWhenStopped) && holder?.isStopped == true
         if waited >= (isStopped ? patience.limitWhenStopped : patience.limit) {
-            throw Failure(.busy, "wait for \(what)", held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
+            throw Failure(.busy, "wait for", .lock("\(what)"), held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
         }
         if waited >= 1, !isTold {
             isTold = true
-            patience.tell("waiting for \(what): \(held(for: now - began, by: holder)) (\(remedy ?? holder?.remedy ?? "it goes on by itself"))")
+            patience.tell(.begins, "waiting for \(what): \(held(for: now - began, by: holder)) (\(remedy ?? holder?.remedy ?? "it goes on by itself"))")
         }
         return 0.2
     }
 
     /// It has come to a good end.
     func end() {
-        if isTold { patience.tell("no longer waiting for \(what), after \(Int(monotonicSeconds() - began)) s") }
+        if isTold { patience.tell(.over(seconds: monotonicSeconds() - began, times: 1), "no longer waiting for \(what)") }
     }
 
     private func held(for seconds: Double, by holder: LockHolder?) -> String {

@@ -56,7 +56,7 @@ extension MapNodes {
     @_lifetime(copy reading)
     func node(_ number: UInt64, level: Int, _ reading: Reading) throws(Failure) -> RawSpan {
         guard let bytes = try bytes(of: number, reading), MapNode.isIntact(bytes, number, level: level) else {
-            throw Failure(.damage, "map node \(number)", "missing or damaged", remedy: "restore the store from a copy")
+            throw Failure(.damage, .mapNode(number), "missing or damaged", remedy: "restore the store from a copy")
         }
         return bytes
     }

@@ -63,7 +63,7 @@ final class CompressedBlocks: @unchecked Sendable {
     private func compress(_ blob: NewBlob, _ index: Int, _ coder: (any BlobCoder)?) throws(Failure) {
         unsafe lengths[index] = (0, 0)
         guard PackFormat.check(blob.source.bytes, blob.digest) == blob.check else {
-            throw Failure(.damage, "compress a block", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
+            throw Failure(.damage, "compress", "a block", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
         }
         let target = unsafe UnsafeMutableRawBufferPointer(start: room + index * longestCompressed, count: longestCompressed)
         let length = unsafe blob.source.bytes.withUnsafeBytes { unsafe coder?.compress($0, into: target) }

@@ -49,7 +49,7 @@ struct PackFiller: ~Copyable {
         guard builder.slotCount > known else { return }
         guard try put(builder, known) else {
             throw Failure(
-                .damage, "store a block in pack \(builder.number)", "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
+                .damage, "store a block in", .pack(builder.number), "it changed after it was hashed", remedy: "check the memory and the disk of this machine")
         }
         sealed.append(SealedPack(number: builder.number, first: known, lengths: (known..<builder.slotCount).map { UInt16(builder.storedLength($0)) }))
         builder = PackBuilder(number: next)

@@ -187,7 +187,7 @@ extension PackSnapshot: BlobDirectory {
         try forEachPack(from: max(place.pack, 1)) { (number, pack) throws(Failure) in
             guard let pack, skippingDamaged || isIntact(pack) else {
                 if skippingDamaged { return true }
-                throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
+                throw Failure(.damage, .pack(number), "its directory is damaged", remedy: "restore the store from a copy")
             }
             let first = number == place.pack ? Int(place.slots) : 0
             for slot in first..<max(first, pack.slotCount) where !pack.isCollected(slot) {
@@ -346,6 +346,6 @@ public struct PackFinder: ~Escapable {
     }
 
     private func unknown(codec: UInt8, _ blob: BlobNumber) -> Failure {
-        Failure(.system, "blob \(blob)", "it is stored by codec \(codec), which this program does not know", remedy: "use a newer dedupdisk")
+        Failure(.system, .blob("\(blob)"), "it is stored by codec \(codec), which this program does not know", remedy: "use a newer dedupdisk")
     }
 }

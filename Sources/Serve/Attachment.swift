@@ -25,7 +25,7 @@ struct Attachment<Store: Xenstore> {
                 return
             }
         }
-        throw Failure(.busy, "VM \(configuration.domain.name)", "others make and remove its devices all the time", remedy: "try again")
+        throw Failure(.busy, .domain(configuration.domain.name), "others make and remove its devices all the time", remedy: "try again")
     }
 
     fileprivate init(nodes: BackendNodes<Store>, takesOver: Bool) {
@@ -71,8 +71,8 @@ private struct DeviceTable<Store: Xenstore> {
             return nil
         case .taken(let holder):
             throw Failure(
-                .busy, "\(nodes.device) of VM \(configuration.domain.name)", "in use by \(holder)",
-                remedy: "--device \(try firstFree()) is free")
+                .busy, .device("\(nodes.device)", of: configuration.domain.name), "in use by \(holder)",
+                remedy: "\(try firstFree()) is free")
         }
     }
 
@@ -90,7 +90,7 @@ private struct DeviceTable<Store: Xenstore> {
         for index in 1..<VirtualDevice.limit {
             if let device = VirtualDevice(index: index), !taken.contains(device) { return device }
         }
-        throw Failure(.noSpace, "VM \(configuration.domain.name)", "it has as many disks as there are names")
+        throw Failure(.noSpace, .domain(configuration.domain.name), "it has as many disks as there are names")
     }
 
     private func present() throws(Failure) -> [VirtualDevice] {
@@ -105,6 +105,7 @@ private struct DeviceTable<Store: Xenstore> {
         // The guest may have written anything here.
         let other = try store.text(nodes.frontend + "/backend", in: transaction) ?? nodes.backend
         if other != nodes.backend {
+            // What can't be listed is not there: nobody's.
             return (try? store.list(other, in: transaction)) == nil ? .stale : .taken(by: other)
         }
         guard hasBackend else { return .stale }

@@ -154,7 +154,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         // As when xenstored ends: nothing would ever come, and `poll` never wait.
         if requests.contains(where: \.isBroken) {
             throw Failure(
-                .system, "serving \(device)", "the connection to the xenstore broke",
+                .system, "serve", .named("\(device)"), "the connection to the xenstore broke",
                 remedy: "see that xenstored runs, then connect the disk again")
         }
     }

@@ -169,7 +169,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         _ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest, _ host: Host, _ log: LogLimiter
     ) throws(Failure) {
         if let obstacle = configuration.obstacle(device.className) {
-            throw Failure(.usage, "class \(device.className)", obstacle)
+            throw Failure(.usage, "serve", "class \(device.className)", obstacle)
         }
         guard let opened = try openWaiting(disk, stop) else { return }
         let outcome: BackendOutcome
@@ -182,7 +182,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var backend = try Backend.adopt(host, opened, configuration, device.device, stop: stop)
             outcome = try backend.run()
         } catch {
-            try? opened.close()
+            // The failure is thrown; what comes on top of it is told.
+            do throws(Failure) { try opened.close() } catch { log("\(error)") }
             throw error
         }
         try opened.close()

@@ -33,6 +33,6 @@ public final class FailStop<Device: BlockDevice>: ForwardingDisk {
 
     private func refuseAfterFailure(_ operation: StaticString) throws(Failure) {
         guard let failure = latch.failure else { return }
-        throw Failure(failure.kind, "\(operation)", "an earlier flush failed: \(failure)", remedy: "disconnect the disk and connect it again")
+        throw Failure(failure.kind, .init(operation), "the disk", "an earlier flush failed", cause: failure, remedy: "disconnect the disk and connect it again")
     }
 }

@@ -14,17 +14,17 @@ public enum NBDAddress: Sendable, Equatable {
     /// in: nothing is encrypted, and nobody is asked who they are.
     public init(listen text: String) throws(Failure) {
         guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
-            throw Failure(.usage, "listen on \(text)", "not an address and a port", remedy: "127.0.0.1:10809, say")
+            throw Failure(.usage, .listen, .address(text), "not an address and a port", remedy: "127.0.0.1:10809, say")
         }
         var host = String(text[..<colon])
         if host == "localhost" { host = "127.0.0.1" }
         if host.hasPrefix("["), host.hasSuffix("]") { host = String(host.dropFirst().dropLast()) }
         switch Self.isLoopback(host) {
         case nil:
-            throw Failure(.usage, "listen on \(text)", "'\(host)' is no address of this machine in figures", remedy: "127.0.0.1:10809, say")
+            throw Failure(.usage, .listen, .address(text), "'\(host)' is no address of this machine in figures", remedy: "127.0.0.1:10809, say")
         case false?:
             throw Failure(
-                .usage, "listen on \(text)", "other machines could read and write the disk, as NBD asks nobody who they are",
+                .usage, .listen, .address(text), "other machines could read and write the disk, as NBD asks nobody who they are",
                 remedy: "listen on 127.0.0.1 or [::1], and let others in through ssh -L or a TLS proxy")
         case true?: self = .tcp(host: host, port: port)
         }

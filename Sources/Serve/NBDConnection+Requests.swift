@@ -103,7 +103,7 @@ extension NBDConnection {
     /// Does the writes that wait: together, or, where that fails, one by one, so that only those fail that can't be done.
     mutating func performWaiting() throws(Disconnection) {
         guard !waiting.isEmpty else { return }
-        // Private memory: what is hashed is what is stored.
+        // Private memory: what is hashed is what is stored. When it fails, each is written by itself, and tells what is wrong.
         let isDone = parts.count > 1 && (try? device.write(parts.span, of: input.memory)) != nil
         // What an answer leads to finds none waiting.
         var requests: [Request] = []

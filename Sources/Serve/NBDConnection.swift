@@ -100,6 +100,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         while expected.count < mostExpected, offset + Request.byteCount <= input.count,
             let request = Request(input.bytes.extracting(droppingFirst: offset)), request.command == .read
         {
+            // What is wrong with a request is said when its turn comes.
             if let range = try? request.check(export, session) { expected.append(range) }
             offset += Request.byteCount
         }

@@ -36,7 +36,7 @@ public struct NBDListener: ~Copyable {
         // While one looks whether a socket is dead, another may not replace it.
         let turn = DirectoryLock(of: path)
         // Linux gives the file the socket's own mode.
-        guard fchmod(descriptor, 0o600) == 0 else { throw Failure(systemCall: "protect", path, errno: errno) }
+        guard fchmod(descriptor, 0o600) == 0 else { throw Failure(systemCall: "protect", .file(path), errno: errno) }
         if try !bindUNIX(path) {
             try Self.removeDead(path)
             guard try bindUNIX(path) else { throw Self.inUse(path) }
@@ -54,14 +54,14 @@ public struct NBDListener: ~Copyable {
     private func bindUNIX(_ path: String) throws(Failure) -> Bool {
         let code = unsafe try Self.withAddress(path) { address, size in unsafe bind(descriptor, address, size) == 0 ? 0 : errno }
         if code == 0 { return true }
-        guard code == EADDRINUSE else { throw Failure(systemCall: "listen on", path, errno: code) }
+        guard code == EADDRINUSE else { throw Failure(systemCall: "listen on", .file(path), errno: code) }
         return false
     }
 
     /// Removes the socket file if nobody listens there: connect(2) tells.
     private static func removeDead(_ path: String) throws(Failure) {
         guard SocketFile(path) != nil else {
-            throw Failure(.exists, "listen on \(path)", "there is something that is no socket", remedy: "remove it, or name another path")
+            throw Failure(.exists, .listen, .file(path), "there is something that is no socket", remedy: "remove it, or name another path")
         }
         let probe = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | SOCK_NONBLOCK.rawValue), 0)
         guard probe >= 0 else { throw Failure(systemCall: "make", "a socket", errno: errno) }
@@ -72,7 +72,7 @@ public struct NBDListener: ~Copyable {
     }
 
     private static func inUse(_ path: String) -> Failure {
-        Failure(.busy, "listen on \(path)", "another server listens there", remedy: "stop it, or name another path")
+        Failure(.busy, .listen, .file(path), "another server listens there", remedy: "stop it, or name another path")
     }
 
     private static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) throws(Failure) -> Int32 {
@@ -81,7 +81,7 @@ public struct NBDListener: ~Copyable {
         let room = MemoryLayout.size(ofValue: address.sun_path)
         let bytes = PathText.bytes(path)
         guard !bytes.isEmpty, bytes.count < room, !bytes.contains(0) else {
-            throw Failure(.usage, "listen on '\(path)'", "a socket's path has 1 to \(room - 1) bytes", remedy: "name a shorter one")
+            throw Failure(.usage, .listen, .file(path), "a socket's path has 1 to \(room - 1) bytes", remedy: "name a shorter one")
         }
         unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
         return unsafe withUnsafePointer(to: address) { pointer in
@@ -112,9 +112,9 @@ public struct NBDListener: ~Copyable {
         }
         let name = "\(host):\(port)"
         if code == EADDRINUSE {
-            throw Failure(.busy, "listen on \(name)", "another server listens there", remedy: "stop it, or give --listen another port, or --socket")
+            throw Failure(.busy, .listen, .address(name), "another server listens there", remedy: "stop it, or choose another port")
         }
-        guard code == 0 else { throw Failure(systemCall: "listen on", name, errno: code) }
+        guard code == 0 else { throw Failure(systemCall: .listen, .address(name), errno: code) }
         try startListening(name)
         // `bound` has put the port there.
         address = .tcp(host: host, port: UInt16(bigEndian: isSix ? six.sin6_port : four.sin_port))
@@ -134,7 +134,7 @@ public struct NBDListener: ~Copyable {
     // MARK: Connections
 
     private func startListening(_ name: String) throws(Failure) {
-        guard listen(descriptor, SOMAXCONN) == 0 else { throw Failure(systemCall: "listen on", name, errno: errno) }
+        guard listen(descriptor, SOMAXCONN) == 0 else { throw Failure(systemCall: .listen, .address(name), errno: errno) }
     }
 
     /// The next connection that waits; nil: none does.

@@ -258,6 +258,7 @@ import XenBus
     private func writeTogether() -> Bool {
         // Private memory: what is hashed is what is stored.
         let bytes = unsafe RawSpan(_unsafeStart: staging, byteCount: stagedByteCount)
+        // Then each is written by itself, and tells what is wrong.
         return (try? device.write(parts.span, of: bytes)) != nil
     }
 

@@ -74,7 +74,7 @@ public struct BlockReader: ~Copyable {
         for _ in 0..<4 {
             if try readOnce(from: first, into: &buffer, wanted: wanted) { return }
         }
-        throw Failure(.damage, "disk \(diskName), block \(first) or one after it", "its blob is missing", remedy: "restore the store from a copy")
+        throw Failure(.damage, .block(first, of: diskName), "its blob, or that of one after it, is missing", remedy: "restore the store from a copy")
     }
 
     /// False: a blob is not there, or not any more.
@@ -99,9 +99,9 @@ public struct BlockReader: ~Copyable {
             case .damaged: break
             }
             buffer.zero(at: index * blockSize, count: blockSize)
-            store.parts.damage.suspect(blob)
+            store.parts.damage.suspect(blob, block, of: diskName)
             throw Failure(
-                .damage, "block \(block), blob \(blob)", "its data is not what was written",
+                .damage, .block(block, of: diskName), "the data of blob \(blob) is not what was written",
                 remedy: "write the block again, or restore the store from a copy")
         }
         return true

@@ -1,6 +1,7 @@
 internal import BlobModel
 internal import BlockModel
 public import Catalogue
+internal import Hashing
 internal import LMDB
 internal import Maps
 internal import Packs
@@ -23,6 +24,9 @@ extension Store {
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
         try batch.name()
+        if SHA256.hashesSingly {
+            hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
+        }
         let suspects: Set<BlobNumber>
         if batch.hasData {
             let early = try place(batch, patience)

@@ -9,11 +9,33 @@ final class Damage: Sendable {
     private let table: Environment.Table
     /// Those that a reader of this process found, for the next commit to write down.
     private let suspects = Mutex<Set<BlobNumber>>([])
+    private let reporter: Reporter
+    /// Those that were told of, and are not healed.
+    private let told = Mutex<Set<BlobNumber>>([])
+    /// Further ones are only counted.
+    private static let mostTold = 100
 
-    init(_ opening: inout TableOpening) throws(Failure) { table = try opening.table("damaged") }
+    init(_ opening: inout TableOpening, _ reporter: Reporter) throws(Failure) {
+        table = try opening.table("damaged")
+        self.reporter = reporter
+    }
 
-    /// A reader found it damaged.
-    func suspect(_ blob: BlobNumber) { _ = suspects.withLock { $0.insert(blob) } }
+    /// A reader found it damaged, behind that block of a disk.
+    func suspect(_ blob: BlobNumber, _ block: UInt64, of disk: String) {
+        _ = suspects.withLock { $0.insert(blob) }
+        reporter.counters.damagedReads.add()
+        let isNew = told.withLock { $0.count < Self.mostTold && $0.insert(blob).inserted }
+        guard isNew else { return }
+        reporter.events.tell(.damage, .disk(disk), "block \(block) is damaged: the data of blob \(blob) is not what was written")
+    }
+
+    /// What was written has put them right.
+    func noteHealed(_ blobs: Set<BlobNumber>) {
+        guard !blobs.isEmpty else { return }
+        told.withLock { $0.subtract(blobs) }
+        reporter.counters.healedBlobs.add(blobs.count)
+        reporter.tell(.healing, "\(blobs.count) damaged block\(blobs.count == 1 ? " has its" : "s have their") data again: the same was written")
+    }
 
     /// What readers found that is not written down yet.
     var found: Set<BlobNumber> { suspects.withLock { $0 } }

@@ -61,7 +61,7 @@ extension Store {
         transaction.superblock.nextDisk += 1
         try transaction.add(disk)
         let journal = try openJournal(disk.number)
-        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "try again") }
+        guard try journal.tryLock(exclusive: true) else { throw Failure(.busy, .disk(name), "in use by another process", remedy: "try again") }
         try transaction.commit()
         return DiskLock(journal: journal, record: disk)
     }
@@ -85,7 +85,7 @@ extension Store {
             guard !disk.isIncomplete else { throw noSuchDisk(name) }
             // Another process may have made it larger since it was looked at.
             guard isSmaller || byteCount >= disk.byteCount else {
-                throw Failure(.busy, "resize disk \(name)", "another process has just made it larger", remedy: "try again")
+                throw Failure(.busy, .resize, .disk(name), "another process has just made it larger", remedy: "try again")
             }
             try transaction.resize(&disk, to: byteCount)
             try transaction.put(disk)
@@ -144,6 +144,7 @@ extension Store {
         let lock = try lock(disk.name)
         guard lock.record.number == disk.number, lock.record.isIncomplete else { return }
         try delete(lock)
+        reporter.tell(.leftover, "what was left of disk \(disk.name) is removed")
     }
 
     /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's
@@ -155,7 +156,9 @@ extension Store {
             if try leftoverJournals(reading.view).isEmpty { return }
         }
         let lock = try WriteTransaction(meta)
-        for name in try leftoverJournals(lock.view) { unsafe unlink("\(path)/journals/\(name)") }
+        for name in try leftoverJournals(lock.view) where unsafe unlink("\(path)/journals/\(name)") == 0 {
+            reporter.tell(.leftover, "journal \(name), of a disk that is gone, is removed")
+        }
     }
 
     /// The names of journals that belong to no disk.
@@ -178,7 +181,7 @@ extension Store {
             name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && !PathText.isInvisible($0) })
         else {
             throw Failure(
-                .usage, "disk name '\(name)'",
+                .usage, "name", .disk("'\(name)'"),
                 "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes or characters that can't be seen, and does not begin with - or .")
         }
     }
@@ -186,7 +189,7 @@ extension Store {
     /// - Throws: `.usage` for a size that no disk can have.
     public static func checkSize(_ byteCount: UInt64, of name: String) throws(Failure) {
         guard byteCount > 0, byteCount % UInt64(sectorSize) == 0, byteCount <= largestDisk else {
-            throw Failure(.usage, "size of disk \(name)", "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
+            throw Failure(.usage, "set the size of", .disk(name), "\(byteCount) bytes is not a multiple of \(sectorSize) between \(sectorSize) and 128 TiB")
         }
     }
 
@@ -201,13 +204,13 @@ extension Store {
             guard let record = try anyDisk(name) else { throw noSuchDisk(name) }
             let journal = try openJournal(record.number)
             guard try journal.tryLock(exclusive: exclusive) else {
-                throw Failure(.busy, "disk \(name)", "in use by another process", remedy: "disconnect it there first")
+                throw Failure(.busy, .disk(name), "in use by another process", remedy: "disconnect it there first")
             }
             // The disk may have been deleted, and another made, between the look and the lock.
             if let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
             unsafe unlink(journalPath(record.number))
         }
-        throw Failure(.busy, "disk \(name)", "it is made and deleted again and again", remedy: "try again")
+        throw Failure(.busy, .disk(name), "it is made and deleted again and again", remedy: "try again")
     }
 
     /// The journal's file, whose name is durable before anything is in it.
@@ -220,8 +223,10 @@ extension Store {
 
     /// Whether somebody holds the disk, to write or to read.
     func isLocked(_ disk: DiskRecord) -> Bool {
+        // What has no journal nobody has open; and where this can't be asked, nobody is known of.
         guard let journal = try? File(path: journalPath(disk.number)) else { return false }
-        return ((try? journal.isLockedElsewhere()) ?? false)
+        // The same.
+        return (try? journal.isLockedElsewhere()) ?? false
     }
 
     // MARK: Unmapping and deleting

@@ -357,6 +357,7 @@ extension StoreTransaction {
         }
         store.parts.damage.forget(healed)
         try store.parts.damage.remove(healed, &lmdb)
+        self.healed = healed
         var lost: [Int] = []
         let left = damaged.filter { !healed.contains(placement.blobs[$0]) }
         for (index, other) in zip(left, try find(left, of: batch, filter) { (blob) throws(Failure) in try !isDamaged(blob) }) {

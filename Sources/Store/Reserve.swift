@@ -103,19 +103,25 @@ extension Store {
     /// The error for an ordinary writer that finds no reserve, nor room for one.
     var isFull: Failure {
         Failure(
-            .noSpace, "write to store \(path)", "No space left on device but what deleting needs",
-            remedy: "delete disks and run gc, or free some space on the filesystem of \(path)")
+            .noSpace, "write to", .store(path), "No space left on device but what deleting needs",
+            remedy: "delete disks and collect what they leave, or free some space on the filesystem of \(path)")
     }
 }
 
 /// The file. To be changed by whoever holds `meta`'s write transaction, or makes the store.
 final class Reserve: Sendable {
     private let path: String
+    let reporter: Reporter
+    private let absence: Condition
     /// When something was last tried to be given back for an ordinary writer: seconds of CLOCK_MONOTONIC.
     private let lastRegain = Mutex(-10)
 
     /// Of the store in that directory.
-    init(in directory: String) { path = directory + "/reserve" }
+    init(in directory: String, _ reporter: Reporter) {
+        path = directory + "/reserve"
+        self.reporter = reporter
+        absence = reporter.condition(.reserve)
+    }
 
     /// With LMDB's two tables of readers, 1 MiB.
     private static let byteCount: UInt64 = 896 << 10
@@ -123,6 +129,7 @@ final class Reserve: Sendable {
     private static let step: UInt64 = 1 << 16
 
     func giveUp() {
+        absence.met("it is full: the room that is set aside for deleting is in use")
         // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
         // No link is followed: who owns the directory could have put it there.
         do throws(Failure) { try File(path: path, options: [.write, .notFollowing]).truncate(to: 0) } catch { unsafe unlink(path) }
@@ -131,6 +138,16 @@ final class Reserve: Sendable {
     /// Sees to it that the reserve is all there.
     /// - Returns: false: there is no room for it; it has what there was.
     func fill() -> Bool {
+        let isThere = makeWhole()
+        if isThere {
+            absence.over("the room for deleting is set aside again")
+        } else {
+            absence.met("it is full: there is no room to set aside for deleting, and nothing is written before there is")
+        }
+        return isThere
+    }
+
+    private func makeWhole() -> Bool {
         var status = stat()
         if unsafe lstat(path, &status) == 0 {
             if Self.isWhole(status) { return true }

@@ -28,6 +28,11 @@ public final class Store: Sendable {
     let parts: Parts
     let lockFile: LockFile
     let reserve: Reserve
+    /// Hears of the store, and of its disks.
+    public let events: Events
+    let reporter: Reporter
+    /// Many blocks at once can't be hashed.
+    let hashing: Condition
     /// It can't be written to here, and nobody else writes to it either.
     public var isReadOnly: Bool { lockFile.isReadOnly }
     /// How long to wait for other processes where nothing else is said.
@@ -48,14 +53,14 @@ public final class Store: Sendable {
         let damage: Damage
 
         /// - Parameter path: the store's directory.
-        init(of meta: Environment, in path: String, _ storeID: StoreID, creating: Bool) throws(Failure) {
+        init(of meta: Environment, in path: String, _ storeID: StoreID, _ reporter: Reporter, creating: Bool) throws(Failure) {
             var opening = try TableOpening(meta, creating: creating)
             superblock = try SuperblockTable(&opening, meta.path)
             catalogue = try LMDBDiskCatalogue(&opening)
             maps = try BlockMaps(&opening)
             counts = try ReferenceCounts(&opening)
-            index = try DigestIndex(meta, &opening, filterPath: path + "/filter", storeID)
-            damage = try Damage(&opening)
+            index = try DigestIndex(meta, &opening, filterPath: path + "/filter", storeID, reporter)
+            damage = try Damage(&opening, reporter)
             try opening.finish()
         }
     }
@@ -72,37 +77,45 @@ public final class Store: Sendable {
     ///   - creating: make it when there is none; its directory must then be missing or empty.
     ///   - codec: how a store that is made stores blobs; one that is there keeps its way.
     ///   - patience: how long to wait for other processes.
+    ///   - events: hears what the store and its disks tell; nobody when not given.
     /// - Throws: `.notFound` when there is none, `.damage` when it is not a store or a damaged one, `.busy`.
     public convenience init(
-        path: String, for access: Access = .writing, creating: Bool = false, codec: BlobCodec = .raw, patience: Patience = Patience()
+        path: String, for access: Access = .writing, creating: Bool = false, codec: BlobCodec = .raw, patience: Patience = Patience(),
+        events: Events = Events()
     ) throws(Failure) {
+        let reporter = Reporter(events, .store(path))
+        let patience = patience.telling(reporter)
         let directory = StoreDirectory(path: path)
+        let reserve = Reserve(in: path, reporter)
         // Whoever makes it may be faster, or fail.
         for _ in 0..<8 {
             let state = try directory.state()
             if state == .store {
-                if let opened = try Self.open(directory, access, patience) {
-                    self.init(path, opened.lockFile, opened.files)
+                if let opened = try Self.open(directory, access, patience, reserve) {
+                    self.init(reporter, path, opened.lockFile, opened.files, reserve)
                     if opened.tookReserve { regain(patience) }
                     return
                 }
             } else if creating {
-                if let made = try Self.make(directory, codec, patience) {
-                    self.init(path, made.lockFile, made.files)
+                if let made = try Self.make(directory, codec, patience, reserve) {
+                    self.init(reporter, path, made.lockFile, made.files, reserve)
                     return
                 }
             } else {
                 let why = state == .missing ? "there is none" : state == .other ? "not a store" : "its making was interrupted, or is at work"
-                throw Failure(.notFound, "store \(path)", why, remedy: "make one with: dedupdisk create DISK --size SIZE --store \(path)")
+                throw Failure(.notFound, .store(path), why)
             }
         }
-        throw Failure(.busy, "store \(path)", "it is made and removed again and again", remedy: "try again")
+        throw Failure(.busy, .store(path), "it is made and removed again and again", remedy: "try again")
     }
 
-    private init(_ path: String, _ lockFile: LockFile, _ files: Files) {
+    private init(_ reporter: Reporter, _ path: String, _ lockFile: LockFile, _ files: Files, _ reserve: Reserve) {
         self.path = path
         self.lockFile = lockFile
-        reserve = Reserve(in: path)
+        self.reserve = reserve
+        self.reporter = reporter
+        events = reporter.events
+        hashing = reporter.condition(.hashing)
         (meta, packs, parts) = (files.meta, files.packs, files.parts)
     }
 
@@ -115,16 +128,16 @@ public final class Store: Sendable {
 
     /// Opens what is there. Nil: it is not there any more.
     private static func open(
-        _ directory: StoreDirectory, _ access: Access, _ patience: Patience
+        _ directory: StoreDirectory, _ access: Access, _ patience: Patience, _ reserve: Reserve
     ) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
         func openLocked(_ lockFile: LockFile, _ tookReserve: Bool) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
-            try open(directory, lockFile).map { (lockFile, $0, tookReserve) }
+            try open(directory, lockFile, reserve.reporter).map { (lockFile, $0, tookReserve) }
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), false)
         } catch where error.kind == .noSpace {
             // The tables of readers are missing, and there is no room for them: what the reserve is for.
-            Reserve(in: directory.path).giveUp()
+            reserve.giveUp()
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), true)
@@ -134,7 +147,7 @@ public final class Store: Sendable {
         }
     }
 
-    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile) throws(Failure) -> Files? {
+    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile, _ reporter: Reporter) throws(Failure) -> Files? {
         let opening = try lockFile.isReadOnly ? nil : lockFile.hold(.opening)
         guard try directory.state() == .store, try lockFile.isInPlace() else { return nil }
         try directory.refuseIncomplete()
@@ -143,7 +156,8 @@ public final class Store: Sendable {
         let meta = try openMeta(directory.path, lockFile, creating: false)
         // Of another format, its tables may be others.
         try SuperblockTable.check(meta)
-        let files = Files(meta: meta, packs: packs, parts: try Parts(of: meta, in: directory.path, packs.storeID, creating: false))
+        let parts = try Parts(of: meta, in: directory.path, packs.storeID, reporter, creating: false)
+        let files = Files(meta: meta, packs: packs, parts: parts)
         try refuseStranger(files, directory.path)
         _ = consume opening
         return files
@@ -158,13 +172,13 @@ public final class Store: Sendable {
     private static func refuseStranger(_ files: Files, _ path: String) throws(Failure) {
         let reading = try ReadTransaction(files.meta)
         guard try files.parts.superblock.superblock(reading.view).header.storeID == files.packs.storeID else {
-            throw Failure(.damage, path + "/packs", "it belongs to another store", remedy: "put back the directory that belongs beside meta")
+            throw Failure(.damage, .file(path + "/packs"), "it belongs to another store", remedy: "put back the directory that belongs beside meta")
         }
     }
 
     /// Makes a store. Nil: somebody else has made one.
     private static func make(
-        _ directory: StoreDirectory, _ codec: BlobCodec, _ patience: Patience
+        _ directory: StoreDirectory, _ codec: BlobCodec, _ patience: Patience, _ reserve: Reserve
     ) throws(Failure) -> (lockFile: LockFile, files: Files)? {
         let made = try directory.makeDirectories()
         let lockFile = try directory.newLockFile(patience)
@@ -172,8 +186,8 @@ public final class Store: Sendable {
         guard try lockFile.isInPlace(), try directory.state() != .store else { return nil }
         do throws(Failure) {
             try directory.beginMaking()
-            let files = try makeFiles(directory.path, lockFile, codec)
-            _ = Reserve(in: directory.path).fill()
+            let files = try makeFiles(directory.path, lockFile, codec, reserve.reporter)
+            _ = reserve.fill()
             try directory.finishMaking()
             _ = consume opening
             return (lockFile, files)
@@ -183,11 +197,11 @@ public final class Store: Sendable {
         }
     }
 
-    private static func makeFiles(_ path: String, _ lockFile: LockFile, _ codec: BlobCodec) throws(Failure) -> Files {
+    private static func makeFiles(_ path: String, _ lockFile: LockFile, _ codec: BlobCodec, _ reporter: Reporter) throws(Failure) -> Files {
         let storeID = StoreID.random()
         let packs = try LMDBPackStore(path: path + "/packs", number: 1, lockFile, making: storeID)
         let meta = try openMeta(path, lockFile, creating: true)
-        let parts = try Parts(of: meta, in: path, storeID, creating: true)
+        let parts = try Parts(of: meta, in: path, storeID, reporter, creating: true)
         var superblock = Superblock(storeID: storeID)
         superblock.use(codec)
         var writing = try WriteTransaction(meta)
@@ -202,8 +216,12 @@ public final class Store: Sendable {
         clinux_tune_allocator(32 << 20, 64 << 20)
     }
 
+    /// Has `end` called when LMDB finds that a page of a store's files can't be right, where it can only give up: with what it says. For a program's
+    /// start; without it LMDB ends the process in its own words.
+    public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Environment.endProcess(by: end) }
+
     /// The error for a disk that is not there.
     public func noSuchDisk(_ name: String) -> Failure {
-        Failure(.notFound, "disk \(name)", "there is none in store \(path)", remedy: "see: dedupdisk list --store \(path)")
+        Failure(.notFound, .diskOf(store: path, name), "there is none in store \(path)")
     }
 }

@@ -38,7 +38,7 @@ struct StoreDirectory {
     private func exists(_ file: String) throws(Failure) -> Bool {
         guard unsafe access(file, F_OK) != 0 else { return true }
         let code = errno
-        guard code == ENOENT || code == ENOTDIR else { throw Failure(systemCall: "open store", path, errno: code) }
+        guard code == ENOENT || code == ENOTDIR else { throw Failure(systemCall: "open", .store(path), errno: code) }
         return false
     }
 
@@ -72,8 +72,7 @@ struct StoreDirectory {
         } catch where error.kind == .notFound {
             guard try Filesystem(of: path).isReadOnly else {
                 throw Failure(
-                    .system, "read store \(path)", "it has no lock file, and this user may not make one",
-                    remedy: "run: dedupdisk list --store \(path) once as the store's owner")
+                    .notPermitted, .read, .store(path), "it has no lock file, and this user may not make one", remedy: "have its owner open it once")
             }
             return try LockFile(readOnly: try File(path: data[0]), patience: patience)
         }
@@ -83,16 +82,18 @@ struct StoreDirectory {
     private func refuseNetwork() throws(Failure) {
         guard let name = try Filesystem(of: path).networkName else { return }
         throw Failure(
-            .system, "store \(path)", "it is on \(name): a store's files are mapped into memory and locked, which only works on a filesystem of this machine",
+            .system, .store(path), "it is on \(name): a store's files are mapped into memory and locked, which only works on a filesystem of this machine",
             remedy: "put the store on a local disk, and serve its disks to other machines by NBD")
     }
 
     /// - Throws: `.damage` when a file of the store is missing, or has nothing in it.
     func refuseIncomplete() throws(Failure) {
         for file in data {
-            guard try exists(file) else { throw Failure(.damage, file, "missing, though the rest of the store is there", remedy: "restore it from a copy") }
+            guard try exists(file) else {
+                throw Failure(.damage, .file(file), "missing, though the rest of the store is there", remedy: "restore it from a copy")
+            }
             if try File(path: file).size() == 0 {
-                throw Failure(.damage, file, "empty, though the rest of the store is there", remedy: "restore it from a copy")
+                throw Failure(.damage, .file(file), "empty, though the rest of the store is there", remedy: "restore it from a copy")
             }
         }
     }
@@ -111,7 +112,7 @@ struct StoreDirectory {
             if unsafe mkdir(parent, isLast ? Self.newMode : 0o777) == 0 {
                 made.append(parent)
             } else if errno != EEXIST {
-                throw Failure(systemCall: "create the directory", parent, errno: errno)
+                throw Failure(systemCall: "create the directory", .file(parent), errno: errno)
             }
         }
         do throws(Failure) {
@@ -132,14 +133,14 @@ struct StoreDirectory {
     }
 
     private func refuseStrangers() throws(Failure) {
-        guard let directory = unsafe opendir(path) else { throw Failure(systemCall: "open the store's directory", path, errno: errno) }
+        guard let directory = unsafe opendir(path) else { throw Failure(systemCall: "open the store's directory", .file(path), errno: errno) }
         defer { unsafe closedir(directory) }
         while let entry = unsafe readdir(directory) {
             let name = unsafe withUnsafeBytes(of: entry.pointee.d_name) { bytes in
                 unsafe String(decoding: bytes.prefix { $0 != 0 }, as: UTF8.self)
             }
             guard name.hasPrefix("filter") || [".", "..", "lost+found", "lock", "creating", "meta", "packs", "journals", "reserve"].contains(name) else {
-                throw Failure(.exists, "create a store in \(path)", "the directory is not empty", remedy: "name an empty or a new directory")
+                throw Failure(.exists, "create a store in", .file(path), "the directory is not empty", remedy: "name an empty or a new directory")
             }
         }
     }
@@ -162,7 +163,7 @@ struct StoreDirectory {
         for part in Self.subdirectories { try synchronize(path + part) }
         try synchronize(path)
         try synchronizeParents()
-        guard unsafe unlink(mark) == 0 || errno == ENOENT else { throw Failure(systemCall: "remove the mark", mark, errno: errno) }
+        guard unsafe unlink(mark) == 0 || errno == ENOENT else { throw Failure(systemCall: "remove the mark", .file(mark), errno: errno) }
         try synchronize(path)
     }
 
@@ -185,7 +186,7 @@ struct StoreDirectory {
 
     /// Who made them, now or in an earlier try, may not have come to it.
     private func synchronizeParents() throws(Failure) {
-        guard let real = unsafe realpath(path, nil) else { throw Failure(systemCall: "find", path, errno: errno) }
+        guard let real = unsafe realpath(path, nil) else { throw Failure(systemCall: "find", .file(path), errno: errno) }
         defer { unsafe free(real) }
         var parent = unsafe PathText.text(real)
         while let slash = parent.unicodeScalars.lastIndex(of: "/"), parent != "/" {

@@ -31,6 +31,6 @@ extension Store {
             // No commit of `meta` came in between: what `packs` has beyond it belongs to the next one.
             if try ReadTransaction(self.meta).id == meta.id { return StoreState(meta: meta, packs: packs) }
         }
-        throw Failure(.busy, "read store \(path)", "other processes change it all the time", remedy: "try again")
+        throw Failure(.busy, .read, .store(path), "other processes change it all the time", remedy: "try again")
     }
 }

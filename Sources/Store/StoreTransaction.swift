@@ -24,6 +24,8 @@ struct StoreTransaction: ~Copyable {
     var isUnmapping = false
     /// What was stored for it: nobody collects that before this is committed.
     var claims: [SealedBlobs] = []
+    /// Damaged blobs that got their data back.
+    var healed: Set<BlobNumber> = []
 
     private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
@@ -85,6 +87,7 @@ struct StoreTransaction: ~Copyable {
         superblock.totals = counts.totals
         try store.parts.superblock.put(superblock, &lmdb)
         try lmdb.commit()
+        store.parts.damage.noteHealed(healed)
         withExtendedLifetime(claims) {}
     }
 
@@ -98,7 +101,7 @@ struct StoreTransaction: ~Copyable {
             guard let pack, packs.isIntact(pack) else {
                 // Nothing is added to a damaged pack; all it had is counted.
                 if number == counted.pack { return true }
-                throw Failure(.damage, "pack \(number)", "its directory is damaged", remedy: "restore the store from a copy")
+                throw Failure(.damage, .pack(number), "its directory is damaged", remedy: "restore the store from a copy")
             }
             let first = number == counted.pack ? Int(counted.slots) : 0
             if pack.slotCount > first {

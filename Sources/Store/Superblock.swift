@@ -70,7 +70,7 @@ struct Superblock: Equatable {
         index.merged = bytes.load(at: 152)
         let number: UInt32 = bytes.load(at: 160)
         guard let codec = BlobCodec(rawValue: UInt8(truncatingIfNeeded: number)), number <= UInt8.max else {
-            throw Failure(.system, path, "its blobs are stored by codec \(number), which this program does not know", remedy: "use a newer dedupdisk")
+            throw Failure(.system, .file(path), "its blobs are stored by codec \(number), which this program does not know", remedy: "use a newer dedupdisk")
         }
         self.codec = codec
         index.pastTable = bytes.load(at: 164)

@@ -1,5 +1,5 @@
-/// The one error type of the project: it names the operation and the object (`what`), the cause (`why`) and
-/// the way out (`remedy`), and prints as `what: why (remedy)`.
+/// The one error type of the project: what was done (`operation`) to what (`subject`), why it failed, and the way out where that lies in the environment.
+/// Prints as `operation subject: why: cause (remedy)`. A program that knows commands adds those to the remedies.
 public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
     /// What a caller may want to tell apart.
     public enum Kind: Sendable {
@@ -29,19 +29,49 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case invalidRequest
     }
 
-    public let kind: Kind
-    public let what: String
-    public let why: String
-    public let remedy: String?
+    /// A verb, and what leads to its object: `read`, `commit to`.
+    public struct Operation: Equatable, Sendable, ExpressibleByStringLiteral, CustomStringConvertible {
+        private let verb: StaticString
+        public init(_ verb: StaticString) { self.verb = verb }
+        public init(stringLiteral verb: StaticString) { self.verb = verb }
+        public var description: String { verb.description }
+        public static func == (a: Operation, b: Operation) -> Bool { a.description == b.description }
 
-    public init(_ kind: Kind, _ what: String, _ why: String, remedy: String? = nil) {
-        self.kind = kind
-        self.what = what
-        self.why = why
-        self.remedy = remedy
+        /// Nothing in particular: the subject is not as it should be.
+        public static let none: Operation = ""
+        // Those that callers tell apart.
+        public static let create: Operation = "create", `import`: Operation = "import", export: Operation = "export to"
+        public static let listen: Operation = "listen on", read: Operation = "read", resize: Operation = "resize"
     }
 
+    public let kind: Kind
+    public let operation: Operation
+    public let subject: Subject
+    public let why: String
+    public let remedy: String?
+    /// One at most; a value can't hold another of its own type.
+    private let causes: [Failure]
+
+    public init(_ kind: Kind, _ operation: Operation, _ subject: Subject, _ why: String, cause: Failure? = nil, remedy: String? = nil) {
+        self.kind = kind
+        self.operation = operation
+        self.subject = subject
+        self.why = why
+        self.remedy = remedy
+        causes = cause.map { [$0] } ?? []
+    }
+
+    public init(_ kind: Kind, _ subject: Subject, _ why: String, cause: Failure? = nil, remedy: String? = nil) {
+        self.init(kind, .none, subject, why, cause: cause, remedy: remedy)
+    }
+
+    /// The failure behind this one.
+    public var cause: Failure? { causes.first }
+
+    /// What was done to what.
+    public var what: String { operation == .none ? "\(subject)" : "\(operation) \(subject)" }
+
     public var description: String {
-        if let remedy { "\(what): \(why) (\(remedy))" } else { "\(what): \(why)" }
+        "\(what): \(why)" + (cause.map { ": \($0)" } ?? "") + (remedy.map { " (\($0))" } ?? "")
     }
 }

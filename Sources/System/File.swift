@@ -42,7 +42,7 @@ public struct File: ~Copyable, Sendable {
         self.descriptor = -1
         self.path = directory + "/(temporary)"
         let opened = unsafe clinux_open_temporary(directory)
-        guard opened >= 0 else { throw Failure(systemCall: "create a temporary file in", directory, errno: errno) }
+        guard opened >= 0 else { throw Failure(systemCall: "create a temporary file in", .file(directory), errno: errno) }
         descriptor = opened
     }
 
@@ -63,7 +63,7 @@ public struct File: ~Copyable, Sendable {
         let code = errno
         descriptor = -1
         // Linux has released the descriptor even when close(2) was interrupted.
-        guard result == 0 || code == EINTR else { throw Failure(systemCall: "close", path, errno: code) }
+        guard result == 0 || code == EINTR else { throw Failure(systemCall: "close", .file(path), errno: code) }
     }
 
     // MARK: Transfers
@@ -127,7 +127,7 @@ public struct File: ~Copyable, Sendable {
     /// Size in bytes, of a block device too: lseek(2) to the end. Nothing here depends on the file's position.
     public func size() throws(Failure) -> UInt64 {
         let end = lseek(descriptor, 0, SEEK_END)
-        guard end >= 0 else { throw Failure(systemCall: "find the size of", path, errno: errno) }
+        guard end >= 0 else { throw Failure(systemCall: "find the size of", .file(path), errno: errno) }
         return UInt64(end)
     }
 
@@ -146,7 +146,7 @@ public struct File: ~Copyable, Sendable {
 
     /// The names in a directory, but for `.` and `..`, in no order: readdir(3).
     public static func names(inDirectory path: String) throws(Failure) -> [String] {
-        guard let directory = unsafe opendir(path) else { throw Failure(systemCall: "list", path, errno: errno) }
+        guard let directory = unsafe opendir(path) else { throw Failure(systemCall: "list", .file(path), errno: errno) }
         defer { unsafe closedir(directory) }
         var names: [String] = []
         while let entry = unsafe readdir(directory) {
@@ -170,10 +170,10 @@ public struct File: ~Copyable, Sendable {
                 let size = try size()
                 return offset < size ? offset..<size : nil
             }
-            throw Failure(systemCall: "look for data in", path, errno: code)
+            throw Failure(systemCall: "look for data in", .file(path), errno: code)
         }
         let end = lseek(descriptor, start, clinux_seek_hole)
-        guard end > start else { throw Failure(systemCall: "look for holes in", path, errno: errno) }
+        guard end > start else { throw Failure(systemCall: "look for holes in", .file(path), errno: errno) }
         return UInt64(start)..<UInt64(end)
     }
 
@@ -181,7 +181,7 @@ public struct File: ~Copyable, Sendable {
     /// would bring (fcntl(2)): lstat(2). Nil: it is a directory.
     public static func allocatedBytes(ofFile path: String) throws(Failure) -> UInt64? {
         var status = stat()
-        guard unsafe lstat(path, &status) == 0 else { throw Failure(systemCall: "look at", path, errno: errno) }
+        guard unsafe lstat(path, &status) == 0 else { throw Failure(systemCall: "look at", .file(path), errno: errno) }
         return status.st_mode & S_IFMT == S_IFDIR ? nil : UInt64(max(0, status.st_blocks)) * 512
     }
 
@@ -190,14 +190,14 @@ public struct File: ~Copyable, Sendable {
     public func punchHole(at offset: UInt64, count: UInt64) throws(Failure) -> Bool {
         guard count > 0 else { return true }
         guard let length = Int(exactly: count) else {
-            throw Failure(.invalidRequest, "punch a hole in \(path)", "\(count) bytes are more than a file can have")
+            throw Failure(.invalidRequest, "punch a hole in", .file(path), "\(count) bytes are more than a file can have")
         }
         let start = try position("punch a hole in", offset, length)
         while clinux_punch_hole(descriptor, start, off_t(length)) != 0 {
             let code = errno
             // EINVAL: `position` has checked the range, so it is the alignment that a block device wants.
             if code == EOPNOTSUPP || code == ENOSYS || code == ENODEV || code == EINVAL { return false }
-            guard code == EINTR else { throw Failure(systemCall: "punch a hole in", path, errno: code) }
+            guard code == EINTR else { throw Failure(systemCall: "punch a hole in", .file(path), errno: code) }
         }
         return true
     }
@@ -235,7 +235,7 @@ public struct File: ~Copyable, Sendable {
         for attempt in 0... {
             guard clinux_lock(descriptor, exclusive ? 1 : 0) != 0 else { return true }
             let code = errno
-            guard code == EAGAIN || code == EACCES else { throw Failure(systemCall: "lock", path, errno: code) }
+            guard code == EAGAIN || code == EACCES else { throw Failure(systemCall: "lock", .file(path), errno: code) }
             if attempt == 32 { break }
             usleep(10_000)
         }
@@ -244,13 +244,13 @@ public struct File: ~Copyable, Sendable {
 
     /// Lets go of the lock.
     public func unlock() throws(Failure) {
-        if clinux_unlock(descriptor) != 0 { throw Failure(systemCall: "unlock", path, errno: errno) }
+        if clinux_unlock(descriptor) != 0 { throw Failure(systemCall: "unlock", .file(path), errno: errno) }
     }
 
     /// Whether another opening of the file says by its locks that it writes to it; QEMU's locks are understood: fcntl(2), `F_OFD_GETLK`.
     public func isWrittenElsewhere() throws(Failure) -> Bool {
         let answer = clinux_is_written(descriptor)
-        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: errno) }
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", .file(path), errno: errno) }
         return answer == 1
     }
 
@@ -258,7 +258,7 @@ public struct File: ~Copyable, Sendable {
     /// so that a look is never in a writer's way.
     public func isLockedElsewhere() throws(Failure) -> Bool {
         let answer = clinux_is_locked(descriptor)
-        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: errno) }
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", .file(path), errno: errno) }
         return answer == 1
     }
 
@@ -274,38 +274,38 @@ public struct File: ~Copyable, Sendable {
             let descriptor = unsafe System.open(path, flags | O_CLOEXEC, mode)
             if descriptor >= 0 { return descriptor }
             let code = errno
-            guard code == EINTR else { throw Failure(systemCall: "open", path, errno: code) }
+            guard code == EINTR else { throw Failure(systemCall: "open", .file(path), errno: code) }
         }
     }
 
     /// `offset` as the system calls take it; refused when it or the transfer's end is past what a file can have.
-    func position(_ operation: StaticString, _ offset: UInt64, _ byteCount: Int) throws(Failure) -> off_t {
+    func position(_ operation: Failure.Operation, _ offset: UInt64, _ byteCount: Int) throws(Failure) -> off_t {
         guard let start = off_t(exactly: offset), !start.addingReportingOverflow(off_t(byteCount)).overflow else {
-            throw Failure(.invalidRequest, "\(operation) \(path)", "offset \(offset) is more than a file can have")
+            throw Failure(.invalidRequest, operation, .file(path), "offset \(offset) is more than a file can have")
         }
         return start
     }
 
     /// Accounts for a transfer's result: `count` bytes more, or nothing when a signal came first, or a failure.
-    func advance(_ done: inout Int, _ count: Int, _ operation: StaticString) throws(Failure) {
+    func advance(_ done: inout Int, _ count: Int, _ operation: Failure.Operation) throws(Failure) {
         let code = errno
         if count > 0 {
             done += count
         } else if count == 0 {
-            throw Failure(.system, "\(operation) \(path)", "the system transferred nothing")
+            throw Failure(.system, operation, .file(path), "the system transferred nothing")
         } else if code != EINTR {
-            throw Failure(systemCall: operation, path, errno: code)
+            throw Failure(systemCall: operation, .file(path), errno: code)
         }
     }
 
-    func check(_ result: Int32, _ operation: StaticString) throws(Failure) {
-        guard result == 0 else { throw Failure(systemCall: operation, path, errno: errno) }
+    func check(_ result: Int32, _ operation: Failure.Operation) throws(Failure) {
+        guard result == 0 else { throw Failure(systemCall: operation, .file(path), errno: errno) }
     }
 }
 
 extension Failure {
     /// What a system call's `errno` means, with a way out where one is known. `operation`: a verb that `path` follows.
-    public init(systemCall operation: StaticString, _ path: String, errno code: Int32) {
+    public init(systemCall operation: Operation, _ subject: Subject, errno code: Int32) {
         let (kind, remedy): (Kind, String?) =
             switch code {
             case ENOENT: (.notFound, "check the path")
@@ -321,6 +321,6 @@ extension Failure {
             case EROFS: (.readOnly, "its filesystem is read-only")
             default: (.system, nil)
             }
-        self.init(kind, "\(operation) \(path)", unsafe String(cString: strerror(code)), remedy: remedy)
+        self.init(kind, operation, subject, unsafe String(cString: strerror(code)), remedy: remedy)
     }
 }

@@ -54,7 +54,7 @@ extension File {
     public func status() throws(Failure) -> Status {
         try withDescriptor { (descriptor) throws(Failure) in
             var status = stat()
-            guard unsafe fstat(descriptor, &status) == 0 else { throw Failure(systemCall: "look at", path, errno: errno) }
+            guard unsafe fstat(descriptor, &status) == 0 else { throw Failure(systemCall: "look at", .file(path), errno: errno) }
             return Status(status)
         }
     }
@@ -64,7 +64,7 @@ extension File {
         var status = stat()
         guard unsafe stat(path, &status) == 0 else {
             let code = errno
-            guard code == ENOENT else { throw Failure(systemCall: "look at", path, errno: code) }
+            guard code == ENOENT else { throw Failure(systemCall: "look at", .file(path), errno: code) }
             return nil
         }
         return Status(status)
@@ -75,7 +75,7 @@ extension File {
         var status = stat()
         guard unsafe lstat(path, &status) == 0 else {
             let code = errno
-            guard code == ENOENT else { throw Failure(systemCall: "look at", path, errno: code) }
+            guard code == ENOENT else { throw Failure(systemCall: "look at", .file(path), errno: code) }
             return false
         }
         return status.st_mode & S_IFMT == S_IFLNK
@@ -122,6 +122,7 @@ extension File {
         var text: [UInt8] = []
         var chunk = [UInt8](repeating: 0, count: 64 << 10)
         while text.count < 16 << 20 {
+            // Half of it would be taken for all.
             guard let count = try? chunk.withMutableBytes({ (bytes) throws(Failure) in try file.readNext(into: &bytes) }) else { return nil }
             text += chunk.prefix(count)
             if count < chunk.count { break }

@@ -11,7 +11,7 @@ extension File {
             clinux_lock_range(descriptor, exclusive ? 1 : 0, start, count) == 0 ? 0 : errno
         }
         if result == 0 { return true }
-        guard result == EAGAIN || result == EACCES else { throw Failure(systemCall: "lock", path, errno: result) }
+        guard result == EAGAIN || result == EACCES else { throw Failure(systemCall: "lock", .file(path), errno: result) }
         return false
     }
 
@@ -19,7 +19,7 @@ extension File {
     public func unlock(_ range: Range<UInt64>) throws(Failure) {
         let (start, count) = try Self.offsets(range)
         let result = try withDescriptor { (descriptor) throws(Failure) in clinux_unlock_range(descriptor, start, count) == 0 ? 0 : errno }
-        guard result == 0 else { throw Failure(systemCall: "unlock", path, errno: result) }
+        guard result == 0 else { throw Failure(systemCall: "unlock", .file(path), errno: result) }
     }
 
     /// Whether another opening holds a lock on any of these bytes, of either kind or an exclusive one: `F_OFD_GETLK`. Takes no
@@ -28,7 +28,7 @@ extension File {
         let (start, count) = try Self.offsets(range)
         let (answer, code) = try withDescriptor { (descriptor) throws(Failure) in (clinux_is_range_locked(descriptor, exclusively ? 0 : 1, start, count), errno)
         }
-        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", path, errno: code) }
+        guard answer >= 0 else { throw Failure(systemCall: "look for a lock on", .file(path), errno: code) }
         return answer == 1
     }
 

@@ -9,7 +9,7 @@ public struct FileMapping: ~Copyable, @unchecked Sendable {
 
     init(descriptor: CInt, byteCount: Int, path: String) throws(Failure) {
         let address = unsafe mmap(nil, byteCount, PROT_READ, MAP_SHARED, descriptor, 0)
-        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Failure(systemCall: "map", path, errno: errno) }
+        guard let address = unsafe address, unsafe address != MAP_FAILED else { throw Failure(systemCall: "map", .file(path), errno: errno) }
         unsafe base = UnsafeRawPointer(address)
         self.byteCount = byteCount
     }

@@ -12,7 +12,7 @@ extension File {
         let flags = fcntl(number, F_GETFD)
         let isOurs = number > 2 && flags & FD_CLOEXEC != 0
         let copy = flags < 0 || isOurs || clinux_only_names(number) != 0 ? -1 : fcntl(number, F_DUPFD_CLOEXEC, 3)
-        guard copy >= 0 else { throw Failure(systemCall: "use", name, errno: EBADF) }
+        guard copy >= 0 else { throw Failure(systemCall: "use", .file(name), errno: EBADF) }
         self.init(descriptor: copy, path: name)
     }
 
@@ -48,8 +48,8 @@ extension File {
         let descriptor = unsafe open(path, (writing ? O_WRONLY : O_RDONLY) | O_CLOEXEC | O_NOCTTY)
         let code = errno
         guard descriptor >= 0 else {
-            if code == EINTR { throw Failure(.interrupted, "open \(path)", "interrupted") }
-            throw Failure(systemCall: "open", path, errno: code)
+            if code == EINTR { throw Failure(.interrupted, "open", .file(path), "interrupted") }
+            throw Failure(systemCall: "open", .file(path), errno: code)
         }
         self.init(descriptor: descriptor, path: path)
     }
@@ -58,7 +58,7 @@ extension File {
     public func duplicate() throws(Failure) -> File {
         try withDescriptor { (descriptor) throws(Failure) in
             let copy = fcntl(descriptor, F_DUPFD_CLOEXEC, 3)
-            guard copy >= 0 else { throw Failure(systemCall: "duplicate", path, errno: errno) }
+            guard copy >= 0 else { throw Failure(systemCall: "duplicate", .file(path), errno: errno) }
             return File(descriptor: copy, path: path)
         }
     }
@@ -69,7 +69,7 @@ extension File {
             let offset = lseek(descriptor, 0, SEEK_CUR)
             if offset >= 0 { return UInt64(offset) }
             let code = errno
-            guard code == ESPIPE else { throw Failure(systemCall: "seek in", path, errno: code) }
+            guard code == ESPIPE else { throw Failure(systemCall: "seek in", .file(path), errno: code) }
             return nil
         }
     }
@@ -78,7 +78,7 @@ extension File {
     public func seek(to offset: UInt64) throws(Failure) {
         let offset = try position("seek in", offset, 0)
         try withDescriptor { (descriptor) throws(Failure) in
-            guard lseek(descriptor, offset, SEEK_SET) >= 0 else { throw Failure(systemCall: "seek in", path, errno: errno) }
+            guard lseek(descriptor, offset, SEEK_SET) >= 0 else { throw Failure(systemCall: "seek in", .file(path), errno: errno) }
         }
     }
 
@@ -120,7 +120,7 @@ extension File {
     }
 
     /// As `advance`, of a stream: a signal ends it, and what is not ready yet is waited for (poll(2)).
-    private func advanceStream(_ done: inout Int, _ count: Int, _ operation: StaticString, waitingFor event: Int32) throws(Failure) {
+    private func advanceStream(_ done: inout Int, _ count: Int, _ operation: Failure.Operation, waitingFor event: Int32) throws(Failure) {
         guard count < 0 else { return try advance(&done, count, operation) }
         var code = errno
         if code == EAGAIN {
@@ -130,7 +130,7 @@ extension File {
                 if unsafe poll(&entry, 1, -1) < 0 { code = errno }
             }
         }
-        if code == EINTR { throw Failure(.interrupted, "\(operation) \(path)", "interrupted") }
-        if code != 0 { throw Failure(systemCall: operation, path, errno: code) }
+        if code == EINTR { throw Failure(.interrupted, operation, .file(path), "interrupted") }
+        if code != 0 { throw Failure(systemCall: operation, .file(path), errno: code) }
     }
 }

@@ -9,7 +9,7 @@ public struct Filesystem: Sendable {
 
     public init(of path: String) throws(Failure) {
         var type: UInt32 = 0, isReadOnly: Int32 = 0
-        guard unsafe clinux_filesystem(path, &type, &isReadOnly) == 0 else { throw Failure(systemCall: "look at the filesystem of", path, errno: errno) }
+        guard unsafe clinux_filesystem(path, &type, &isReadOnly) == 0 else { throw Failure(systemCall: "look at the filesystem of", .file(path), errno: errno) }
         self.type = type
         self.isReadOnly = isReadOnly != 0
     }

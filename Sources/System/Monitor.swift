@@ -34,7 +34,7 @@ public final class Monitor<State: ~Copyable>: @unchecked Sendable {
     /// Calls `body` until it says how the wait ended. Between calls waits for a `notify`, or for as many
     /// seconds as `body` says.
     @inlinable
-    public func wait<Result>(_ body: (inout State) throws(Failure) -> Wait<Result>) throws(Failure) -> Result {
+    public func wait<Result, Problem: Error>(_ body: (inout State) throws(Problem) -> Wait<Result>) throws(Problem) -> Result {
         lock.lock()
         defer { lock.unlock() }
         while true {

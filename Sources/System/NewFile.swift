@@ -25,7 +25,7 @@ public final class NewFile: Sendable {
             guard unnamed else { return -1 }
             let descriptor = clinux_open_unnamed(directory, mode)
             let code = errno
-            guard descriptor >= 0 || code == EOPNOTSUPP else { throw Failure(systemCall: "create", path, errno: code) }
+            guard descriptor >= 0 || code == EOPNOTSUPP else { throw Failure(systemCall: "create", .file(path), errno: code) }
             return descriptor
         }
         if opened >= 0 {
@@ -53,13 +53,14 @@ public final class NewFile: Sendable {
                 if try takeName() { return }
                 // rename(2) replaces, link(2) does not. Between the two, the file has a name that a kill -9 would leave.
                 temporary = try Self.withRandomName(in: directory, for: file.path) { directory, name in
+                    // False: another name is tried; that the descriptor is closed can't be.
                     (try? file.withDescriptor { (descriptor) throws(Failure) in unsafe clinux_name_temporary(descriptor, directory, name) == 0 }) ?? false
                 }
             }
             guard let random = temporary else { return }
             try directory.withDescriptor { (directory) throws(Failure) in
                 guard unsafe renameat(directory, random, directory, name) == 0 else {
-                    throw Failure(systemCall: "put in place", file.path, errno: errno)
+                    throw Failure(systemCall: "put in place", .file(file.path), errno: errno)
                 }
             }
             temporary = nil
@@ -73,7 +74,7 @@ public final class NewFile: Sendable {
             try file.withDescriptor { (descriptor) throws(Failure) in
                 if unsafe clinux_name_temporary(descriptor, directory, name) == 0 { return true }
                 let code = errno
-                guard code == EEXIST else { throw Failure(systemCall: "put in place", file.path, errno: code) }
+                guard code == EEXIST else { throw Failure(systemCall: "put in place", .file(file.path), errno: code) }
                 return false
             }
         }
@@ -99,7 +100,7 @@ public final class NewFile: Sendable {
             code = try directory.withDescriptor { (directory) throws(Failure) in make(directory, name) ? 0 : errno }
             if code == 0 { return name }
         }
-        throw Failure(systemCall: "create", path, errno: code)
+        throw Failure(systemCall: "create", .file(path), errno: code)
     }
 
     // MARK: Whose it is
@@ -136,7 +137,7 @@ public final class NewFile: Sendable {
         if count >= 0 { return Array(value.prefix(count)) }
         let code = errno
         guard code == ENODATA || code == EOPNOTSUPP || code == ENOSYS else {
-            throw Failure(systemCall: "read the access control list of", path, errno: code)
+            throw Failure(systemCall: "read the access control list of", .file(path), errno: code)
         }
         return nil
     }

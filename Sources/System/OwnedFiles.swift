@@ -12,7 +12,7 @@ extension File {
             do throws(Failure) {
                 let file = try File(path: path, options: options.union(.notFollowing))
                 guard try file.kind() == .regular else {
-                    throw Failure(.exists, "open \(path)", "it is no regular file", remedy: "see what it is, and move it away")
+                    throw Failure(.exists, "open", .file(path), "it is no regular file", remedy: "see what it is, and move it away")
                 }
                 return file
             } catch where error.kind == .notFound {
@@ -26,7 +26,7 @@ extension File {
                 // Another process was faster.
             }
         }
-        throw Failure(.busy, "open \(path)", "it is made and removed again and again", remedy: "try again")
+        throw Failure(.busy, "open", .file(path), "it is made and removed again and again", remedy: "try again")
     }
 
     /// Makes the directory at `path`, which belongs to whom its parent belongs. Does nothing when it is there.
@@ -34,7 +34,7 @@ extension File {
         let parent = try Owner(directoryOf: path)
         guard unsafe mkdir(path, 0o700) == 0 else {
             let code = errno
-            guard code == EEXIST else { throw Failure(systemCall: "create the directory", path, errno: code) }
+            guard code == EEXIST else { throw Failure(systemCall: "create the directory", .file(path), errno: code) }
             return
         }
         try File(path: path, options: [.directory, .notFollowing]).give(to: parent)
@@ -51,7 +51,7 @@ extension File {
             if fchown(descriptor, geteuid() == 0 ? owner.user : .max, owner.group) != 0, errno != EPERM { return errno }
             return fchmod(descriptor, owner.mode & (isDirectory ? 0o770 : 0o660)) == 0 ? 0 : errno
         }
-        guard code == 0 else { throw Failure(systemCall: "set the owner of", path, errno: code) }
+        guard code == 0 else { throw Failure(systemCall: "set the owner of", .file(path), errno: code) }
     }
 
     /// fallocate(2): the first `byteCount` bytes have their blocks, so that to write them through a map never finds a full
@@ -65,7 +65,7 @@ extension File {
             }
             return 0
         }
-        guard code == 0 || code == EOPNOTSUPP || code == ENOSYS else { throw Failure(systemCall: "allocate", path, errno: code) }
+        guard code == 0 || code == EOPNOTSUPP || code == ENOSYS else { throw Failure(systemCall: "allocate", .file(path), errno: code) }
     }
 }
 
@@ -79,7 +79,7 @@ private struct Owner {
         let slash = path.utf8.lastIndex(of: UInt8(ascii: "/"))
         let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
         var status = stat()
-        guard unsafe stat(directory, &status) == 0 else { throw Failure(systemCall: "look at", directory, errno: errno) }
+        guard unsafe stat(directory, &status) == 0 else { throw Failure(systemCall: "look at", .file(directory), errno: errno) }
         (user, group, mode) = (status.st_uid, status.st_gid, status.st_mode & 0o777)
     }
 }

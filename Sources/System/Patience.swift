@@ -5,17 +5,15 @@ internal import Synchronization
 /// A holder that is alive and at work is waited for: for `limit` seconds each time that it, or somebody else, has taken the lock.
 /// One that is stopped is given up sooner.
 public final class Patience: Sendable {
-    /// Told about waits of more than a second: once when it is that long, and when it is over.
-    public typealias Report = @Sendable (String) -> Void
-
     // As bits of a `Double`.
     private let limitBits, limitWhenStoppedBits: Atomic<UInt64>
-    private let report: Report?
+    /// Told about waits of more than a second: once when it is that long, and when it is over.
+    private let reporter: Reporter
 
-    public init(limit: Double = 30, limitWhenStopped: Double = 2, report: Report? = nil) {
+    public init(limit: Double = 30, limitWhenStopped: Double = 2, reporter: Reporter = .silent) {
         limitBits = Atomic(limit.bitPattern)
         limitWhenStoppedBits = Atomic(limitWhenStopped.bitPattern)
-        self.report = report
+        self.reporter = reporter
     }
 
     /// Seconds for one holder.
@@ -24,7 +22,10 @@ public final class Patience: Sendable {
     public var limitWhenStopped: Double { Double(bitPattern: limitWhenStoppedBits.load(ordering: .relaxed)) }
 
     /// The same without limits: as guests' requests wait, which must not fail as long as the holder lives.
-    public func endless() -> Patience { Patience(limit: .infinity, limitWhenStopped: .infinity, report: report) }
+    public func endless() -> Patience { Patience(limit: .infinity, limitWhenStopped: .infinity, reporter: reporter) }
+
+    /// The same limits, told to that one.
+    public func telling(_ reporter: Reporter) -> Patience { Patience(limit: limit, limitWhenStopped: limitWhenStopped, reporter: reporter) }
 
     /// Gives new limits to all waits, those at work too.
     public func shorten(limit: Double, limitWhenStopped: Double) {
@@ -33,5 +34,8 @@ public final class Patience: Sendable {
     }
 
     /// Tells who wants to hear of waits.
-    public func tell(_ text: @autoclosure () -> String) { report?(text()) }
+    public func tell(_ phase: Event.Phase, _ text: @autoclosure () -> String) {
+        if phase == .begins { reporter.counters.lockWaits.add() }
+        reporter.tell(.lockWait, text(), phase)
+    }
 }

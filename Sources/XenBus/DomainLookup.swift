@@ -15,7 +15,7 @@ public struct Domain: Equatable, Sendable {
 extension Xenstore {
     /// The running VM with this UUID, number or name, asked in this order, as `xl` does.
     public func domain(_ designation: String) throws(Failure) -> Domain {
-        let what = "VM \(designation)"
+        let what = Subject.domain(designation)
         let unknown = Failure(.notFound, what, "no running VM has this name, number or UUID", remedy: "see `xl list` for those that run")
         let domains = try list("/local/domain") ?? []
         let id: DomainID

@@ -9,7 +9,7 @@ extension LibXen {
             grants, UInt32(references.count), UInt32(domain), &references, PROT_READ | PROT_WRITE)
         guard let pages = unsafe pages else {
             throw Failure(
-                .system, "map \(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)",
+                .system, "map", "\(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)",
                 systemError(errno), remedy: "the guest may have gone, or not granted them")
         }
         return unsafe pages
@@ -24,7 +24,7 @@ extension LibXen {
     public func perform(_ batch: inout GrantCopyBatch) throws(Failure) {
         guard batch.count > 0 else { return }
         guard unsafe xengnttab_grant_copy(grants, UInt32(batch.count), batch.segments.baseAddress) == 0 else {
-            throw Failure(.system, "copy \(batch.count) granted ranges", systemError(errno))
+            throw Failure(.system, "copy", "\(batch.count) granted ranges", systemError(errno))
         }
     }
 }

@@ -82,10 +82,10 @@ extension LibXen {
     }
 
     /// Nil when the last call failed because there is no such node.
-    private func absent<Value>(_ operation: String, _ path: String) throws(Failure) -> Value? {
+    private func absent<Value>(_ operation: Failure.Operation, _ path: String) throws(Failure) -> Value? {
         if errno == ENOENT { return nil }
         throw failure(operation, path)
     }
 
-    private func failure(_ operation: String, _ path: String) -> Failure { storeFailure(operation, path, errno) }
+    private func failure(_ operation: Failure.Operation, _ path: String) -> Failure { storeFailure(operation, path, errno) }
 }

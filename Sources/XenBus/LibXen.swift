@@ -28,7 +28,7 @@ public import System
         unsafe xs_close(store)
     }
 
-    static func open(_ what: String, _ body: () -> OpaquePointer?) throws(Failure) -> OpaquePointer {
+    static func open(_ what: Subject, _ body: () -> OpaquePointer?) throws(Failure) -> OpaquePointer {
         errno = 0
         if let handle = unsafe body() { return unsafe handle }
         switch errno {

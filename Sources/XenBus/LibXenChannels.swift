@@ -16,7 +16,7 @@ public import System
         let port = unsafe xenevtchn_bind_interdomain(channels, UInt32(domain), remotePort)
         guard port >= 0 else {
             throw Failure(
-                .system, "bind event channel \(remotePort) of domain \(domain)", systemError(errno),
+                .system, "bind", "event channel \(remotePort) of domain \(domain)", systemError(errno),
                 remedy: "the guest may have gone, or another backend may have it")
         }
         return EventPort(port)
@@ -35,7 +35,7 @@ public import System
         let port = unsafe xenevtchn_pending(channels)
         guard port >= 0 else {
             if errno == EAGAIN || errno == EINTR { return nil }
-            throw Failure(.system, "wait for an event channel", systemError(errno))
+            throw Failure(.system, "wait for", "an event channel", systemError(errno))
         }
         return EventPort(port)
     }
@@ -46,7 +46,7 @@ public import System
 
     public var eventDescriptor: Int32 { unsafe xenevtchn_fd(channels) }
 
-    private func failure(_ operation: String, _ port: EventPort) -> Failure {
-        Failure(.system, "\(operation) event channel \(port)", systemError(errno))
+    private func failure(_ operation: Failure.Operation, _ port: EventPort) -> Failure {
+        Failure(.system, operation, "event channel \(port)", systemError(errno))
     }
 }

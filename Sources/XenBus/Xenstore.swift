@@ -74,13 +74,14 @@ extension Xenstore {
             do {
                 result = try body(transaction)
             } catch {
+                // It ends with the connection at the latest, and the failure is the one to tell.
                 _ = try? endTransaction(transaction, commit: false)
                 throw error
             }
             if try endTransaction(transaction, commit: true) { return result }
         }
         throw Failure(
-            .busy, what(), "the xenstore changed under each of \(transactionAttempts) attempts",
+            .busy, .named(what()), "the xenstore changed under each of \(transactionAttempts) attempts",
             remedy: "try again; see what writes to the xenstore all the time")
     }
 
@@ -120,12 +121,12 @@ extension Xenstore {
 }
 
 /// The error for what the xenstore refused with this `errno`.
-package func storeFailure(_ operation: String, _ path: String, _ code: Int32) -> Failure {
+package func storeFailure(_ operation: Failure.Operation, _ path: String, _ code: Int32) -> Failure {
     let remedy =
         switch code {
         case EACCES, EPERM: "run as root, in the domain that owns the node"
         case ENOSPC: "the domain has as many nodes in the xenstore as it may have; remove some"
         default: "see that xenstored runs"
         }
-    return Failure(.system, "xenstore: \(operation) \(path)", systemError(code), remedy: remedy)
+    return Failure(.system, operation, .node(path), systemError(code), remedy: remedy)
 }

@@ -42,7 +42,7 @@ public import XenBus
         guard let answer else {
             throw Failure(.system, "call between processes", "the other one is gone")
         }
-        if answer.code == 2 { throw Failure(.system, answer.text(0), answer.text(1)) }
+        if answer.code == 2 { throw Failure(.system, .named(answer.text(0)), answer.text(1)) }
         return answer.code == 0 ? answer : nil
     }
 
@@ -73,6 +73,7 @@ public import XenBus
     public func nextWatchEvent() throws(Failure) -> WatchEvent? {
         try ask(.nextWatchEvent).map { WatchEvent(path: $0.text(0), token: $0.text(1)) }
     }
+    // Who can't be asked knows nobody.
     public func isIntroduced(_ domain: DomainID) -> Bool { (try? ask(.isIntroduced, [field(domain)])) != nil }
     public func beginTransaction() throws(Failure) -> XenstoreTransaction {
         XenstoreTransaction(number: UInt32(truncatingIfNeeded: try ask(.beginTransaction)?.number(0) ?? 0))
@@ -115,13 +116,13 @@ public import XenBus
     private static let referenceLimit = 1 << 18
 
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
-        let what = "map \(references.count) page(s) of domain \(domain)"
+        let what: Subject = "\(references.count) page(s) of domain \(domain)"
         var found: [Int] = []
         for reference in references {
-            guard let page = try page(reference, of: domain) else { throw Failure(.system, what, "grant \(reference) is none of ours") }
+            guard let page = try page(reference, of: domain) else { throw Failure(.system, "map", what, "grant \(reference) is none of ours") }
             found.append(page)
         }
-        guard let mapped = unsafe memory.map(found) else { throw Failure(.system, what, systemError(errno)) }
+        guard let mapped = unsafe memory.map(found) else { throw Failure(.system, "map", what, systemError(errno)) }
         return unsafe mapped
     }
 
@@ -168,6 +169,7 @@ public final class SharedChannel: EventChannels, Sendable {
         return port
     }
     public func unbind(_ port: EventPort) {
+        // It ends with the other process, too.
         _ = try? xen.ask(.unbind, [field(port), field(index)])
         self.port.store(0, ordering: .relaxed)
     }

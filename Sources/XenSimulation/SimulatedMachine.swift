@@ -154,6 +154,7 @@ extension SimulatedMachine {
         /// Does a change outside of transactions, and fires what watches it. Used where a refusal changes nothing.
         mutating func changeStore(_ change: (inout StoreTree) throws(StoreRefusal) -> Void) {
             tree.beginTracking()
+            // What is refused has changed nothing.
             try? change(&tree)
             fireChanges(tree.changed)
         }

@@ -77,7 +77,7 @@ extension SimulatedXen {
         do throws(StoreRefusal) {
             return try call(body)
         } catch {
-            throw Failure(.system, what(), systemError(error.code))
+            throw Failure(.system, .named(what()), systemError(error.code))
         }
     }
 }

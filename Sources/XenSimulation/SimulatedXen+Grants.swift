@@ -5,7 +5,7 @@ public import XenBus
 
 extension SimulatedXen {
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
-        let what = "map \(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)"
+        let what: Subject = "\(references.count) page(s) of domain \(domain), grant \(references.first ?? 0)"
         do throws(StoreRefusal) {
             return unsafe try call { state throws(StoreRefusal) in
                 var pages: [Int] = []
@@ -18,7 +18,7 @@ extension SimulatedXen {
                 return unsafe mapped
             }
         } catch {
-            throw Failure(.system, what, systemError(error.code), remedy: "the guest may have gone, or not granted them")
+            throw Failure(.system, "map", what, systemError(error.code), remedy: "the guest may have gone, or not granted them")
         }
     }
 

@@ -97,7 +97,7 @@ extension SimulatedXen {
 
     /// Runs `body` on the tree, or a transaction's copy of it. Nil when there is no such node.
     private func access<Result>(
-        _ operation: String, _ path: String, _ transaction: XenstoreTransaction,
+        _ operation: Failure.Operation, _ path: String, _ transaction: XenstoreTransaction,
         _ body: (inout StoreTree, String) throws(StoreRefusal) -> Result
     ) throws(Failure) -> Result? {
         try refusals(operation, path) { state throws(StoreRefusal) in
@@ -126,7 +126,7 @@ extension SimulatedXen {
     }
 
     private func refusals<Result>(
-        _ operation: String, _ path: String, _ body: (inout SimulatedMachine.State) throws(StoreRefusal) -> Result
+        _ operation: Failure.Operation, _ path: String, _ body: (inout SimulatedMachine.State) throws(StoreRefusal) -> Result
     ) throws(Failure) -> Result {
         do throws(StoreRefusal) {
             return try call(body)

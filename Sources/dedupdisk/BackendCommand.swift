@@ -36,18 +36,19 @@ struct BackendCommand: ParsableCommand {
         guard try lock.tryLock(exclusive: true) else {
             throw Failure(.busy, "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
         }
+        // It goes with the process at the latest.
         defer { try? lock.unlock() }
         let stop = try StopRequest()
         stop.sendOnSignals(handOver: [SIGTERM, SIGINT, SIGHUP])
-        var configuration = BackendDaemon<LibXen, StoreDisk>.Configuration(log: { Console.complain($0) })
+        var configuration = BackendDaemon<LibXen, StoreDisk>.Configuration(log: { Console.log($0) })
         configuration.maximumQueues = queues
         configuration.obstacle = { Self.obstacle($0) }
         let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
             try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
         }
-        Console.complain("serving the disks of \(store.path)")
+        Console.log("serving the disks of \(store.path)")
         try daemon.run()
-        Console.complain("ended; disks stay plugged until it is started again")
+        Console.log("ended; disks stay plugged until it is started again")
     }
 
     private static let lockPath = "/run/dedupdisk-backend.lock"

@@ -3,6 +3,11 @@ import Glibc
 import Serve
 import System
 
+/// Closes a disk that could not be served: what for is about to be told, and what comes on top of it here.
+func close<Device: BlockDevice>(_ device: Device) {
+    do throws(Failure) { try device.close() } catch { Console.complain("\(error.advised)") }
+}
+
 /// Closes a disk that was served. After a second request to stop, that has a second's time: the journal has all that was acknowledged.
 func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForced stop: StopRequest) throws {
     let result = Monitor<Result<Void, Failure>?>(nil)
@@ -24,7 +29,7 @@ func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForc
         // timeout(1), for one, sends its signal twice: most disks are closed by then.
         if stop.take() > 0, deadline == .infinity { deadline = monotonicSeconds() + 1 }
     }
-    Console.complain("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
+    Console.log("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
     // Its threads are still at work: nothing that they use may go before the process does.
     _exit(0)
 }

@@ -54,21 +54,21 @@ private struct Attaching: DiskServer {
         do {
             var configuration = BackendConfiguration(
                 domain: domain, device: self.device, disk: name, isResumable: isResumable,
-                log: { Console.complain($0) })
+                log: { Console.log($0) })
             configuration.maximumQueues = queues
             var backend = try Backend.attach(xen, device, configuration, stop: stop)
             outcome = try backend.run()
         } catch {
-            try? device.close()
+            close(device)
             throw error
         }
         try close(device, named: name, unlessForced: stop)
         switch outcome {
-        case .unplugged: Console.complain("unplugged disk \(name)")
-        case .forced: Console.complain("disk \(name) was taken from the guest without its consent")
-        case .guestGone: Console.complain("VM \(domain.name) is gone; disk \(name) is closed")
+        case .unplugged: Console.log("unplugged disk \(name)")
+        case .forced: Console.complain("disk \(name) was taken from the guest without its consent", .warning)
+        case .guestGone: Console.log("VM \(domain.name) is gone; disk \(name) is closed")
         case .handedOver:
-            Console.complain("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
+            Console.log("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
             // What asked for it is what it ends of: a supervisor can tell.
             _ = signal(SIGHUP, SIG_DFL)
             _ = raise(SIGHUP)

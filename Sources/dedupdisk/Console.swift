@@ -5,9 +5,27 @@ import System
 /// What people and scripts see.
 enum Console {
     /// A line on standard error, with the program's name. One line, whatever a name or a path has in it.
-    static func complain(_ text: String) {
-        writeAll("dedupdisk: \(PathText.shown(text))\n", to: 2)
+    static func complain(_ text: String, _ priority: Event.Priority = .error) {
+        writeAll("\(isJournal ? "<\(priority.rawValue)>" : "")dedupdisk: \(PathText.shown(text))\n", to: 2)
     }
+
+    /// What a server tells of its course.
+    static func log(_ text: String) { complain(text, .info) }
+
+    /// What the store and its disks tell. A server passes all of it on. A command tells by its result what came of it, and meanwhile only why
+    /// that takes long.
+    static let events = Events { event in
+        guard unsafe isServing || event.kind == .lockWait || event.kind == .hashing else { return }
+        complain("\(event.advised)", event.priority)
+    }
+
+    /// Whether standard error is systemd's journal, which finds a line's priority in front of it: systemd.exec(5), $JOURNAL_STREAM, and
+    /// sd-daemon(3).
+    private static let isJournal: Bool = {
+        var status = stat()
+        guard let stream = CommandLineText.variable("JOURNAL_STREAM"), unsafe fstat(2, &status) == 0 else { return false }
+        return stream == "\(status.st_dev):\(status.st_ino)"
+    }()
 
     /// A line on standard output.
     /// - Throws: when nobody can take it, a full disk behind a redirection for one.

@@ -29,11 +29,12 @@ struct DedupDisk: ParsableCommand {
             surviveLimits()
             dieOfBusErrorsInWords()
             dieOfDamagedPagesInWords()
+            dieOfAssertionsInWords()
             Store.tuneAllocator()
             deferTerminalStops()
             status = try run(CommandLineText.arguments)
         } catch {
-            Console.complain("\(error)")
+            Console.complain("\(error.advised)")
             status = self.status(of: error)
         }
         _exit(status)
@@ -97,6 +98,14 @@ struct DedupDisk: ParsableCommand {
         for signal in [SIGSEGV, SIGABRT] { unsafe sigaction(signal, &action, nil) }
     }
 
+    /// LMDB has found a page that it can't go on with.
+    private static func dieOfAssertionsInWords() {
+        Store.endProcess { text in
+            Console.complain("the store's database is damaged: \(text) (restore it from a copy)")
+            _exit(3)
+        }
+    }
+
     /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
     private static func dieOfBusErrorsInWords() {
         var action = sigaction()
@@ -117,5 +126,5 @@ struct DedupDisk: ParsableCommand {
     raise(number)  // When the handler returns.
 }
 
-/// Written before any thread is started, read in a signal's handler.
-nonisolated(unsafe) private var isServing = false
+/// Written before any thread is started, read in a signal's handler and by who tells what.
+nonisolated(unsafe) var isServing = false

@@ -34,7 +34,8 @@ struct DiskSource: ParsableArguments {
             if let format = file.foreignFormat {
                 // A guest may have written such bytes itself, and must find its disk again.
                 Console.complain(
-                    "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)")
+                    "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)",
+                    .warning)
             }
             try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
         } else {
@@ -65,11 +66,11 @@ struct DiskSource: ParsableArguments {
     private func open(_ name: String, in store: Store) throws -> StoreDisk {
         if let old = try store.disk(name) {
             if let size, size.bytes != old.byteCount {
-                throw Failure(.usage, "disk \(name)", "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")
+                throw Failure(.usage, .disk(name), "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")
             }
         } else {
             guard let size, !ephemeral, !readOnly else {
-                throw Failure(.notFound, "disk \(name)", "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
+                throw Failure(.notFound, .disk(name), "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
             }
             try store.create(name, byteCount: size.bytes)
         }

@@ -89,7 +89,7 @@ struct Map: ParsableCommand {
     private func refuseStaged(in store: Store) throws {
         guard store.isReadOnly, try StoreDisk(store, disk, readOnly: true).hasStaged else { return }
         throw Failure(
-            .readOnly, "map disk \(disk)", "its last writes are in its journal, and the store can't be written to",
+            .readOnly, "map", .disk(disk), "its last writes are in its journal, and the store can't be written to",
             remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
     }
 

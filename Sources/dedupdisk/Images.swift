@@ -56,7 +56,7 @@ struct Import: ParsableCommand {
         let convert = (format.conversion(of: image, to: raw) ?? "true") + " && dedupdisk import \(raw) \(name)"
         let command = source.hasPath ? convert : "image=$(mktemp /var/tmp/image.XXXXXX) && cat >\"$image\" && \(convert)"
         return Failure(
-            .system, "import \(source.name)", "it is \(format.title), not a raw image; --format raw would take its bytes as they are",
+            .system, .import, .image(source.name), "it is \(format.title), not a raw image; --format raw would take its bytes as they are",
             remedy: command)
     }
 }
@@ -102,7 +102,7 @@ struct Export: ParsableCommand {
 
     private func refusal(_ format: ImageFormat) -> Failure {
         Failure(
-            .usage, "export disk \(disk)", "images are written raw, not as \(format.title)",
+            .usage, "export", .disk(disk), "images are written raw, not as \(format.title)",
             remedy: "export it, and convert that: dedupdisk export \(Shell.quoted(disk)) IMAGE.raw && qemu-img convert -f raw -O FORMAT IMAGE.raw IMAGE")
     }
 }
@@ -141,6 +141,7 @@ enum Shell {
 
     /// `file` with `.raw` behind it, or something like it that nothing is called yet.
     static func unusedName(_ file: String) -> String {
+        // What can't be looked at is not known to be free.
         (0..<100).lazy.map { file + ($0 == 0 ? ".raw" : ".\($0).raw") }.first { (try? File.status(of: $0)) == .some(.none) } ?? file + ".raw"
     }
 }

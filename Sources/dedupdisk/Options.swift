@@ -15,13 +15,11 @@ struct StoreOptions: ParsableArguments {
     }
 
     /// The store, which is there.
-    func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, patience: Self.patience) }
+    func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, events: Console.events) }
     /// The store, made when there is none.
     func openOrCreate(codec: BlobCodec? = nil) throws(Failure) -> Store {
-        try Store(path: path, creating: true, codec: codec ?? .raw, patience: Self.patience)
+        try Store(path: path, creating: true, codec: codec ?? .raw, events: Console.events)
     }
-    /// As long as people wait for a command, who hear of it.
-    private static var patience: Patience { Patience(report: { Console.complain($0) }) }
 }
 
 /// How a store compresses, by its name on the command line.

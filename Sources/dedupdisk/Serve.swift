@@ -52,18 +52,18 @@ private struct Listening: DiskServer {
         let outcome: NBDOutcome
         do {
             let listener = try NBDListener(address)
-            Console.complain("disk \(name) is at \(listener.address.uri(export: name))")
-            outcome = NBDServer(device, name: name, on: listener, stop: stop, log: { Console.complain($0) }).run()
+            Console.log("disk \(name) is at \(listener.address.uri(export: name))")
+            outcome = NBDServer(device, name: name, on: listener, stop: stop, log: { Console.log($0) }).run()
         } catch {
-            try? device.close()
+            close(device)
             throw error
         }
         if outcome == .forced {
-            Console.complain("disk \(name) was left with requests at work")
+            Console.log("disk \(name) was left with requests at work")
             // Threads are still in the disk: nothing that they use may go before the process does.
             _exit(0)
         }
         try close(device, named: name, unlessForced: stop)
-        Console.complain("disk \(name) is closed")
+        Console.log("disk \(name) is closed")
     }
 }

@@ -47,7 +47,7 @@ import TestSupport
             #expect(outcome.status != 3 && (outcome.signal == nil || outcome.signal == SIGKILL), "\(outcome)")
         }
         for worker in workers { _ = worker.wait() }
-        server.end()
+        server.end(telling: true)
         #expect(alarms == [], "\(kills) kills")
         #expect(kills > 10)
         try tool.expectClean()

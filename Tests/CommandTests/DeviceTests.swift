@@ -77,11 +77,13 @@ struct DeviceTests {
             place = tool.path("a mount")
             unsafe mkdir(place, 0o755)
             guard try Child("/usr/sbin/mkfs.ext4", ["-q", device.path]).wait().status == 0 else { throw Failure(.system, "make", "a filesystem") }
-            guard unsafe mount(device.path, place, "ext4", 0, nil) == 0 else { throw Failure(systemCall: "mount", device.path, errno: errno) }
+            guard unsafe mount(device.path, place, "ext4", 0, nil) == 0 else { throw Failure(systemCall: "mount", .file(device.path), errno: errno) }
         }
 
         func becomeReadOnly() throws {
-            guard unsafe mount(nil, place, nil, UInt(MS_REMOUNT | MS_RDONLY), nil) == 0 else { throw Failure(systemCall: "remount", place, errno: errno) }
+            guard unsafe mount(nil, place, nil, UInt(MS_REMOUNT | MS_RDONLY), nil) == 0 else {
+                throw Failure(systemCall: "remount", .file(place), errno: errno)
+            }
         }
 
         deinit { unsafe umount2(place, Int32(MNT_DETACH)) }

@@ -157,6 +157,15 @@ import TestSupport
         #expect(outcome.errorLines.count == 1 && outcome.errors.hasPrefix("dedupdisk: "), "\(outcome.errors)")
     }
 
+    /// systemd's journal takes a line's priority from its beginning; a file that only has its name in the environment gets none.
+    @Test(arguments: [("$(stat -c %d:%i FILE)", "<3>dedupdisk: "), ("1:2", "dedupdisk: ")]) func prioritiesAreTheJournals(stream: String, start: String) throws
+    {
+        let file = tool.path("said")
+        let script = "touch FILE; JOURNAL_STREAM=\(stream) exec '\(tool.executable)' list 2>FILE".split(separator: "FILE", omittingEmptySubsequences: false)
+        #expect(try Child("/bin/sh", ["-c", script.joined(separator: "'\(file)'")], environment: ["DEDUPDISK_STORE": tool.store]).wait().status == 1)
+        #expect(try Files.text(file).hasPrefix(start))
+    }
+
     /// A slip says where it is told how to do it.
     @Test func wrongUsageTellsWhoHelps() throws {
         #expect(try tool.start(["conect", "vm"]).wait().errors == "dedupdisk: conect: no such command (see: dedupdisk help)\n")

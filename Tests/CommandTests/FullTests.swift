@@ -37,7 +37,7 @@ struct FullTests {
         try tool.expectClean()
         #expect(try tool.run("export", "kept", "-").output == kept)
         for how in [["--read-only"], ["--ephemeral"], []] {
-            try Server(tool, ["kept", "--socket", tool.path("socket")] + how).end()
+            try Server(tool, ["kept", "--socket", tool.path("socket")] + how).end(telling: true)
             volume.fill()
         }
         try tool.succeed("resize", "empty", "2G")
@@ -151,6 +151,7 @@ struct FullTests {
         try tool.succeed("export", "d", tool.path("out"))
         expectAll(try Files.bytes(tool.path("out")))
         let server = try Server(tool, ["d", "--socket", tool.path("socket")])
+        #expect(server.told.contains { $0.contains("disk d: what an interrupted writer left in its journal is read there") }, "\(server.told)")
         if Client.areInstalled {
             try Client.succeed("nbdcopy", server.uri, tool.path("copy"))
             expectAll(try Files.bytes(tool.path("copy")))
@@ -168,6 +169,35 @@ struct FullTests {
         expectAll(try tool.run("export", "d", "-").output)
         volume.empty()
         try expectReserve(tool)
+    }
+
+    /// What finds no room is told once, however often it is tried again, and once when it went in.
+    @Test(arguments: Volume.available) func aFullFilesystemIsToldOnce(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 32)
+        let heard = HeardEvents()
+        let store = try Store(path: volume.path + "/store", creating: true, events: heard.events)
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        // Gives the journal its blocks: behind an eighth of it, it begins anew.
+        try disk.write(at: 0, (1...200).flatMap { block(UInt64($0)) })
+        for _ in 0..<500 where try store.statistics().mappedBytes < 200 * 4096 { usleep(20_000) }
+        // Until the staging has heard of it, too.
+        usleep(100_000)
+        volume.fill()
+        try disk.write(at: 0, (1001...1090).flatMap { block(UInt64($0)) })
+        #expect(heard.wait(for: 1, .commitRetry).count == 1)
+        for _ in 0..<1000 where heard.events.counters.failedCommits.value < 3 { usleep(10_000) }
+        let told = heard.all(.commitRetry)
+        #expect(told.map(\.phase) == [.begins] && told[0].subject == .disk("d") && "\(told[0])".contains("No space left"), "\(told)")
+        #expect(heard.all(.reserve).count <= 1)
+        volume.empty()
+        #expect(heard.wait(for: 2, .commitRetry).last?.times == Int(heard.events.counters.failedCommits.value))
+        try disk.close()
+        #expect(heard.all(.commitRetry).count == 2)
+        // Each that began is over.
+        let reserve = heard.all(.reserve)
+        #expect(reserve.count == 2 * reserve.count { $0.phase == .begins }, "\(reserve)")
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
     }
 
     /// A guest discards on a full filesystem, and goes on writing when gc has been there.

@@ -163,7 +163,7 @@ final class FullFilesystem {
         guard unsafe mount("tmpfs", path, "tmpfs", 0, "size=\(megabytes)m") == 0 else {
             let code = errno
             unsafe rmdir(path)
-            throw Failure(systemCall: "mount", path, errno: code)
+            throw Failure(systemCall: "mount", .file(path), errno: code)
         }
     }
 

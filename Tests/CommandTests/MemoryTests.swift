@@ -45,7 +45,7 @@ final class MemoryLimit {
         let isFirst = unsafe access("/sys/fs/cgroup/memory", F_OK) == 0
         var random = SystemRandomNumberGenerator()
         path = (isFirst ? "/sys/fs/cgroup/memory" : "/sys/fs/cgroup") + "/dedupdisk-test-\(getpid())-\(random.next() as UInt32)"
-        guard unsafe mkdir(path, 0o755) == 0 else { throw Failure(systemCall: "make", path, errno: errno) }
+        guard unsafe mkdir(path, 0o755) == 0 else { throw Failure(systemCall: "make", .file(path), errno: errno) }
         let file = path + (isFirst ? "/memory.limit_in_bytes" : "/memory.max")
         let descriptor = unsafe open(file, O_WRONLY)
         defer { close(descriptor) }
@@ -53,7 +53,7 @@ final class MemoryLimit {
         let count = text.withUTF8 { unsafe write(descriptor, $0.baseAddress, $0.count) }
         guard count > 0 else {
             unsafe rmdir(path)
-            throw Failure(systemCall: "write", file, errno: errno)
+            throw Failure(systemCall: "write", .file(file), errno: errno)
         }
     }
 

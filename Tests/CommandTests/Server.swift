@@ -7,23 +7,34 @@ import TestSupport
 struct Server {
     let child: Child
     let uri: String
+    /// What it said before that, a line each.
+    let told: [String]
 
     /// Starts it, and waits until it says where the disk is.
     init(_ tool: Tool, _ arguments: [String]) throws {
         child = try tool.start(["serve"] + arguments)
         var said = ""
-        for _ in 0..<50 where !said.contains("\n") { said += child.receiveErrors(limit: 10) }
-        let words = said.split(separator: "\n").first?.split(separator: " ") ?? []
-        try #require(words.count == 6 && words.prefix(5) == ["dedupdisk:", "disk", words[2], "is", "at"], "\(said)")
+        var words: [Substring] = []
+        for _ in 0..<50 where words.isEmpty {
+            said += child.receiveErrors(limit: 10)
+            // What the store told first is told before.
+            let lines = said.split(separator: "\n", omittingEmptySubsequences: false).dropLast().map { $0.split(separator: " ") }
+            words = lines.first { $0.count == 6 && $0.prefix(5) == ["dedupdisk:", "disk", $0[2], "is", "at"] } ?? []
+        }
+        try #require(words.count == 6, "\(said)")
+        told = said.split(separator: "\n").map(String.init).filter { !$0.contains(" is at ") }
         uri = String(words[5])
     }
 
     /// Asks for the end, as people do, and sees it come.
-    func end(_ signal: Int32 = SIGINT, location: SourceLocation = #_sourceLocation) {
+    /// - Parameter telling: the store may have something to tell meanwhile.
+    func end(_ signal: Int32 = SIGINT, telling: Bool = false, location: SourceLocation = #_sourceLocation) {
         child.kill(signal)
         let outcome = child.wait(limit: 30)
         #expect(outcome.status == 0, "\(outcome)", sourceLocation: location)
-        #expect(outcome.errorLines.count == 1 && outcome.errors.hasSuffix(" is closed\n"), "\(outcome)", sourceLocation: location)
+        let told = outcome.errorLines.dropLast()
+        #expect(told.allSatisfy { telling && ($0.hasPrefix("dedupdisk: store ") || $0.hasPrefix("dedupdisk: disk ")) }, "\(outcome)", sourceLocation: location)
+        #expect(outcome.errors.hasSuffix(" is closed\n"), "\(outcome)", sourceLocation: location)
     }
 }
 

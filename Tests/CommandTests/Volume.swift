@@ -46,7 +46,7 @@ final class Volume {
 
     private static func run(_ name: String, _ arguments: String...) throws {
         let outcome = try Child("/usr/bin/env", ["PATH=/usr/sbin:/usr/bin:/sbin:/bin", name] + arguments).wait()
-        guard outcome.status == 0 else { throw Failure(.system, name, outcome.errors) }
+        guard outcome.status == 0 else { throw Failure(.system, .named(name), outcome.errors) }
     }
 
     /// Takes every byte that is left; again and again, what comes back.

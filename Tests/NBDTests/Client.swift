@@ -17,7 +17,7 @@ final class Client {
                 unsafe connect(descriptor, $0, socklen_t(MemoryLayout<sockaddr_un>.size))
             }
         }
-        guard result == 0 else { throw Failure(systemCall: "connect to", path, errno: errno) }
+        guard result == 0 else { throw Failure(systemCall: "connect to", .file(path), errno: errno) }
         limitWaiting()
     }
 

@@ -95,7 +95,7 @@ import XenSimulation
         try connectAndKill()
         try start(served.configuration(disk: "other"))
         let failure = #expect(throws: Failure.self) { try served.join() }
-        #expect(failure?.description == "xvdb of VM web: in use by disk root (--device xvdc is free)")
+        #expect(failure?.description == "xvdb of VM web: in use by disk root (xvdc is free)")
         #expect(failure?.kind == .busy)
         #expect(try served.frontEnd.backendState() == 4)
         // The right one still may.
@@ -162,7 +162,7 @@ import XenSimulation
         }
         try start()
         let failure = #expect(throws: Failure.self) { try served.join() }
-        #expect(failure?.description == "xvdb of VM web: in use by /local/domain/0/backend/vbd/7/51728 (--device xvdd is free)")
+        #expect(failure?.description == "xvdb of VM web: in use by /local/domain/0/backend/vbd/7/51728 (xvdd is free)")
 
         // Without a device asked for, the first free one is taken.
         var configuration = served.configuration()

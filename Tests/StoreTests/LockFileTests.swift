@@ -72,7 +72,7 @@ import TestSupport
 
     @Test func endlessPatienceEndsWhenItIsShortened() throws {
         let told = Monitor<[String]>([])
-        let patience = Patience(report: { line in told.with { $0.append(line) } }).endless()
+        let patience = Patience(reporter: Reporter(Events { event in told.with { $0.append("\(event)") } }, .named("lock"))).endless()
         let first = try open(), second = try open()
         let hold = try first.hold(.opening)
         let failure = Monitor<Failure?>(nil)

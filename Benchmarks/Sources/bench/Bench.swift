@@ -138,7 +138,7 @@ struct Scratch {
 
     /// A new directory in `parent`; its path as the kernel says it.
     private static func make(_ parent: String) throws -> String {
-        guard let real = realpath(parent, nil) else { throw Failure(systemCall: "use", parent, errno: errno) }
+        guard let real = realpath(parent, nil) else { throw Failure(systemCall: "use", .file(parent), errno: errno) }
         defer { free(real) }
         let path = String(cString: real) + "/dedupdisk-bench-\(getpid())"
         try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)

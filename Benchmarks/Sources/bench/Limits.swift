@@ -226,7 +226,7 @@ final class ColdMemory {
         let memory = mmap(
             nil, byteCount, path == nil ? PROT_READ | PROT_WRITE : PROT_READ, path == nil ? MAP_PRIVATE | MAP_ANONYMOUS : MAP_SHARED,
             descriptor, 0)
-        guard let memory, memory != MAP_FAILED else { throw Failure(systemCall: "map", path ?? "memory", errno: errno) }
+        guard let memory, memory != MAP_FAILED else { throw Failure(systemCall: "map", .file(path ?? "memory"), errno: errno) }
         if path != nil { madvise(memory, byteCount, MADV_NOHUGEPAGE) }
         return memory
     }

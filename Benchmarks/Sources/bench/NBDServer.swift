@@ -38,7 +38,7 @@ final class NBDServer {
 
     private static func start(_ kind: Kind, _ image: String, _ files: String, _ socket: String, _ plan: Plan) throws -> Child {
         func program(_ name: String, _ package: String) throws -> String {
-            guard let path = find(name) else { throw Failure(.notFound, name, "not installed", remedy: "Debian: \(package)") }
+            guard let path = find(name) else { throw Failure(.notFound, .named(name), "not installed", remedy: "Debian: \(package)") }
             return path
         }
         switch kind {

@@ -13,7 +13,7 @@ func find(_ program: String) -> String? {
 /// - Throws: when there is none, when it fails, or when it takes longer than `limit` seconds.
 @discardableResult
 func succeed(_ program: String, _ arguments: [String], environment: [String: String] = [:], limit: Double = 600) throws -> String {
-    guard let path = find(program) else { throw Failure(.notFound, program, "not installed") }
+    guard let path = find(program) else { throw Failure(.notFound, .named(program), "not installed") }
     let outcome = try Child(path, arguments, environment: environment).wait(limit: limit)
     guard outcome.status == 0 else {
         let why = outcome.hasTimedOut ? "took longer than \(Int(limit)) s" : outcome.errorLines.last.map(String.init) ?? "failed"

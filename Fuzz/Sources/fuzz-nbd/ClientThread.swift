@@ -14,8 +14,7 @@ final class ClientThread: Sendable {
     init() throws(Failure) {
         _ = try Thread("client") { [turn] in
             while true {
-                let job = try? turn.wait { turn in turn.job.take().map { .done($0) } ?? .notified }
-                guard let job else { continue }
+                let job = turn.wait { turn in turn.job.take().map { .done($0) } ?? .notified }
                 let received = play(job.deeds, on: job.descriptor)
                 close(job.descriptor)
                 turn.with { $0.received = received }
@@ -32,7 +31,7 @@ final class ClientThread: Sendable {
 
     /// All that was received, once the connection has ended.
     func finish() -> [UInt8] {
-        (try? turn.wait { turn in turn.received.take().map { .done($0) } ?? .notified }) ?? []
+        turn.wait { turn in turn.received.take().map { .done($0) } ?? .notified }
     }
 }
 

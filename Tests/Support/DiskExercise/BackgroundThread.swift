@@ -31,7 +31,7 @@ public final class BackgroundThread<Value: Sendable>: Sendable {
     /// The result; nil when there is none within `milliseconds`.
     public func join(milliseconds: Int = 20_000) -> Value? {
         let deadline = monotonicSeconds() + Double(milliseconds) / 1000
-        return try? result.wait { value in
+        return result.wait { value in
             if let value { return .done(value) }
             let left = deadline - monotonicSeconds()
             return left > 0 ? .atMost(left) : .done(nil)

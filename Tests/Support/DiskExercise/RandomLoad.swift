@@ -154,7 +154,7 @@ public struct RandomLoad {
     private func compare(_ data: [UInt8], _ expected: [UInt8], _ what: @autoclosure () -> String) throws(Failure) {
         guard data != expected else { return }
         let first = zip(data, expected).enumerated().first { $0.element.0 != $0.element.1 }?.offset ?? -1
-        throw Failure(.damage, what(), "differs from sector +\(first / sectorSize), byte \(first % sectorSize) on")
+        throw Failure(.damage, .named(what()), "differs from sector +\(first / sectorSize), byte \(first % sectorSize) on")
     }
 }
 

@@ -52,7 +52,7 @@ public struct Toolstack {
             usleep(1000)
         }
         let reason = try self.value(domain, "hotplug-error", number: number)
-        throw Failure(.system, path, "is \(value ?? "absent"), not one of \(values); hotplug-error: \(reason ?? "none")")
+        throw Failure(.system, .node(path), "is \(value ?? "absent"), not one of \(values); hotplug-error: \(reason ?? "none")")
     }
 
     public func value(_ domain: DomainID, _ key: String, number: UInt32 = 51728) throws(Failure) -> String? {

@@ -105,7 +105,7 @@ public final class Child {
         }
         guard code == 0 else {
             for end in ours { close(end) }
-            throw Failure(systemCall: "start", executable, errno: code)
+            throw Failure(systemCall: "start", .file(executable), errno: code)
         }
         process = pid
         self.input = ends.input
@@ -230,7 +230,7 @@ public final class Child {
         let count = unsafe readlink("/proc/self/exe", &path, 4095)
         let this = String(decoding: path.prefix(max(0, count)).map { UInt8(bitPattern: $0) }, as: UTF8.self)
         let found = this.split(separator: "/").dropLast().reduce("") { $0 + "/" + $1 } + "/" + name
-        guard unsafe access(found, X_OK) == 0 else { throw Failure(systemCall: "find", found, errno: errno) }
+        guard unsafe access(found, X_OK) == 0 else { throw Failure(systemCall: "find", .file(found), errno: errno) }
         return found
     }
 }

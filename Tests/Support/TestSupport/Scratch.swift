@@ -10,7 +10,7 @@ public final class ScratchDirectory: Sendable {
         let base = unsafe getenv("TMPDIR").map { unsafe String(cString: $0) } ?? "/tmp"
         var random = SystemRandomNumberGenerator()
         path = "\(base)/dedupdisk-test-\(getpid())-\(random.next() as UInt64)"
-        guard unsafe mkdir(path, 0o700) == 0 else { throw Failure(systemCall: "make", path, errno: errno) }
+        guard unsafe mkdir(path, 0o700) == 0 else { throw Failure(systemCall: "make", .file(path), errno: errno) }
     }
 
     deinit { Self.remove(path) }

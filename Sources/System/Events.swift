@@ -1,0 +1,110 @@
+internal import Synchronization
+
+/// Takes the events of a store and of all its disks, and counts what they do.
+public final class Events: Sendable {
+    /// Called by any thread, with locks held: it must not call the store, nor take long.
+    public typealias Sink = @Sendable (Event) -> Void
+
+    public let counters = Counters()
+    private let sink: Sink?
+
+    /// - Parameter sink: hears of each; nil: nobody does.
+    public init(_ sink: Sink? = nil) { self.sink = sink }
+
+    public func tell(
+        _ kind: Event.Kind, _ subject: Subject, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil
+    ) {
+        if let sink { sink(Event(kind, subject, text(), phase, because: failure)) }
+    }
+}
+
+/// The events of one subject.
+public struct Reporter: Sendable {
+    public let events: Events
+    public let subject: Subject
+    public var counters: Counters { _read { yield events.counters } }
+
+    public init(_ events: Events, _ subject: Subject) {
+        self.events = events
+        self.subject = subject
+    }
+
+    /// One that nobody hears.
+    public static let silent = Reporter(Events(), .named("nothing"))
+
+    public func tell(_ kind: Event.Kind, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil) {
+        events.tell(kind, subject, text(), phase, because: failure)
+    }
+
+    /// To tell of something that lasts, which has not begun.
+    public func condition(_ kind: Event.Kind) -> Condition { Condition(kind, self) }
+}
+
+/// Something that lasts. It is told once when it begins, once for each other kind of cause, and once when it is over, however often it is met
+/// meanwhile. Any thread may call.
+public final class Condition: Sendable {
+    private let kind: Event.Kind
+    private let reporter: Reporter
+    /// Asked by who has nothing to tell, without a lock.
+    private let lasts = Atomic(false)
+    private let state = Mutex<State?>(nil)
+
+    private struct State {
+        let since = monotonicSeconds()
+        var times = 0
+        var causes: [Failure.Kind?] = []
+    }
+
+    fileprivate init(_ kind: Event.Kind, _ reporter: Reporter) {
+        self.kind = kind
+        self.reporter = reporter
+    }
+
+    /// It begins, or goes on.
+    /// - Parameter failure: nil: it has only one cause.
+    public func met(_ text: @autoclosure () -> String, because failure: Failure? = nil) {
+        let isNew = state.withLock { state in
+            var now = state ?? State()
+            now.times += 1
+            let isNew = !now.causes.contains(failure?.kind)
+            if isNew { now.causes.append(failure?.kind) }
+            state = now
+            lasts.store(true, ordering: .releasing)
+            return isNew
+        }
+        if isNew { reporter.tell(kind, text(), .begins, because: failure) }
+    }
+
+    /// It is over, if it had begun.
+    public func over(_ text: @autoclosure () -> String) {
+        guard lasts.load(ordering: .acquiring) else { return }
+        let ended = state.withLock { state in
+            lasts.store(false, ordering: .releasing)
+            return state.take()
+        }
+        if let ended { reporter.tell(kind, text(), .over(seconds: monotonicSeconds() - ended.since, times: ended.times)) }
+    }
+}
+
+/// What a store and its disks have done since they were opened by this process.
+public struct Counters: ~Copyable, Sendable {
+    /// Any thread may add, and read.
+    public struct Counter: ~Copyable, Sendable {
+        private let count = Atomic<UInt64>(0)
+        public var value: UInt64 { count.load(ordering: .relaxed) }
+        public func add(_ number: Int = 1) { count.add(UInt64(number), ordering: .relaxed) }
+    }
+
+    /// Tries of commits that failed.
+    public let failedCommits = Counter()
+    /// Reads that found a block damaged, and blobs that got their data back.
+    public let damagedReads = Counter()
+    public let healedBlobs = Counter()
+    /// Filters that were made anew.
+    public let filterRebuilds = Counter()
+    /// Records, and bytes of them, that were taken in of what interrupted writers left.
+    public let replayedRecords = Counter()
+    public let replayedBytes = Counter()
+    /// Locks that were waited for for more than a second.
+    public let lockWaits = Counter()
+}

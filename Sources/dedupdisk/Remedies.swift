@@ -1,0 +1,51 @@
+import System
+
+extension Failure {
+    /// The same with what commands of this program do about it. Libraries know none, and name what lies in the environment.
+    var advised: Failure {
+        Failure(kind, operation, subject, why, cause: cause?.advised, remedy: command ?? remedy)
+    }
+
+    private var command: String? {
+        switch (kind, operation, subject) {
+        case (.notFound, _, .store(let path)): "make one with: dedupdisk create DISK --size SIZE --store \(path)"
+        case (.notFound, _, .diskOf(let store, _)): "see: dedupdisk list --store \(store)"
+        case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(path) once as the store's owner"
+        case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
+        case (.noSpace, _, .store(let path)): "delete disks and run gc, or free some space on the filesystem of \(path)"
+        case (.invalidRequest, .resize, .disk): joined("with --discard-data")
+        case (.busy, _, .image): joined(", or insist with --force")
+        case (.usage, .import, let image): command(toImport: image)
+        case (.usage, .export, let image): command(toExportTo: image)
+        case (.system, .export, .file): "--in-place overwrites the file itself"
+        case (.busy, .listen, .address): "stop it, or give --listen another port, or --socket"
+        case (.busy, _, .device): remedy.map { "--device \($0)" }
+        default: nil
+        }
+    }
+
+    private func joined(_ words: String) -> String { (remedy ?? "") + (words.hasPrefix(",") ? "" : " ") + words }
+
+    private func command(toImport image: Subject) -> String? {
+        switch image {
+        case .socket(let path): "nbdcopy 'nbd+unix:///?socket=\(path)' - | dedupdisk import - DISK imports what an NBD server has there"
+        case .terminal("standard input"): "name a file or a device, or give one: dedupdisk import - DISK <IMAGE"
+        case .endless(let path): "head -c SIZE \(path) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk"
+        case .empty: (remedy.map { $0 + "; " } ?? "") + "dedupdisk create makes an empty disk"
+        default: nil
+        }
+    }
+
+    private func command(toExportTo image: Subject) -> String? {
+        switch image {
+        case .socket(let path): "dedupdisk export DISK - | nbdcopy - 'nbd+unix:///?socket=\(path)' writes to an NBD server there"
+        case .terminal("standard output"): "redirect it: dedupdisk export DISK - >IMAGE, or name a file"
+        default: nil
+        }
+    }
+}
+
+extension Event {
+    /// The same with what commands of this program do about it.
+    var advised: Event { Event(kind, subject, text, phase, because: failure?.advised) }
+}

@@ -1,0 +1,119 @@
+import BlockModel
+import Glibc
+import System
+import Testing
+import TestSupport
+
+@testable import Hashing
+@testable import LMDB
+@testable import Packs
+@testable import Store
+
+/// What a store tells.
+@Suite struct EventTests {
+    let scratch: ScratchDirectory
+    let heard = HeardEvents()
+    let store: Store
+
+    init() throws {
+        scratch = try ScratchDirectory()
+        store = try Store(path: scratch.path + "/store", creating: true, events: heard.events)
+    }
+
+    /// However often it is read, by however many.
+    @Test func aDamagedBlockAndItsHealing() throws {
+        let blocks = (1...20).map { HealingTests.soft($0) }
+        try store.write("a", blocks)
+        var bytes = try store.bytes(ofPack: 1)
+        let place: UInt32 = bytes.rawBytes.load(at: PackFormat.headerSize + 3 * PackFormat.entrySize + 40)
+        let stored = Int(place & 0xffff) * 16
+        bytes[stored] ^= 1
+        try store.put(pack: 1, bytes)
+        for _ in 0..<3 { #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: 20) } }
+        let damaged = heard.all(.damage)
+        #expect(damaged.count == 1 && damaged[0].subject == .disk("a") && damaged[0].text.contains("block 3"), "\(damaged)")
+        #expect(heard.events.counters.damagedReads.value == 3)
+        try store.write("b", Array(blocks[0..<5]))
+        #expect(heard.all(.healing).map { "\($0)" } == ["store \(store.path): 1 damaged block has its data again: the same was written"])
+        #expect(heard.events.counters.healedBlobs.value == 1)
+        // It rots again.
+        bytes = try store.bytes(ofPack: 1)
+        bytes[stored] ^= 1
+        try store.put(pack: 1, bytes)
+        #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: 20) }
+        #expect(heard.all(.damage).count == 2)
+    }
+
+    @Test func aFilterThatIsMadeAnew() throws {
+        try store.write("a", (1...20).map { HealingTests.soft($0) })
+        #expect(heard.all(.filterRebuild).isEmpty, "of an empty store")
+        do {
+            // As after a crash: what is there is not to be trusted.
+            let lock = try WriteTransaction(store.meta)
+            try store.parts.index.retireFilter()
+            lock.abort()
+        }
+        try store.write("b", [HealingTests.soft(100)])
+        let told = heard.all(.filterRebuild)
+        #expect(told.count == 2 && told[0].phase == .begins && told[0].text.contains("20 blobs") && told[1].times == 1, "\(told)")
+        #expect(heard.events.counters.filterRebuilds.value == 1)
+        try store.write("c", [HealingTests.soft(101)])
+        #expect(heard.all(.filterRebuild).count == 2)
+    }
+
+    /// A directory in the filter's place keeps it from having a file.
+    @Test func aFilterWithoutAFile() throws {
+        let path = store.path + "/filter"
+        func makeAnew() throws {
+            let lock = try WriteTransaction(store.meta)
+            try store.parts.index.retireFilter()
+            lock.abort()
+            try store.write("a", [HealingTests.soft(Int.random(in: 1000..<60_000))])
+        }
+        try store.write("a", [HealingTests.soft(1)])
+        do {
+            let lock = try WriteTransaction(store.meta)
+            try store.parts.index.retireFilter()
+            lock.abort()
+        }
+        unsafe unlink(path)
+        unsafe mkdir(path, 0o700)
+        for _ in 0..<3 { try makeAnew() }
+        #expect(heard.all(.filterPrivate).map(\.phase) == [.begins])
+        unsafe rmdir(path)
+        try makeAnew()
+        #expect(heard.all(.filterPrivate).count == 2 && heard.all(.filterPrivate)[1].times == 3, "\(heard.all(.filterPrivate))")
+    }
+
+    @Test func aLockThatAnotherHolds() throws {
+        let other = try Store(path: store.path)
+        let hold = try other.lockFile.hold(.collecting)
+        let waiting = try Thread("waiting") { [store] in _ = try? store.lockFile.hold(.collecting) }
+        #expect(heard.wait(for: 1, .lockWait).map(\.phase) == [.begins])
+        #expect(heard.all(.lockWait)[0].text.contains("waiting for the right to collect: held for"))
+        usleep(300_000)
+        _ = consume hold
+        waiting.join()
+        let told = heard.all(.lockWait)
+        #expect(told.count == 2 && told[1].times == 1 && told[1].text == "no longer waiting for the right to collect", "\(told)")
+        #expect(heard.events.counters.lockWaits.value == 1)
+    }
+
+    @Test func theReserve() throws {
+        store.reserve.giveUp()
+        store.reserve.giveUp()
+        #expect(heard.all(.reserve).map(\.phase) == [.begins])
+        try store.write("a", [HealingTests.soft(1)])
+        try store.write("a", [HealingTests.soft(2)])
+        #expect(heard.all(.reserve).count == 2 && heard.all(.reserve)[1].times == 2)
+    }
+
+    #if arch(x86_64)
+        @Test func hashingThatFailed() throws {
+            MultiBuffer.hasFailed.store(true, ordering: .relaxed)
+            defer { MultiBuffer.hasFailed.store(false, ordering: .relaxed) }
+            for number in 1...3 { try store.write("a", [HealingTests.soft(number)]) }
+            #expect(heard.all(.hashing).map(\.phase) == [.begins])
+        }
+    #endif
+}
