@@ -6,7 +6,7 @@ internal import Store
 internal import System
 
 /// Takes what is staged into the store, a generation at a time, on two threads of its own: one has the blocks of the next
-/// generation named while the other commits the last one.
+/// generation hashed while the other commits the last one.
 final class Committer: Sendable {
     let store: Store
     let diskName: String
@@ -45,13 +45,13 @@ final class Committer: Sendable {
 
     /// Starts its threads, which end when the staging closes.
     func start() throws(Failure) -> [Thread] {
-        let naming = try Thread("name", niceness: Self.niceness) { self.runNaming() }
+        let hashing = try Thread("hash", niceness: Self.niceness) { self.runHashing() }
         do throws(Failure) {
-            return [naming, try Thread("commit", niceness: Self.niceness) { self.runCommitting() }]
+            return [hashing, try Thread("commit", niceness: Self.niceness) { self.runCommitting() }]
         } catch {
             staging.with { $0.isClosing = true }
             staging.notify()
-            naming.join()
+            hashing.join()
             throw error
         }
     }
@@ -69,15 +69,15 @@ final class Committer: Sendable {
         }
     }
 
-    // MARK: Naming
+    // MARK: Hashing
 
-    /// Names generations until the staging closes, then what is left.
-    func runNaming() {
+    /// Hashes generations until the staging closes, then what is left.
+    func runHashing() {
         var batches: [Batch] = []
         for _ in 0..<Staging.maximumFrozen {
             do throws(Failure) { batches.append(try Batch(store)) } catch { return fail(error) }
         }
-        staging.with { $0.namingRate = Self.hashingRate() }
+        staging.with { $0.hashingRate = Self.hashingRate() }
         var turn = 0
         while let generation = nextGeneration() {
             // The last batch that was this one is committed: its generation is frozen no more.
@@ -85,19 +85,19 @@ final class Committer: Sendable {
             turn = (turn + 1) % batches.count
             let began = monotonicSeconds()
             do throws(Failure) {
-                try name(generation, in: batch)
+                try hash(generation, in: batch)
             } catch {
-                // What has no name yet gets one when it is committed.
+                // What has no digest yet gets one when it is committed.
             }
             let rate = Double(generation.recordBytes) / (monotonicSeconds() - began)
             staging.with { state in
                 // Of few blocks, it would be chance.
-                if generation.recordBytes >= 1 << 20 { state.namingRate = rate }
-                state.named.append((generation, batch))
+                if generation.recordBytes >= 1 << 20 { state.hashingRate = rate }
+                state.hashed.append((generation, batch))
             }
             staging.notify()
         }
-        staging.with { $0.isNamingDone = true }
+        staging.with { $0.isHashingDone = true }
         staging.notify()
     }
 
@@ -112,17 +112,17 @@ final class Committer: Sendable {
             for _ in 0..<8 { _ = try hasher.digest(block.rawBytes) }
             return Double(8 * blockSize) / (monotonicSeconds() - began)
         } catch {
-            // Whoever names a generation is told.
+            // Whoever hashes a generation is told.
             return 0
         }
     }
 
-    /// Nothing can be named: the journal keeps what comes.
+    /// Nothing can be hashed: the journal keeps what comes.
     private func fail(_ failure: Failure) {
         retry.met("its writes can't go into the store before it is opened again, and stay in its journal", because: failure)
         staging.with { state in
             state.failure = failure
-            state.isNamingDone = true
+            state.isHashingDone = true
         }
         staging.notify()
     }
@@ -141,8 +141,8 @@ final class Committer: Sendable {
         }
     }
 
-    /// Names the blocks where they lie in the journal, which nobody writes over before they are in the map.
-    private func name(_ generation: Generation, in batch: Batch) throws(Failure) {
+    /// Hashes the blocks where they lie in the journal, which nobody writes over before they are in the map.
+    private func hash(_ generation: Generation, in batch: Batch) throws(Failure) {
         batch.removeAll()
         for (block, place) in generation.sorted() {
             if place == Generation.discarded {
@@ -151,14 +151,14 @@ final class Committer: Sendable {
                 unsafe batch.append(block, lending: journal.address(ofBlockAt: place))
             }
         }
-        try batch.name()
+        try batch.hash()
     }
 
     // MARK: Committing
 
-    /// Commits what is named, until nothing more will be.
+    /// Commits what is hashed, until nothing more will be.
     func runCommitting() {
-        while let (generation, batch) = nextNamed() {
+        while let (generation, batch) = nextHashed() {
             do throws(Failure) {
                 try store.commit(batch, to: diskName, journal: generation.end, patience)
                 finish(nil)
@@ -168,12 +168,12 @@ final class Committer: Sendable {
         }
     }
 
-    /// The oldest named generation. Nil: there will be none, or it can't be committed and the staging closes.
-    private func nextNamed() -> (Generation, Batch)? {
+    /// The oldest hashed generation. Nil: there will be none, or it can't be committed and the staging closes.
+    private func nextHashed() -> (Generation, Batch)? {
         staging.wait { state in
             if state.isClosing, state.failure != nil { return .done(nil) }
-            if let first = state.named.first { return .done(first) }
-            return state.isNamingDone ? .done(nil) : .notified
+            if let first = state.hashed.first { return .done(first) }
+            return state.isHashingDone ? .done(nil) : .notified
         }
     }
 
@@ -182,7 +182,7 @@ final class Committer: Sendable {
         staging.with { state in
             state.failure = failure
             if failure == nil {
-                state.named.removeFirst()
+                state.hashed.removeFirst()
                 // Under the lock that whoever reads a staged block has.
                 journal.release(state.finishOldest())
             }
@@ -225,10 +225,10 @@ final class Committer: Sendable {
 
     // MARK: Here and now
 
-    /// Names and commits a generation on the calling thread.
+    /// Hashes and commits a generation on the calling thread.
     func commit(_ generation: Generation) throws(Failure) {
         let batch = try Batch(store)
-        try name(generation, in: batch)
+        try hash(generation, in: batch)
         try store.commit(batch, to: diskName, journal: generation.end)
     }
 }

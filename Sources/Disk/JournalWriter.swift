@@ -13,7 +13,7 @@ internal import System
 /// - `synchronize`: records survive the loss of power, or of the machine, when it returns. Once it has failed, it fails for ever;
 /// - `replay`: the records behind a position, in their order;
 /// - `release`: the oldest records are in the map, and nobody asks for them any more;
-/// - `copyBlock` and `address`: a block of a record that is not released yet. Reads of staged blocks and their naming need it, so that
+/// - `copyBlock` and `address`: a block of a record that is not released yet. Reads of staged blocks and their hashing need it, so that
 ///   what lies far away needs a copy here.
 ///
 /// Positions are the journal's own: all that the others do with them is to compare sequences, and to have the map remember one.
@@ -122,7 +122,8 @@ final class JournalWriter: Sendable {
     ) throws(Failure) -> UInt64 {
         try removeStrays(&turn)
         let offset = turn.head.offset
-        // Behind the front, what comes without a flush is not likely to be flushed in small parts, and nowhere is what is long.
+        // Room is made ahead where small flushes are likely: for short writes in the front of the ring, and for any write when a flush came
+        // since room was made last. All else is synced in large pieces, which gain nothing by it.
         if takesRoom(byteCount, turn),
             (offset < journal.frontBytes && byteCount - UInt64(entries.count * Journal.headerSize) <= Self.shortWrite)
                 || wasFlushed.exchange(false, ordering: .relaxed)

@@ -3,7 +3,7 @@ internal import Store
 internal import System
 
 /// Takes an image into a disk that nobody else sees, past the journal: while one batch is committed on a thread of its
-/// own, the next is read and named.
+/// own, the next is read and hashed.
 @safe
 final class Loader: @unchecked Sendable {
     let name: String
@@ -51,7 +51,7 @@ final class Loader: @unchecked Sendable {
         let start = filled
         append(byteCount, to: offset)
         let current = self.current
-        try batches[current].name { (blocks) throws(Failure) in
+        try batches[current].hash { (blocks) throws(Failure) in
             // Each thread has a part of the room, and of the file.
             let part = unsafe UnsafeMutableRawBufferPointer(rebasing: self.rooms[current][blocks.lowerBound * blockSize..<blocks.upperBound * blockSize])
             var bytes = unsafe MutableRawSpan(_unsafeBytes: part)
@@ -75,7 +75,7 @@ final class Loader: @unchecked Sendable {
         let got = try source.readNext(into: &bytes)
         bytes.zero(at: got, count: Self.whole(got) - got)
         append(got, to: offset)
-        try batches[current].name()
+        try batches[current].hash()
         try handOverIfWorthwhile()
         return got
     }

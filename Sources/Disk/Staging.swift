@@ -67,27 +67,27 @@ final class Generation: @unchecked Sendable {
 struct Staging {
     /// Being filled by whoever writes.
     var active = Generation()
-    /// Being named and committed, the oldest first; at most `maximumFrozen`.
+    /// Being hashed and committed, the oldest first; at most `maximumFrozen`.
     var frozen: [Generation] = []
     /// For later use.
     var spare: [Generation] = []
-    /// Those of the frozen that are named, with what they are.
-    var named: [(Generation, Batch)] = []
+    /// Those of the frozen that are hashed, each with its batch.
+    var hashed: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
-    /// Bytes a second at which the last large generation was named, or would be.
-    var namingRate = 0.0
+    /// Bytes a second at which the last large generation was hashed, or would be.
+    var hashingRate = 0.0
     /// How many wait for room, for an empty staging or for a commit.
     var waiting = 0
     var isClosing = false
-    /// Nothing more will be named.
-    var isNamingDone = false
+    /// Nothing more will be hashed.
+    var isHashingDone = false
     /// Why the last commit failed; it is tried again.
     var failure: Failure?
     /// Seconds that a staged block waits at most.
     var patience = 1.0
 
-    /// One is named while another is committed, and one more waits in between, so that neither waits for the other.
+    /// One is hashed while another is committed, and one more waits in between, so that neither waits for the other.
     static let maximumFrozen = 3
 
     init(end: JournalPosition) {

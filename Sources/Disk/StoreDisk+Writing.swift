@@ -69,14 +69,14 @@ extension StoreDisk {
                 done += count
             } else {
                 let count = min(left, blockSize - inBlock)
-                try merge(block, at: inBlock, bytes.extracting(done..<done + count), &turn)
+                try readModifyWrite(block, at: inBlock, bytes.extracting(done..<done + count), &turn)
                 done += count
             }
         }
     }
 
     /// Writes part of a block: the rest of it is what it was.
-    private func merge(_ block: UInt64, at offset: Int, _ part: RawSpan, _ turn: inout JournalWriter.Turn) throws(Failure) {
+    private func readModifyWrite(_ block: UInt64, at offset: Int, _ part: RawSpan, _ turn: inout JournalWriter.Turn) throws(Failure) {
         var merged: [UInt8] = []
         swap(&merged, &turn.scratch)
         defer { swap(&merged, &turn.scratch) }

@@ -29,7 +29,7 @@ public final class StoreDisk: BlockDevice {
     /// So much that no flush covers yet costs less to commit than to sync: it goes into the store anyhow. Not where the
     /// processor names fewer bytes a second than a disk takes.
     private static let commitRatherThanSync: UInt64 = 4 << 20
-    private static let leastNamingRate = 100e6
+    private static let leastHashingRate = 100e6
 
     public var sectorCount: UInt64 { sectors.load(ordering: .relaxed) }
 
@@ -185,7 +185,7 @@ public final class StoreDisk: BlockDevice {
         let head = journal.writtenSequence
         let (synchronized, bytesSince) = journal.synchronized
         let (committed, staged, isCommitting) = staging.with {
-            ($0.committed, min($0.recordBytes, bytesSince), $0.failure == nil && $0.namingRate >= Self.leastNamingRate)
+            ($0.committed, min($0.recordBytes, bytesSince), $0.failure == nil && $0.hashingRate >= Self.leastHashingRate)
         }
         if head <= max(committed, synchronized) { return }
         // Where it can't be committed, the journal has it.

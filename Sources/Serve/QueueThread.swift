@@ -16,7 +16,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
 
     /// The thread's alone, from its start to its end.
     private var server: RingServer<Host, Device>?
-    private var watch = Watch(.elsewhere)
+    private var spin = SpinWait(.elsewhere)
     /// An event came that was not accepted: what it is for is done first, while its guest waits.
     private var hasEvent = false
     private let order = Atomic(Order.serve)
@@ -68,8 +68,8 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
                 try wait(&requests, milliseconds: 0)
             } else {
                 // Requests that come one on the other cost less each when they are taken together.
-                if server?.isDeep == true { watch.pause() }
-                try watch.wait { () throws(Failure) in
+                if server?.isDeep == true { spin.pause() }
+                try spin.wait { () throws(Failure) in
                     try server?.hasRequests() != false || order.load(ordering: .relaxed) != .serve
                 } sleep: { () throws(Failure) in
                     try waitForEvent(&requests, milliseconds: -1)

@@ -32,12 +32,12 @@ final class Socket: Sendable {
 
     /// recv(2): waits for bytes, and takes as many as there are and fit. 0: there will be none.
     /// - Parameter deadline: when to give up and return 0; nil: never.
-    func receive(into buffer: inout MutableRawSpan, _ watch: inout Watch, deadline: ContinuousClock.Instant? = nil) -> Int {
+    func receive(into buffer: inout MutableRawSpan, _ spin: inout SpinWait, deadline: ContinuousClock.Instant? = nil) -> Int {
         if let deadline, !waitForBytes(until: deadline) { return 0 }
         // The span is the buffer's only access for the length of the call.
         return unsafe buffer.withUnsafeMutableBytes { bytes in
             var count = 0
-            watch.wait(
+            spin.wait(
                 look: {
                     unsafe count = recv(descriptor, bytes.baseAddress, bytes.count, Int32(MSG_DONTWAIT))
                     return count >= 0 || (errno != EAGAIN && errno != EINTR)

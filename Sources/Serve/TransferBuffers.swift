@@ -9,7 +9,7 @@ import System
     private var end = 0
     /// Bytes of memory that something ever came into.
     private var filled = 0
-    private var watch = Watch(.here)
+    private var spin = SpinWait(.here)
 
     init(capacity: Int) {
         self.capacity = capacity
@@ -58,7 +58,7 @@ import System
             let missing = needed - count
             let room = missing >= largePayload ? missing : capacity - end
             var free = unsafe MutableRawSpan(_unsafeStart: base + end, byteCount: room)
-            let received = socket.receive(into: &free, &watch, deadline: deadline)
+            let received = socket.receive(into: &free, &spin, deadline: deadline)
             guard received > 0 else { return false }
             end += received
             filled = max(filled, end)

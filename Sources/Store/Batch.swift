@@ -3,7 +3,7 @@ internal import Hashing
 internal import Packs
 public import System
 
-/// Blocks on their way into one disk's map: named outside the store's lock, on several threads, entered under it. Their
+/// Blocks on their way into one disk's map: hashed outside the store's lock, on several threads, entered under it. Their
 /// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
 @safe
 public final class Batch: @unchecked Sendable {
@@ -21,8 +21,8 @@ public final class Batch: @unchecked Sendable {
     public private(set) var count = 0
     private let store: Store
     private let hasher: SHA256
-    /// Changes from here on are not named yet.
-    private var named = 0
+    /// Changes from here on are not hashed yet.
+    private var hashed = 0
 
     /// Blocks that one thread names in a row.
     private static let pieceLength = 32
@@ -42,7 +42,7 @@ public final class Batch: @unchecked Sendable {
 
     public func removeAll() {
         count = 0
-        named = 0
+        hashed = 0
     }
 
     /// Unmaps `block`. Blocks come in ascending order, each once.
@@ -76,10 +76,10 @@ public final class Batch: @unchecked Sendable {
         }
     }
 
-    /// Names what was appended: zeros are unmapped, all else is recognized or hashed. Several threads share the work.
+    /// Gives what was appended its digests: zeros are unmapped, all else is recognized or hashed. Several threads share the work.
     /// - Parameter prepare: told which changes come next, counted since the batch was empty: their data may be brought now.
-    public func name(_ prepare: @escaping @Sendable (Range<Int>) throws(Failure) -> Void = { _ in }) throws(Failure) {
-        let first = named
+    public func hash(_ prepare: @escaping @Sendable (Range<Int>) throws(Failure) -> Void = { _ in }) throws(Failure) {
+        let first = hashed
         let pieces = (count - first + Self.pieceLength - 1) / Self.pieceLength
         try HashPool.shared.forEach(pieces, hasher) { (piece, hasher) throws(Failure) in
             let start = first + piece * Self.pieceLength
@@ -89,33 +89,33 @@ public final class Batch: @unchecked Sendable {
             if try self.store.recognize(changes, of: self, hasher) { return }
             try self.hash(changes, hasher)
         }
-        named = count
+        hashed = count
     }
 
-    /// Whether there is nothing to name: a block of zeros is unmapped.
+    /// Whether there is nothing to hash: a block of zeros is unmapped.
     func unmapIfZero(_ index: Int) -> Bool {
         if let source = self[index].source, isZero(source.bytes) { self[index].source = nil }
         return self[index].source == nil
     }
 
-    /// Names blocks by their bytes, several at once.
+    /// Hashes blocks, several at once.
     func hash(_ changes: Range<Int>, _ hasher: borrowing SHA256) throws(Failure) {
         let new = changes.filter { !unmapIfZero($0) }
         let sources = unsafe new.compactMap { unsafe self[$0].source?.address }
         for (index, digest) in zip(new, unsafe try hasher.digests(of: sources, byteCount: blockSize)) {
-            if let source = self[index].source { name(index, digest, check: PackFormat.check(source.bytes, digest)) }
+            if let source = self[index].source { setDigest(index, digest, check: PackFormat.check(source.bytes, digest)) }
         }
     }
 
-    /// Names a block by its bytes.
+    /// Hashes a block.
     func hash(_ index: Int, _ hasher: borrowing SHA256) throws(Failure) -> Digest {
         guard let source = self[index].source else { return self[index].digest }
         let digest = try hasher.digest(source.bytes)
-        name(index, digest, check: PackFormat.check(source.bytes, digest))
+        setDigest(index, digest, check: PackFormat.check(source.bytes, digest))
         return digest
     }
 
-    func name(_ index: Int, _ digest: Digest, check: UInt64) {
+    func setDigest(_ index: Int, _ digest: Digest, check: UInt64) {
         self[index].digest = digest
         self[index].check = check
     }

@@ -10,7 +10,7 @@ public import System
 // A write, on its way from a batch into a disk's map:
 //
 // 1. staged: blocks in the order of the disk, their data lent (`Batch.append`)
-// 2. hashed: zeros are unmapped, all else has its digest (`Batch.name`)
+// 2. hashed: zeros are unmapped, all else has its digest (`Batch.hash`)
 // 3. placed: each has its blob; new ones are compressed and sealed in packs, durably (`Placement`)
 // 4. committed: map, counts and index refer to the blobs (`StoreTransaction`), under the store's lock
 //
@@ -23,7 +23,7 @@ extension Store {
     ///   - journal: what the map holds of the disk's journal afterwards; nil leaves that as it is.
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
-        try batch.name()
+        try batch.hash()
         if SHA256.hashesSingly {
             hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
         }

@@ -32,9 +32,9 @@ final class Recognizer: @unchecked Sendable {
         packs.reset()
     }
 
-    /// Names changes of a batch, neighbours on their disk. `store`: the one that this was made for, which keeps it.
+    /// Gives changes of a batch, neighbours on their disk, their digests. `store`: the one that this was made for, which keeps it.
     /// - Returns: false: nothing was done, as there is nothing to look them up by.
-    func name(_ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256, _ store: Store) throws(Failure) -> Bool {
+    func recognize(_ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256, _ store: Store) throws(Failure) -> Bool {
         try meta.renew()
         defer { meta.reset() }
         try packs.renew()
@@ -53,10 +53,10 @@ final class Recognizer: @unchecked Sendable {
                 return true
             }
             if expected != .none {
-                let name = try Self.name(of: batch, index, expecting: expected, &finder, &residency)
-                if let name {
+                let match = try Self.match(of: batch, index, expecting: expected, &finder, &residency)
+                if let match {
                     expected = try finder.next(after: expected)
-                    batch.name(index, name.digest, check: name.check)
+                    batch.setDigest(index, match.digest, check: match.check)
                     isPromising = true
                     differed = false
                     recognizedBlocks += 1
@@ -78,8 +78,8 @@ final class Recognizer: @unchecked Sendable {
         return true
     }
 
-    /// The name and the check word of a block, if it is the raw blob that is expected, undamaged, and in memory.
-    private static func name(
+    /// The digest and the check word of a block, if it is the raw blob that is expected, undamaged, and in memory.
+    private static func match(
         of batch: Batch, _ index: Int, expecting blob: BlobNumber, _ finder: inout PackFinder, _ residency: inout Residency
     ) throws(Failure) -> (digest: Digest, check: UInt64)? {
         guard let source = batch[index].source, let pack = try finder.find(blob.pack), pack.codec(blob.slot) == BlobCodec.raw.rawValue,
@@ -88,7 +88,7 @@ final class Recognizer: @unchecked Sendable {
         let bytes = pack.bytes, recorded = pack.check(blob.slot)
         guard let stored = try finder.stored(blob), stored.byteCount == source.count, residency.covers(stored, of: bytes), isEqual(stored, source.bytes)
         else { return nil }
-        // What has rotten and equals a new block is not what has its name.
+        // What has rotten and equals a new block is not what has its digest.
         let check = PackFormat.check(source.bytes, digest)
         return check == recorded ? (digest, check) : nil
     }
@@ -124,12 +124,12 @@ private struct Residency {
 }
 
 extension Store {
-    /// Names changes of a batch without hashing each.
+    /// Gives changes of a batch their digests without hashing each.
     /// - Returns: false: that can't be done now, and all is to be hashed.
     func recognize(_ changes: Range<Int>, of batch: Batch, _ hasher: borrowing SHA256) throws(Failure) -> Bool {
-        // A reader's slot for each thread that names: without one it goes slower.
+        // A reader's slot for each thread that hashes: without one it goes slower.
         guard let recognizer = recognizers.withLock({ $0.popLast() }) ?? (try? Recognizer(self)) else { return false }
         defer { recognizers.withLock { $0.append(recognizer) } }
-        return try recognizer.name(changes, of: batch, hasher, self)
+        return try recognizer.recognize(changes, of: batch, hasher, self)
     }
 }

@@ -112,7 +112,7 @@ import TestSupport
                 let batch = try Batch(store)
                 let start = UnsafeRawPointer(bytes.baseAddress!)
                 for index in 0..<2 { unsafe batch.append(UInt64(10 + index), lending: start + index * blockSize) }
-                try batch.name()
+                try batch.hash()
                 // Not what was hashed any more.
                 if spoiling { unsafe bytes[blockSize] ^= 1 }
                 try store.commit(batch, to: "a")

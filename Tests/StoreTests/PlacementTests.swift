@@ -30,7 +30,7 @@ import TestSupport
     static func batch(_ numbers: some Sequence<UInt64>, _ store: Store) throws -> Batch {
         let batch = try Batch(store)
         for (place, number) in numbers.enumerated() { unsafe batch.append(UInt64(place), lending: lend(block(number)).address) }
-        try batch.name()
+        try batch.hash()
         return batch
     }
 

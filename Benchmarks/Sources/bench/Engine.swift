@@ -70,7 +70,7 @@ struct Engine {
         _ = try run(.read(generation: 1), on: bench.open("a", readOnly: true), first)
         let reading = try run(.read(generation: 1), on: bench.open("a", readOnly: true), shape)
         let isGoalOfReads = shape.order == .sequential && shape.requestBlocks >= 16 && shape.together == 1
-        add("read", reading, shape, copy, isGoalOfReads ? .sequentialReads : nil)
+        add("read", reading, shape, copy, isGoalOfReads ? (shape.requestBlocks >= BlockSource.span ? .longReads : .sequentialReads) : nil)
 
         try write("overwrite", .write(generation: 2), bench.open("a"), shape, bench, limits.hash(), nil)
         try write("zeros", .zero, isNew: false, bench.open("b"), shape, bench, try limits.anonymousCopy(), nil)

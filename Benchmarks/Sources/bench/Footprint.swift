@@ -26,6 +26,7 @@ struct Footprint {
             say("footprint: round \(round + 1)")
             let bench = try BenchStore(plan.disk + "/footprint")
             try space(bench)
+            try spaceOfSmall(plan.disk + "/footprint-small")
             try start(bench)
             try crash(plan.disk + "/crash-\(round)")
         }
@@ -48,6 +49,17 @@ struct Footprint {
         _ = try run(.write(generation: 1), on: bench.create("b", blocks: blocks), shape)
         let second = try bench.store.statistics()
         comparison.add("the same written again, of its size", Double(Int(second.storedBytes) - Int(first.storedBytes)) / payload * 100, .percent)
+    }
+
+    /// What is of one size whatever the store holds weighs more in a small one.
+    private mutating func spaceOfSmall(_ path: String) throws {
+        let bench = try BenchStore(path)
+        let blocks = plan.size(128 << 20, short: 4 << 20) / blockSize
+        _ = try run(.write(generation: 1), on: bench.create("a", blocks: blocks), Shape(blocks: blocks, requestBlocks: BlockSource.span))
+        let payload = Double(blocks * blockSize)
+        comparison.add(
+            "beyond unique payload of \(Unit.bytes.text(payload))", (Double(try bench.store.statistics().storedBytes) / payload - 1) * 100, .percent,
+            goal: .spaceOfSmall)
     }
 
     private mutating func start(_ bench: BenchStore) throws {

@@ -14,6 +14,9 @@ struct Report: Codable {
         let cores: Int
         let memoryBytes: Int
         let kernel: String
+
+        /// By the kernel's list of what the processor can do, where there is one.
+        static let hasAVX512 = ((try? procText("/proc/cpuinfo")) ?? "").split(whereSeparator: \.isWhitespace).contains("avx512f")
     }
 
     init(_ plan: Plan) {

@@ -4,20 +4,20 @@ import Testing
 
 @testable import Serve
 
-@Suite struct WatchTests {
+@Suite struct SpinWaitTests {
     /// What came soon is looked for the next time, and then nobody sleeps. Whether "soon" was soon enough is the machine's
-    /// business, and whether others watch already: so it is tried some times.
+    /// business, and whether others spin already: so it is tried some times.
     @Test(.enabled(if: sysconf(Int32(_SC_NPROCESSORS_ONLN)) > 1)) func whatCameSoonIsLookedFor() {
-        var watch = Watch(.here)
+        var spin = SpinWait(.here)
         var looks = 0, sleeps = 0, tries = 0
-        watch.wait {
+        spin.wait {
             looks += 1; return true
         } sleep: {
             sleeps += 1
         }
         #expect(looks == 0 && sleeps == 1)
         while looks == 0, tries < 10_000 {
-            watch.wait {
+            spin.wait {
                 looks += 1; return true
             } sleep: {
                 sleeps += 1
@@ -29,10 +29,10 @@ import Testing
 
     /// Where there is one processor, too.
     @Test func aGuestIsLookedForAsLongAsItsRequestsTake() {
-        var watch = Watch(.elsewhere)
+        var spin = SpinWait(.elsewhere)
         var slept = false
         for _ in 0..<1000 {
-            watch.wait {
+            spin.wait {
                 true
             } sleep: {
             }
@@ -40,7 +40,7 @@ import Testing
             // Much longer than a client here is looked for.
             let end = monotonicSeconds() + 300e-6
             slept = false
-            watch.wait {
+            spin.wait {
                 monotonicSeconds() >= end
             } sleep: {
                 slept = true
@@ -51,11 +51,11 @@ import Testing
     }
 
     /// However long nothing comes, it ends in sleep.
-    @Test(arguments: [Watch.Place.here, .elsewhere]) func whatDoesNotComeIsSleptFor(place: Watch.Place) {
-        var watch = Watch(place)
+    @Test(arguments: [SpinWait.Place.here, .elsewhere]) func whatDoesNotComeIsSleptFor(place: SpinWait.Place) {
+        var spin = SpinWait(place)
         var sleeps = 0
         for _ in 0..<100 {
-            watch.wait {
+            spin.wait {
                 false
             } sleep: {
                 sleeps += 1
@@ -66,10 +66,10 @@ import Testing
 
     @Test func errorsGoThrough() {
         struct Problem: Error {}
-        var watch = Watch(.here)
+        var spin = SpinWait(.here)
         for _ in 0..<3 {
             #expect(throws: Problem.self) {
-                try watch.wait { () throws(Problem) in
+                try spin.wait { () throws(Problem) in
                     throw Problem()
                 } sleep: { () throws(Problem) in
                     throw Problem()
