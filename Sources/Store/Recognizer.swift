@@ -27,7 +27,7 @@ final class Recognizer: @unchecked Sendable {
 
     init(_ store: Store) throws(Failure) {
         meta = try ReadTransaction(store.meta)
-        packs = try store.packs.snapshot()
+        packs = try store.snapshot()
         meta.reset()
         packs.reset()
     }

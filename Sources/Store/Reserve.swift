@@ -5,7 +5,7 @@ public import System
 
 // A full filesystem.
 //
-// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 896 KiB, is that room:
+// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 1280 KiB, is that room:
 //
 // - An ordinary writer (a guest's data, an import, a new disk) goes on only while the reserve is there. Where it is missing, it is
 //   filled first; where that can't be, there is no room.
@@ -117,8 +117,9 @@ final class Reserve: Sendable {
     /// Of the store in that directory.
     init(in directory: String) { path = directory + "/reserve" }
 
-    /// With LMDB's two tables of readers, 1 MiB.
-    private static let byteCount: UInt64 = 896 << 10
+    /// A pack of 186 pages that is written anew and not there twice for nothing yet, 48 entries of the index, which change two pages each at most, and
+    /// what goes with both: some 300 pages.
+    private static let byteCount: UInt64 = 1280 << 10
     /// A filesystem gives its blocks in such pieces, or smaller ones.
     private static let step: UInt64 = 1 << 16
 
