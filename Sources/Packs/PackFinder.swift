@@ -27,12 +27,12 @@ public struct PackFinder: ~Escapable {
         areSealed = false
     }
 
-    /// The same, where packs have been looked for before.
+    /// The same, for who knows more.
     /// - Parameters:
-    ///   - cache: where they were found, some of them in this state.
+    ///   - cache: where packs were found before, some of them in this state.
     ///   - rewrites: how often other versions became current, as of no later moment than the snapshot's. What the cache has of that many is at least as new.
     @_lifetime(borrow snapshot)
-    public init(_ snapshot: borrowing PackSnapshot, _ cache: ValueCache, rewrites: UInt64) {
+    public init(_ snapshot: borrowing PackSnapshot, _ cache: ValueCache?, rewrites: UInt64) {
         unsafe source = snapshot.source
         unsafe versions = snapshot.versions
         self.cache = cache

@@ -113,7 +113,7 @@ public struct GarbageCollection: ~Copyable {
             try store.removeLeftovers()
             phase = .loose(from: 0)
         case .loose(let first):
-            phase = if let next = try work.hold({ () throws(Failure) in try store.sweepLeftovers(from: first) }) { .loose(from: next) } else { .index }
+            phase = if let next = try store.sweepLeftovers(from: first) { .loose(from: next) } else { .index }
         case .index:
             if try completeIndex() { phase = .counts(from: 0) }
         case .counts(let group):

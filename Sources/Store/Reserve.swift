@@ -117,8 +117,7 @@ final class Reserve: Sendable {
     /// Of the store in that directory.
     init(in directory: String) { path = directory + "/reserve" }
 
-    /// A pack of 186 pages that is written anew and not there twice for nothing yet, 48 entries of the index, which change two pages each at most, and
-    /// what goes with both: some 300 pages.
+    /// The largest step writes a pack of 186 pages anew, changes 48 entries of the index, two pages each at most, and what goes with both: some 300 pages.
     private static let byteCount: UInt64 = 1280 << 10
     /// A filesystem gives its blocks in such pieces, or smaller ones.
     private static let step: UInt64 = 1 << 16

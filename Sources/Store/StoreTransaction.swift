@@ -84,7 +84,7 @@ struct StoreTransaction: ~Copyable {
     /// Makes what was written anew current; a pack of which nothing is left is gone.
     /// - Returns: false: it may not be, as another version has come in between.
     mutating func makeCurrent(_ pack: RewrittenPack) throws(Failure) -> Bool {
-        var state = try versions.state(of: pack.number)
+        var state = try store.parts.versions.state(of: pack.number, lmdb.view)
         guard pack.canBecomeCurrent(state) else { return false }
         if switched.isEmpty { superblock.rewrites += 1 }
         state.current = pack.new

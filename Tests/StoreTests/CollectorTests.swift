@@ -1,5 +1,6 @@
 import BlobModel
 import BlockModel
+import Synchronization
 import System
 import Testing
 import TestSupport
@@ -165,6 +166,48 @@ import TestSupport
             try finder.copyBlock(BlobNumber(pack: 1, slot: 7), to: &bytes, at: 0, BlobDecoder())
         }
         #expect(reading == .read && room == block(8))
+        try check()
+    }
+
+    /// Readers of what lies between that which comes and goes, while it is collected all the time.
+    @Test func readersBesideCollections() throws {
+        try store.create("keep", byteCount: 16 << 20)
+        let path = store.path, rounds = 12
+        let kept = (0..<400 as Range<UInt64>).map { 1 + 3 * $0 }
+        let isDone = Atomic(0)
+        let writer = { @Sendable () throws in
+            defer { isDone.add(1, ordering: .relaxed) }
+            let store = try Store(path: path)
+            for round in 0..<UInt64(rounds) {
+                // Between the kept ones, and as new ones.
+                try store.write("gone", (1...1200).map { block($0 % 3 == 1 && round == 0 ? $0 : 10_000 * (round + 1) + $0) })
+                if round == 0 { try SharingTests.commit(kept.enumerated().map { (UInt64($0), $1) }, to: "keep", of: store) }
+                try store.delete(try store.lock("gone"))
+            }
+        }
+        let collector = { @Sendable () throws in
+            let store = try Store(path: path)
+            while isDone.load(ordering: .relaxed) < 1 { _ = try store.collect(shouldStop: { false }) { _, _ in } }
+        }
+        let expected = kept.flatMap { block($0) }
+        let reader = { @Sendable () throws in
+            let store = try Store(path: path)
+            var reader = try BlockReader(store, disk: "keep")
+            var bytes = [UInt8](repeating: 0, count: expected.count)
+            while isDone.load(ordering: .relaxed) < 1 {
+                try bytes.withMutableBytes { (span) throws(Failure) in try reader.read(from: 0, into: &span) }
+                let isThere = bytes.contains { $0 != 0 }
+                #expect(!isThere || bytes == expected)
+                #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+                _ = try store.statistics()
+                #expect(try reader.mapped(from: 0, to: 400, limit: 400).blocks.allSatisfy { $0.digest != nil })
+            }
+        }
+        SharingTests.together([writer, collector, reader, reader])
+        try check()
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try SharingTests.read("keep", of: store, blocks: 400) == expected)
+        #expect(try store.statistics().reclaimableBytes == 0)
         try check()
     }
 
