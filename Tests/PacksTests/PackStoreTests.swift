@@ -199,6 +199,24 @@ import TestSupport
         #expect(versions.makeCurrent(done).count == 2)
     }
 
+    /// Two copy the same at the same moment: only one becomes current, as the other has what that one dropped.
+    @Test(arguments: Kind.allCases, [false, true]) func twoThatCopyTheSame(kind: Kind, isFirst: Bool) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        let blobs = try store.seal(try Self.blobs(1...10), .raw, nil).numbers
+        var model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...10 as ClosedRange<UInt64>))
+        let copies = try [2, 3].map { try store.rewrite([PackRewrite(from: PackVersion(1, 0), dropped: [$0])], versions) }
+        #expect(copies.flatMap { $0.map(\.new) } == [1, 2])
+        #expect(versions.makeCurrent(copies[isFirst ? 0 : 1]).isEmpty)
+        #expect(versions.makeCurrent(copies[isFirst ? 1 : 0]).count == 1)
+        model[blobs[isFirst ? 2 : 3]] = nil
+        try Self.expect(model, try store.snapshot(versions))
+        try store.sweep(versions)
+        try Self.expect(model, try store.snapshot(versions))
+        #expect(try store.loose(from: 0, limit: 9).isEmpty)
+        #expect(try !store.snapshot(versions).holds(PackVersion(1, isFirst ? 2 : 1)))
+    }
+
     /// The open pack is written anew while others fill it: what comes later goes elsewhere, and nothing is lost.
     @Test(arguments: Kind.allCases) func sealingBesideARewriteOfTheOpenPack(kind: Kind) throws {
         let store = try make(kind)

@@ -151,6 +151,9 @@ import TestSupport
         }
         #expect(throws: Failure.self) { try commit(spoiling: true) }
         try commit(spoiling: false)
+        // It is neither written down nor suspected any more.
+        #expect(try store.statistics().damagedBlobs == 0)
+        #expect(store.parts.damage.found.isEmpty)
         #expect(try SharingTests.read("a", of: store, blocks: 1) == Self.soft(1))
         #expect(try problems() == [])
     }
