@@ -2,8 +2,8 @@ public import BlobModel
 public import BlockModel
 public import System
 
-/// Packs of one moment, each in the version that is current. Where that became current only after this moment, the pack is missing: who refers to it looks again.
-/// Belongs to one thread.
+/// Packs of one moment, each in the version that is current. Where that became current only after this moment, the pack is missing: who refers
+/// to it looks again. Belongs to one thread.
 @safe
 public struct PackSnapshot: ~Copyable {
     let source: any PackSource

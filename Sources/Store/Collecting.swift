@@ -76,10 +76,11 @@ extension Store {
         let takesRecent = step.takesRecent
         do throws(Failure) {
             try between()
-            let freed = try step.hold { () throws(Failure) in try makeCurrent(copies, takesRecent, .beyondReserve) }
+            let freed = try step.hold { () throws(Failure) in try makeCurrent(copies, takesRecent) }
             try between()
+            leave(copies)
             // That is bounded by what was written, and takes less.
-            try sweep(copies.flatMap(\.loose))
+            sweepOwn(nil)
             return freed ?? 0
         } catch {
             leave(copies)
@@ -87,8 +88,8 @@ extension Store {
         }
     }
 
-    private func makeCurrent(_ copies: [RewrittenPack], _ takesRecent: Bool, _ room: Room) throws(Failure) -> UInt64? {
-        var transaction = try StoreTransaction.begin(self, room: room)
+    private func makeCurrent(_ copies: [RewrittenPack], _ takesRecent: Bool) throws(Failure) -> UInt64? {
+        var transaction = try StoreTransaction.begin(self)
         let freed = try transaction.collect(copies, takesRecent: takesRecent)
         if freed == nil { transaction.abandon() } else { try transaction.commit() }
         return freed
