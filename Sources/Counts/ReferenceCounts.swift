@@ -73,6 +73,9 @@ public struct ReferenceCounts: Sendable {
         }
     }
 
+    /// Packs that there are counts of.
+    public func packCount(_ view: View) throws(Failure) -> Int { try view.count(counts) }
+
     /// Whether there are counts of a pack.
     public func has(_ pack: UInt64, _ view: View) throws(Failure) -> Bool { try view.value(counts, pack) != nil }
 

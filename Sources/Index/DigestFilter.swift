@@ -350,15 +350,15 @@ public final class DigestFilter: @unchecked Sendable {
         return remainder == 0 ? quotient : quotient + 1
     }
 
-    /// Takes out the recent blobs before `place`, which are in the index now, and others that must not come into it again.
-    func purge(before place: PackPlace, and gone: Set<BlobNumber> = []) {
+    /// Takes out the recent blobs before `place`, which are in the index now.
+    func purge(before place: PackPlace) {
         invalidate()
         self[Field.moment] &+= 1
         atomicMemoryFence(ordering: .sequentiallyConsistent)
         var rest: [RecentBlob] = []
         for slot in 0..<tableEnd {
             let entry = unsafe table[slot]
-            if !entry.isFree, !place.isBehind(entry.blob), !gone.contains(entry.blob) { rest.append(entry) }
+            if !entry.isFree, !place.isBehind(entry.blob) { rest.append(entry) }
         }
         unsafe UnsafeMutableRawPointer(table).initializeMemory(
             as: UInt8.self, repeating: 0, count: tableEnd * MemoryLayout<RecentBlob>.stride)

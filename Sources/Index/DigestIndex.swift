@@ -166,7 +166,7 @@ extension DigestIndex {
             && filter.purged <= state.indexed && filter.recent <= filter.recentLimit
             // What went past the table is in the index only if its commit came to its end.
             && (filter.unsure == 0 || filter.unsure == state.pastTable)
-            // A collection has this one's table made anew only where it can.
+            // Who has all filters made anew does not reach this one.
             && (!filter.isPrivate || filter.mark == state.pastTable || filter.unsure == state.pastTable)
             && tail(filter.covered, directory) == filter.tail
     }
@@ -258,17 +258,11 @@ extension DigestIndex {
     /// How many the index has, about: buckets are three quarters full.
     private func indexedEntries(_ view: View) throws(Failure) -> UInt64 { UInt64(try view.count(index)) * UInt64(Bucket.entriesPerPage) / 4 * 3 }
 
-    /// These blobs are about to lose their bytes: what is in the table is taken out of it later, and they must not come into it again by way of the
-    /// recent ones. That the filter goes on to know their digests does no harm, as every find is tried. For whoever holds the write transaction.
-    /// - Parameters:
-    ///   - recent: those of them that are behind the table's end.
-    ///   - state: as it is committed.
-    public func forgetRecent(_ recent: Set<BlobNumber>, _ state: IndexState) throws(Failure) {
-        var found = filter.withLock { $0 }
-        // Another process may have made a new one.
-        if found?.isValid != true { found = DigestFilter(path: filterPath, storeID: storeID) }
-        guard let found, found.isValid, !found.isPrivate, found.purged <= state.indexed else { return try retireFilter() }
-        if found.purged < state.indexed || !recent.isEmpty { found.purge(before: state.indexed, and: recent) }
+    /// Recent blobs are about to go, and must not come into the table by way of a filter that has them: all filters are made anew with their next
+    /// use, also those that processes keep to themselves, once this state is committed. For whoever holds the write transaction.
+    public func retireFilters(_ state: inout IndexState) throws(Failure) {
+        state.pastTable = .random(in: 1 ... .max)
+        try retireFilter()
     }
 
     /// Has the filter made anew with its next use, in every process. For whoever holds the write transaction.
@@ -344,9 +338,6 @@ extension DigestIndex {
         if state.merging <= reached { state.merging = .start }
         return reached >= counted
     }
-
-    /// Other processes' own filters may have these in their tables, from where they would come into the index again.
-    public func noteRemovedRecent(_ state: inout IndexState) { state.pastTable = .random(in: 1 ... .max) }
 
     /// Forgets all.
     public func clear(_ state: inout IndexState, _ lmdb: inout WriteTransaction) throws(Failure) {

@@ -5,19 +5,21 @@ public import System
 
 /// Packs in an LMDB environment of their own.
 ///
-/// Table `packs`: key a pack's number, value the pack. Table `store`: one record, `FormatHeader` and
+/// Table `packs`: key a pack's number and version (`PackVersion`), value the pack. Table `loose`: the same keys, no values: versions of which
+/// some will have to go. Table `store`: one record, `FormatHeader` and
 ///
 ///     48  next pack        u64   number of the next pack
-///     56  checksum         u64
+///     56  open pack        u64   the one that is short of full, and goes on being filled; 0: none
+///     64  checksum         u64
 ///
-/// A pack that is not full is written anew, longer, when there is more for it: its slots stay what they are.
+/// The open pack is written anew, longer, when there is more for it, as the version 0 that it is: its slots stay what they are.
 public final class LMDBPackStore: PackStore {
     private let lockFile: LockFile
     let environment: Environment
-    let header, packs: Environment.Table
+    let header, packs, loose: Environment.Table
     public let storeID: StoreID
 
-    private static let headerBytes = FormatHeader.byteCount + 16
+    private static let headerBytes = FormatHeader.byteCount + 24
     private static let key = FormatHeader.key
 
     /// Opens the environment in directory `path`.
@@ -27,7 +29,7 @@ public final class LMDBPackStore: PackStore {
     /// - Throws: `.damage` when it is none, `.system` when it is of another format.
     public init(path: String, number: Int, _ lockFile: LockFile, making storeID: StoreID? = nil) throws(Failure) {
         // Address space only: LMDB's file is as long as what is in it.
-        let environment = try Environment.open(path: path, number: number, lockFile, mapBytes: 1 << 44, tables: 2, creating: storeID != nil)
+        let environment = try Environment.open(path: path, number: number, lockFile, mapBytes: 1 << 44, tables: 3, creating: storeID != nil)
         self.environment = environment
         self.lockFile = lockFile
         if let storeID {
@@ -40,26 +42,37 @@ public final class LMDBPackStore: PackStore {
         var opening = try TableOpening(environment, creating: storeID != nil)
         header = try opening.table("store")
         packs = try opening.table("packs")
+        loose = try opening.table("loose")
         try opening.finish()
         if let storeID { try make(storeID) }
     }
 
     private func make(_ storeID: StoreID) throws(Failure) {
         var writing = try WriteTransaction(environment)
-        try Self.put(next: 1, storeID, header, &writing)
+        try put(Numbering(next: 1, open: 0), storeID, &writing)
         try writing.commit()
     }
 
-    private static func put(next: UInt64, _ storeID: StoreID, _ table: Environment.Table, _ writing: inout WriteTransaction) throws(Failure) {
-        let record = FormatHeader(storeID: storeID).record(byteCount: headerBytes) { $0.store(next, at: FormatHeader.byteCount) }
-        try writing.put(table, key, record.rawBytes)
+    /// Where the next blobs go.
+    private struct Numbering: Equatable {
+        /// The number of the next pack.
+        var next: UInt64
+        /// The pack that is filled up first; 0: none.
+        var open: UInt64
     }
 
-    /// The number of the next pack.
-    private func next(_ view: View) throws(Failure) -> UInt64 {
+    private func put(_ numbering: Numbering, _ storeID: StoreID, _ writing: inout WriteTransaction) throws(Failure) {
+        let record = FormatHeader(storeID: storeID).record(byteCount: Self.headerBytes) {
+            $0.store(numbering.next, at: FormatHeader.byteCount)
+            $0.store(numbering.open, at: FormatHeader.byteCount + 8)
+        }
+        try writing.put(header, Self.key, record.rawBytes)
+    }
+
+    private func numbering(_ view: View) throws(Failure) -> Numbering {
         guard let record = try view.value(header, Self.key) else { throw FormatHeader.missing(environment.path) }
         _ = try FormatHeader(record, of: environment.path, byteCount: Self.headerBytes, knownFeatures: 0)
-        return record.load(at: FormatHeader.byteCount)
+        return Numbering(next: record.load(at: FormatHeader.byteCount), open: record.load(at: FormatHeader.byteCount + 8))
     }
 
     public func source() throws(Failure) -> any PackSource { try Source(environment, packs) }
@@ -88,33 +101,39 @@ public final class LMDBPackStore: PackStore {
         var writing = try WriteTransaction(environment, patience)
         // What the open pack has is copied from here, where this transaction does not write.
         let before = try ReadTransaction(environment)
-        let next = try next(before.view)
+        let numbering = try numbering(before.view)
         previous = try end(before.view)
-        var filler = PackFiller(unsafe try openPack(before.view, next: next), next: next)
+        var filler = PackFiller(unsafe try openPack(before.view, numbering), next: numbering.next)
         let sealed = try filler.fill(blobs, codec) { (pack, known) throws(Failure) in
             try lockFile.claim(pack.number)
             claimed.append(pack.number)
             var isTrue = false
-            try writing.put(packs, pack.number, count: pack.byteCount) { isTrue = pack.write(into: &$0, storeID, checkingFrom: known) }
+            try writing.put(packs, PackVersion(pack.number, pack.version).key, count: pack.byteCount) {
+                isTrue = pack.write(into: &$0, storeID, checkingFrom: known)
+            }
             return isTrue
         }
-        if let last = sealed.last, last.number >= next { try Self.put(next: last.number + 1, storeID, header, &writing) }
+        if let last = sealed.last {
+            let now = Numbering(next: max(numbering.next, last.number + 1), open: last.number)
+            if now != numbering { try put(now, storeID, &writing) }
+        }
         try writing.commit()
         return sealed
     }
 
     private func end(_ view: View) throws(Failure) -> PackPlace {
         var cursor = try view.cursor(packs)
-        guard try cursor.last(), let last = cursor.integerKey, let pack = PackView(cursor.value, number: last) else { return .start }
-        return PackPlace(pack: last, slots: UInt64(pack.slotCount))
+        // Each version has all slots.
+        guard try cursor.last(), let last = cursor.version, let pack = PackView(cursor.value, last) else { return .start }
+        return PackPlace(pack: last.number, slots: UInt64(pack.slotCount))
     }
 
-    /// The last pack when there is room in it and all is well with it.
-    @unsafe private func openPack(_ view: View, next: UInt64) throws(Failure) -> PackBuilder? {
-        var cursor = try view.cursor(packs)
-        guard try cursor.last(), let last = cursor.integerKey, last < next, cursor.value.byteCount + Self.leastRoom <= PackFormat.capacity,
-            let pack = PackView(cursor.value, number: last), pack.isIntact(storeID),
-            let builder = unsafe PackBuilder(continuing: pack, number: last), builder.hasRoom(for: blockSize)
+    /// The open pack when there is room in it and all is well with it.
+    @unsafe private func openPack(_ view: View, _ numbering: Numbering) throws(Failure) -> PackBuilder? {
+        let open = PackVersion(numbering.open, 0)
+        guard open.number > 0, open.number < numbering.next, let value = try view.value(packs, open.key),
+            value.byteCount + Self.leastRoom <= PackFormat.capacity, let pack = PackView(value, open), pack.isIntact(storeID),
+            let builder = unsafe PackBuilder(continuing: pack, number: open.number), builder.hasRoom(for: blockSize)
         else { return nil }
         return builder
     }
@@ -122,48 +141,101 @@ public final class LMDBPackStore: PackStore {
     /// A pack with less room is not opened again.
     private static var leastRoom: Int { blockSize + PackFormat.entrySize }
 
-    public func rewrite(_ changes: [PackRewrite], _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
+    // MARK: Versions
+
+    public func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
         guard !changes.isEmpty else { return [] }
         var writing = try WriteTransaction(environment, patience)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(environment)
+        // What was removed until now was said to be over before that.
+        versions.reset()
         var done: [RewrittenPack] = []
         for change in changes {
-            guard let value = try before.view.value(packs, change.number), let pack = PackView(value, number: change.number), pack.isIntact(storeID)
-            else { continue }
-            if change.dropped.count < pack.slotCount { value.expect() }
-            guard var rewriting = unsafe try PackRewriting(change, of: pack) else { continue }
-            try writing.put(packs, change.number, count: rewriting.builder.byteCount) { _ = rewriting.builder.write(into: &$0, storeID) }
-            rewriting.release()
-            done.append(RewrittenPack(number: change.number, healed: rewriting.healed))
+            let next = try max(versions.state(of: change.from.number).next, highest(of: change.from.number, before.view).map { $0 + 1 } ?? 0)
+            if next < PackVersion.most, let pack = try rewrite(change, as: next, before.view, &writing) { done.append(pack) }
         }
+        try close(done.map(\.number), &writing)
         try writing.commit()
         return done
     }
 
-    public func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure) {
-        var writing = try WriteTransaction(environment, patience)
-        for number in numbers {
-            if try isEmpty(number, writing.view) { try writing.remove(packs, number) }
+    private func rewrite(
+        _ change: PackRewrite, as version: UInt32, _ before: View, _ writing: inout WriteTransaction
+    ) throws(Failure) -> RewrittenPack? {
+        guard let value = try before.value(packs, change.from.key), let pack = PackView(value, change.from), pack.isIntact(storeID) else { return nil }
+        if change.dropped.count < pack.slotCount { value.expect() }
+        guard var rewriting = unsafe try PackRewriting(change, of: pack, as: version) else { return nil }
+        let done = rewriting.outcome(change)
+        if let new = done.new {
+            try writing.put(packs, PackVersion(done.number, new).key, count: rewriting.builder.byteCount) { _ = rewriting.builder.write(into: &$0, storeID) }
         }
-        try writing.commit()
+        rewriting.release()
+        for version in done.loose { try writing.put(loose, version.key, count: 0) { _ in } }
+        return done
     }
 
-    private func isEmpty(_ number: UInt64, _ view: View) throws(Failure) -> Bool {
-        guard let value = try view.value(packs, number) else { return false }
-        return PackView(value, number: number)?.isEmpty == true
+    /// Nothing is added to these packs any more.
+    private func close(_ numbers: [UInt64], _ writing: inout WriteTransaction) throws(Failure) {
+        var numbering = try numbering(writing.view)
+        guard numbers.contains(numbering.open) else { return }
+        numbering.open = 0
+        try put(numbering, storeID, &writing)
     }
 
-    /// A writer may have died between its commit and the word of it to the readers (mdb.c, `mdb_env_write_meta`). The next writer
-    /// passes that word on when it takes the lock of the dead; a reader alone sees too little.
-    public func recover(_ patience: Patience?) throws(Failure) { try WriteTransaction(environment, patience).abort() }
+    /// The highest version of a pack that is there.
+    private func highest(of number: UInt64, _ view: View) throws(Failure) -> UInt32? {
+        var cursor = try view.cursor(packs)
+        guard try cursor.seek(before: PackVersion(number + 1, 0)), let version = cursor.version, version.number == number else { return nil }
+        return version.version
+    }
+
+    public func loose(from number: UInt64, limit: Int) throws(Failure) -> [PackVersion] {
+        let reading = try ReadTransaction(environment)
+        var found: [PackVersion] = []
+        var packs = 0
+        var cursor = try reading.view.cursor(loose)
+        var more = try cursor.seek(atOrAfter: PackVersion(number, 0).key)
+        while more, let version = cursor.version {
+            if version.number != found.last?.number { packs += 1 }
+            guard packs <= limit else { break }
+            found.append(version)
+            more = try cursor.next()
+        }
+        return found
+    }
+
+    public func sweep(_ loose: [PackVersion], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) {
+        guard !loose.isEmpty else { return }
+        var writing = try WriteTransaction(environment, patience)
+        versions.reset()
+        var isChanged = false
+        for version in loose {
+            let state = try versions.state(of: version.number)
+            if state.isOver(version.version), try writing.remove(packs, version.key) { isChanged = true }
+            if try isSettled(version, state, writing.view), try writing.remove(self.loose, version.key) { isChanged = true }
+        }
+        if isChanged { try writing.commit() } else { writing.abort() }
+    }
+
+    /// Whether it is known of a version what became of it, and will be.
+    private func isSettled(_ version: PackVersion, _ state: VersionState, _ view: View) throws(Failure) -> Bool {
+        // By what is loose those are found whose end is still written down.
+        guard state.current != nil else { return false }
+        var cursor = try view.cursor(packs)
+        guard try cursor.seek(atOrAfter: version.key), cursor.version == version else { return true }
+        guard state.current == version.version else { return false }
+        // Another may be about to take its place.
+        if try cursor.next(), cursor.version?.number == version.number { return false }
+        return try !cursor.seek(before: version) || cursor.version?.number != version.number
+    }
 
     /// LMDB never writes over what the last commit needs. So a commit that changes next to nothing comes first, after which the one
     /// before is not the last any more.
     public func settleSpace(_ patience: Patience?) throws(Failure) {
         var writing = try WriteTransaction(environment, patience)
-        let next = try next(writing.view)
-        try Self.put(next: next, storeID, header, &writing)
+        let numbering = try numbering(writing.view)
+        try put(numbering, storeID, &writing)
         try writing.commit()
     }
 
@@ -185,30 +257,43 @@ private final class Source: PackSource {
     var state: Int { reading.id }
     func renew() throws(Failure) { unsafe try reading.renewInPlace() }
     func reset() { unsafe reading.resetInPlace() }
-    func count() throws(Failure) -> Int { try reading.withView { (view) throws(Failure) in try view.count(packs) } }
 
-    func last() throws(Failure) -> UInt64? {
+    func last(before number: UInt64) throws(Failure) -> UInt64? {
         try reading.withView { (view) throws(Failure) in
             var cursor = try view.cursor(packs)
-            return try cursor.last() ? cursor.integerKey : nil
+            return try cursor.seek(before: PackVersion(min(number, 1 << 40 - 1), 0)) ? cursor.version?.number : nil
         }
     }
 
-    @unsafe func pack(_ number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? { unsafe try reading.address(packs, number) }
+    @unsafe func pack(_ version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? { unsafe try reading.address(packs, version.key) }
 
     /// All of a pack is in `pack`.
-    @unsafe func part(_ range: Range<Int>, ofPack number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? { nil }
+    @unsafe func part(_ range: Range<Int>, of version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? { nil }
 
-    @unsafe func forEachPack(from first: UInt64, _ body: (UInt64, UnsafeRawBufferPointer) throws(Failure) -> Bool) throws(Failure) {
+    @unsafe func forEachPack(
+        from first: UInt64, where isWanted: (PackVersion) throws(Failure) -> Bool, _ body: (PackVersion, UnsafeRawBufferPointer) throws(Failure) -> Bool
+    ) throws(Failure) {
         try reading.withView { (view) throws(Failure) in
-            var scan = try Scan(view, packs, expecting: PackFormat.expectedDirectory, from: first)
+            var scan = try Scan(view, packs, expecting: PackFormat.expectedDirectory, from: PackVersion(first, 0).key)
             while try scan.next() {
-                guard unsafe try body(scan.integerKey ?? 0, scan.value.withUnsafeBytes { unsafe $0 }) else { return }
+                let version = PackVersion(key: scan.integerKey ?? 0)
+                guard try isWanted(version) else { continue }
+                guard unsafe try body(version, scan.value.withUnsafeBytes { unsafe $0 }) else { return }
             }
         }
     }
 
-    func expect(_ number: UInt64) throws(Failure) {
-        try reading.withView { (view) throws(Failure) in try view.value(packs, number)?.expect() }
+    func expect(_ version: PackVersion) throws(Failure) {
+        try reading.withView { (view) throws(Failure) in try view.value(packs, version.key)?.expect() }
+    }
+}
+
+extension Cursor {
+    /// The key here, of a pack.
+    fileprivate var version: PackVersion? { integerKey.map { PackVersion(key: $0) } }
+
+    /// To the last record before a version's. False: there is none.
+    fileprivate mutating func seek(before version: PackVersion) throws(Failure) -> Bool {
+        try seek(atOrAfter: version.key) ? previous() : last()
     }
 }

@@ -6,6 +6,8 @@ internal import System
 /// the pack is written.
 struct PackBuilder {
     let number: UInt64
+    /// See `PackVersion`.
+    let version: UInt32
     private var entries: [Entry] = []
     /// Bytes of the blobs, each with the room it takes.
     private var blobBytes = 0
@@ -20,8 +22,9 @@ struct PackBuilder {
         let source: LentBytes?
     }
 
-    init(number: UInt64) {
+    init(number: UInt64, version: UInt32 = 0) {
         self.number = number
+        self.version = version
         entries.reserveCapacity(184)
     }
 
@@ -34,8 +37,8 @@ struct PackBuilder {
     /// A copy of a pack in which `isDead` slots, and those that are collected already, are collected. Nil when a blob
     /// of it cannot be had: it is better left alone then.
     /// - Parameter pack: all of it.
-    @unsafe init?(copying pack: PackView, number: UInt64, isDead: (Int) -> Bool) {
-        self.init(number: number)
+    @unsafe init?(copying pack: PackView, number: UInt64, version: UInt32 = 0, isDead: (Int) -> Bool) {
+        self.init(number: number, version: version)
         for slot in 0..<pack.slotCount {
             guard let digest = pack.digest(slot) else { return nil }
             let codec = pack.codec(slot)
@@ -52,6 +55,8 @@ struct PackBuilder {
     }
 
     var slotCount: Int { entries.count }
+    /// Whether it has no blob any more.
+    var isEmpty: Bool { entries.allSatisfy { $0.codec == PackFormat.collected } }
     /// 0 when there is no such slot.
     func storedLength(_ slot: Int) -> Int { entries.indices.contains(slot) ? entries[slot].length : 0 }
 
@@ -97,11 +102,12 @@ struct PackBuilder {
         value.zero(at: 0, count: PackFormat.headerSize)
         value.zero(at: directoryEnd, count: offset - directoryEnd)
         value.store(PackFormat.magic, at: 0)
-        value.store(PackFormat.version, at: 4)
+        value.store(PackFormat.format, at: 4)
         value.store(UInt16(entries.count), at: 6)
         value.store(number, at: 8)
         value.store(storeID.word0, at: 16)
         value.store(UInt32(byteCount), at: 24)
+        value.store(version, at: 28)
         var place = PackFormat.headerSize
         for slot in entries.indices {
             let entry = entries[slot]

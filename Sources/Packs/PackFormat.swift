@@ -7,12 +7,12 @@ public import System
 /// anew from the packs.
 ///
 ///      0  magic      u32   "PACK"
-///      4  version    u16   2
+///      4  format     u16   2
 ///      6  slots      u16   n
 ///      8  number     u64
 ///     16  store id   u64   first word of the store's id
 ///     24  length     u32   bytes of the pack in use
-///     28  0          u32
+///     28  version    u32   of the pack: 0 as it was sealed (`PackVersion`)
 ///     32  checksum   u64   XXH3-64 of bytes 0–31 and of the directory
 ///     40  0                to 63
 ///     64  directory  n × 44 bytes:
@@ -26,7 +26,7 @@ public import System
 /// nothing of the last page is left over.
 public enum PackFormat {
     static let magic: UInt32 = 0x4b43_4150
-    static let version: UInt16 = 2
+    static let format: UInt16 = 2
     public static let headerSize = 64
     public static let entrySize = 44
     /// Largest pack: whole pages of LMDB, whose overflow pages begin with a header of 16 bytes.
@@ -73,12 +73,19 @@ public struct PackView: ~Escapable {
     public let bytes: RawSpan
     public let slotCount: Int
 
-    /// Nil when this is not the pack of that number.
+    /// Nil when this is not that version of a pack.
+    @_lifetime(copy bytes)
+    init?(_ bytes: RawSpan, _ version: PackVersion) {
+        self.init(bytes, number: version.number)
+        guard self.version == version.version else { return nil }
+    }
+
+    /// Nil when this is no version of the pack of that number.
     @_lifetime(copy bytes)
     init?(_ bytes: RawSpan, number: UInt64) {
         guard bytes.byteCount >= PackFormat.headerSize,
             bytes.load(at: 0, as: UInt32.self) == PackFormat.magic,
-            bytes.load(at: 4, as: UInt16.self) == PackFormat.version,
+            bytes.load(at: 4, as: UInt16.self) == PackFormat.format,
             bytes.load(at: 8, as: UInt64.self) == number
         else { return nil }
         let slots = Int(bytes.load(at: 6, as: UInt16.self))
@@ -94,6 +101,9 @@ public struct PackView: ~Escapable {
         self.bytes = bytes
         self.slotCount = slotCount
     }
+
+    /// Which version of the pack it is.
+    public var version: UInt32 { bytes.load(at: 28) }
 
     /// Whether header and directory are as they were written, in this store.
     func isIntact(_ storeID: StoreID) -> Bool {
@@ -152,7 +162,4 @@ public struct PackView: ~Escapable {
     /// Whether the blob's bytes were collected.
     @inlinable
     public func isCollected(_ slot: Int) -> Bool { codec(slot) == PackFormat.collected }
-
-    /// Whether every slot was collected.
-    public var isEmpty: Bool { slotCount > 0 && (0..<slotCount).allSatisfy { isCollected($0) } }
 }

@@ -6,15 +6,23 @@ internal import System
 @safe
 struct PackRewriting {
     var builder: PackBuilder
+    /// Slots that lose their bytes.
+    let dropped: [Int]
     /// Stored bytes of the slots that were healed, before and now.
     private(set) var healed: [Int: (before: Int, now: Int)] = [:]
     /// What is lent until the pack is written.
     private var rooms: [CompressedBlocks] = []
 
-    /// - Parameter pack: all of it, which stays until the new one is written. Nil: a blob of it can't be had.
-    @unsafe init?(_ change: PackRewrite, of pack: PackView) throws(Failure) {
-        guard let builder = unsafe PackBuilder(copying: pack, number: change.number, isDead: { change.dropped.contains($0) }) else { return nil }
-        self.builder = builder
+    /// - Parameters:
+    ///   - pack: all of it, which stays until the new one is written.
+    ///   - version: what it becomes.
+    /// - Returns: nil: a blob of it can't be had.
+    @unsafe init?(_ change: PackRewrite, of pack: PackView, as version: UInt32) throws(Failure) {
+        let dropped = change.dropped.filter { $0 >= 0 && $0 < pack.slotCount && !pack.isCollected($0) }
+        let copy = unsafe PackBuilder(copying: pack, number: change.from.number, version: version, isDead: { dropped.contains($0) })
+        guard let copy else { return nil }
+        builder = copy
+        self.dropped = dropped.sorted()
         // Each takes the form that it had, so that the pack keeps its size.
         for (codec, slots) in Dictionary(grouping: change.healed.keys.sorted(), by: { pack.codec($0) }) {
             for start in stride(from: 0, to: slots.count, by: CompressedBlocks.capacity) {
@@ -30,6 +38,11 @@ struct PackRewriting {
                 }
             }
         }
+    }
+
+    /// What came of it.
+    func outcome(_ change: PackRewrite) -> RewrittenPack {
+        RewrittenPack(from: change.from, new: builder.isEmpty ? nil : builder.version, dropped: dropped, healed: healed)
     }
 
     /// The pack was written.

@@ -1,12 +1,12 @@
 public import BlobModel
-public import BlockModel
-internal import Hashing
-public import LMDB
+internal import BlockModel
 public import System
 
-/// Where packs are kept: durable, each found by its number, which is never used again.
+/// Where packs are kept: durable, each found by its number, and each content of it by number and version (`PackVersion`). None of these is
+/// ever used again, and a content never changes but for what is sealed into a pack that is short of full and was not written anew.
 ///
-/// What is sealed is durable when `seal` returns; that somebody knows of it is for others to see to. A call that fails may have done
+/// What is sealed or written anew is durable when the call returns; that somebody knows of it, and which version is looked at, is for
+/// others to see to (`VersionSource`). A call that fails may have done
 /// all of its work, or none of it: who tries again stores a blob a second time at worst. Errors that are not `.damage` say nothing of
 /// what is stored. Any thread of any process may call; `patience` is for how long to wait for others.
 public protocol PackStore: AnyObject, Sendable {
@@ -25,15 +25,18 @@ public protocol PackStore: AnyObject, Sendable {
     /// Whether a pack has blobs that are somebody's who sealed them: what nothing refers to in it may be about to be referred to.
     func isClaimed(_ number: UInt64) throws(Failure) -> Bool
 
-    /// Writes packs anew, all of them together.
+    /// Writes packs anew, as further versions, all of them together. Nobody sees these until they are current. Nothing is sealed into these packs
+    /// any more, and old and new are loose from now on: one of the two will have to go.
+    /// - Parameter versions: asked when no other call can change what there is.
     /// - Returns: those that were: a pack whose blobs can't be had is left alone.
-    func rewrite(_ changes: [PackRewrite], _ patience: Patience?) throws(Failure) -> [RewrittenPack]
+    func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack]
 
-    /// Removes packs all of whose blobs were collected; others, and those that are gone, are left alone.
-    func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure)
+    /// Loose versions, in order: all of a pack, and no more packs than `limit`.
+    /// - Parameter number: the first pack to be looked at.
+    func loose(from number: UInt64, limit: Int) throws(Failure) -> [PackVersion]
 
-    /// Sees to it that readers see what a writer did last that was killed.
-    func recover(_ patience: Patience?) throws(Failure)
+    /// Removes those of these versions that are over. What is current and the only one of its pack is not loose any more.
+    func sweep(_ loose: [PackVersion], _ versions: any VersionSource, _ patience: Patience?) throws(Failure)
 
     /// Has the space of what was removed last be given back, too.
     func settleSpace(_ patience: Patience?) throws(Failure)
@@ -44,7 +47,8 @@ public protocol PackStore: AnyObject, Sendable {
 
 extension PackStore {
     /// Packs as they are now.
-    public func snapshot() throws(Failure) -> PackSnapshot { PackSnapshot(try source(), storeID) }
+    /// - Parameter versions: says which version of each is shown, and belongs to the snapshot.
+    public func snapshot(_ versions: any VersionSource) throws(Failure) -> PackSnapshot { PackSnapshot(try source(), versions, storeID) }
 }
 
 /// Blobs that were stored together, and the claim to them: it ends with this, or with the process.
@@ -81,23 +85,40 @@ public struct SealedPack: Sendable {
 
 /// How a pack is to be written anew. Slots keep their numbers.
 public struct PackRewrite {
-    public let number: UInt64
+    /// What is copied.
+    public let from: PackVersion
     /// Slots that lose their bytes.
     public var dropped: Set<Int>
     /// Slots that get other bytes for the same block, in the form that they have.
     public var healed: [Int: NewBlob]
-    public init(number: UInt64, dropped: Set<Int> = [], healed: [Int: NewBlob] = [:]) {
-        self.number = number
+
+    public init(from: PackVersion, dropped: Set<Int> = [], healed: [Int: NewBlob] = [:]) {
+        self.from = from
         self.dropped = dropped
         self.healed = healed
     }
 }
 
-/// A pack that was written anew.
+/// A pack that was written anew, for somebody to make it current.
 public struct RewrittenPack: Sendable {
-    public let number: UInt64
+    /// What was copied.
+    public let from: PackVersion
+    /// What it was copied to. Nil: nothing is left of the pack, and nothing was written.
+    public let new: UInt32?
+    /// Slots that lost their bytes.
+    public let dropped: [Int]
     /// Stored bytes of the slots that were healed, before and now.
     public let healed: [Int: (before: Int, now: Int)]
+
+    public var number: UInt64 { from.number }
+
+    /// Whether it may take the place of what it was copied from, when the pack's versions are as far as that.
+    public func canBecomeCurrent(_ state: VersionState) -> Bool {
+        state.current == from.version && (new.map { state.mayBecomeCurrent($0) } ?? true)
+    }
+
+    /// Its versions that are loose.
+    public var loose: [PackVersion] { [from] + (new.map { [PackVersion(number, $0)] } ?? []) }
 }
 
 /// Packs of one moment, for one thread: what a kind of pack store does to be read. What it gives out stays where it is until the next
@@ -109,243 +130,16 @@ public protocol PackSource: AnyObject {
     func renew() throws(Failure)
     /// Shows nothing, and holds nothing up, until it is renewed.
     func reset()
-    /// Packs that there are.
-    func count() throws(Failure) -> Int
-    /// The number of the last pack. Nil: there is none.
-    func last() throws(Failure) -> UInt64?
-    /// A pack's header and directory, and as much behind them as costs nothing. Nil: there is none of that number.
-    @unsafe func pack(_ number: UInt64) throws(Failure) -> UnsafeRawBufferPointer?
-    /// Bytes of a pack. Nil: it has none there.
-    @unsafe func part(_ range: Range<Int>, ofPack number: UInt64) throws(Failure) -> UnsafeRawBufferPointer?
-    /// Calls `body` with each pack from a number on, in order, as `pack` gives it, until it says false.
-    @unsafe func forEachPack(from first: UInt64, _ body: (UInt64, UnsafeRawBufferPointer) throws(Failure) -> Bool) throws(Failure)
-    /// All of a pack will be read soon.
-    func expect(_ number: UInt64) throws(Failure)
-}
-
-/// Packs of one moment. Belongs to one thread.
-@safe
-public struct PackSnapshot: ~Copyable {
-    fileprivate let source: any PackSource
-    private let storeID: StoreID
-    private var isShown = true
-
-    init(_ source: any PackSource, _ storeID: StoreID) {
-        self.source = source
-        self.storeID = storeID
-    }
-
-    /// Snapshots of equal states show the same.
-    public var state: Int { source.state }
-    /// Shows what is there now.
-    public mutating func renew() throws(Failure) {
-        if isShown { reset() }
-        try source.renew()
-        isShown = true
-    }
-
-    /// Shows nothing, and holds nothing up, until it is renewed.
-    public mutating func reset() {
-        source.reset()
-        isShown = false
-    }
-    /// Packs that there are.
-    public var count: Int { get throws(Failure) { try source.count() } }
-
-    /// The place behind the last blob. Nil: there is no pack, or the last one's header is damaged.
-    public func last() throws(Failure) -> PackPlace? {
-        guard let number = try source.last(), let pack = try pack(number) else { return nil }
-        return PackPlace(pack: number, slots: UInt64(pack.slotCount))
-    }
-
-    /// The pack of that number, or nil: there is none, or what is there is none.
-    @_lifetime(borrow self)
-    public func pack(_ number: UInt64) throws(Failure) -> PackView? {
-        guard let bytes = unsafe try source.pack(number) else { return nil }
-        return unsafe PackView(_overrideLifetime(RawSpan(_unsafeBytes: bytes), borrowing: self), number: number)
-    }
-
-    /// Whether header and directory are as they were written, in this store.
-    public func isIntact(_ pack: PackView) -> Bool { pack.isIntact(storeID) }
-
-    /// All of a pack will be read soon.
-    public func expect(_ number: UInt64) throws(Failure) { try source.expect(number) }
-
-    /// Calls `body` with each pack from a number on, in order, until it says false; nil: its header is damaged. Only directories are
-    /// read.
-    public func forEachPack(from first: UInt64 = 1, _ body: (UInt64, PackView?) throws(Failure) -> Bool) throws(Failure) {
-        unsafe try source.forEachPack(from: first) { (number, bytes) throws(Failure) in
-            try body(number, PackView(unsafe RawSpan(_unsafeBytes: bytes), number: number))
-        }
-    }
-}
-
-extension PackSnapshot: BlobDirectory {
-    public func forEachBlob(
-        from place: PackPlace, skippingDamaged: Bool, _ body: (BlobNumber, Digest) throws(Failure) -> Bool
-    ) throws(Failure) {
-        try forEachPack(from: max(place.pack, 1)) { (number, pack) throws(Failure) in
-            guard let pack, skippingDamaged || isIntact(pack) else {
-                if skippingDamaged { return true }
-                throw Failure(.damage, .pack(number), "its directory is damaged", remedy: "restore the store from a copy")
-            }
-            let first = number == place.pack ? Int(place.slots) : 0
-            for slot in first..<max(first, pack.slotCount) where !pack.isCollected(slot) {
-                if let digest = pack.digest(slot), try !body(BlobNumber(pack: number, slot: slot), digest) { return false }
-            }
-            return true
-        }
-    }
-
-    public func blobCount(from place: PackPlace) throws(Failure) -> UInt64 {
-        var total: UInt64 = 0
-        try forEachPack(from: max(place.pack, 1)) { (_, pack) throws(Failure) in
-            total += UInt64(pack?.slotCount ?? 0)
-            return true
-        }
-        return total
-    }
-
-    public func digest(of blob: BlobNumber) throws(Failure) -> Digest? { try pack(blob.pack)?.digest(blob.slot) }
-
-    public func holds(_ digest: Digest, _ blob: BlobNumber) throws(Failure) -> Bool { try pack(blob.pack)?.holds(digest, blob.slot) ?? false }
-
-    public func storedLengths(ofPack number: UInt64) throws(Failure) -> StoredLengths? {
-        guard let pack = try pack(number) else { return nil }
-        pack.expectDirectory()
-        return (0..<pack.slotCount).map { UInt16(pack.storedLength($0)) }
-    }
-}
-
-/// Packs of a snapshot, the last one looked at kept at hand.
-@safe
-public struct PackFinder: ~Escapable {
-    /// The snapshot keeps it. Finders are made for every read, and to count these would have all threads wait for one word.
-    private unowned(unsafe) let source: any PackSource
-    private let cache: CachePlaces?
-    private let state: Int
-    private var number: UInt64 = 0
-    private var slotCount = 0
-    private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
-
-    /// - Parameter cache: where packs were found before, some of them in this state. The cache outlives this.
-    @_lifetime(borrow snapshot)
-    public init(_ snapshot: borrowing PackSnapshot, _ cache: CachePlaces? = nil) {
-        unsafe source = snapshot.source
-        self.cache = cache
-        state = snapshot.state
-    }
-
-    /// The pack of that number, or nil.
-    @inline(__always)
-    @_lifetime(copy self)
-    public mutating func find(_ number: UInt64) throws(Failure) -> PackView? {
-        if number == self.number { return PackView(known: unsafe span(bytes), slotCount: slotCount) }
-        guard let (bytes, slots) = unsafe try value(number) else { return nil }
-        if slots > 0 { return unsafe keep(bytes, slots, number) }
-        guard let pack = PackView(unsafe span(bytes), number: number) else { return nil }
-        unsafe cache?.insert(number, in: state, bytes, note: pack.slotCount)
-        return unsafe keep(bytes, pack.slotCount, number)
-    }
-
-    // What the source gave out lives as long as its state is shown.
-    @inline(__always)
-    @_lifetime(copy self)
-    private func span(_ bytes: UnsafeRawBufferPointer) -> RawSpan { unsafe _overrideLifetime(RawSpan(_unsafeBytes: bytes), copying: self) }
-
-    @inline(__always)
-    @_lifetime(copy self)
-    private mutating func keep(_ bytes: UnsafeRawBufferPointer, _ slots: Int, _ number: UInt64) -> PackView {
-        unsafe self.bytes = bytes
-        slotCount = slots
-        self.number = number
-        return PackView(known: unsafe span(bytes), slotCount: slots)
-    }
-
-    /// Has the processor fetch what tells where a pack is.
-    public func prefetch(pack number: UInt64) { cache?.prefetch(number) }
-
-    /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
-    /// look at it.
-    public func prefetch(_ blob: BlobNumber) throws(Failure) {
-        guard let (bytes, slots) = unsafe try value(blob.pack) else { return }
-        let span = unsafe RawSpan(_unsafeBytes: bytes)
-        // Of a pack that was looked at, the header is not looked at again.
-        if slots == 0 { span.prefetch(at: 0, count: PackFormat.headerSize) }
-        span.prefetch(at: PackFormat.entry(blob.slot), count: PackFormat.entrySize)
-    }
-
-    /// Where the pack is, and how many slots it has: 0 until it was looked at.
-    @inline(__always)
-    private func value(_ number: UInt64) throws(Failure) -> (UnsafeRawBufferPointer, Int)? {
-        if let found = unsafe cache?.find(number, in: state) { return unsafe (found.bytes, found.note) }
-        guard let bytes = unsafe try source.pack(number) else { return nil }
-        unsafe cache?.insert(number, in: state, bytes)
-        return unsafe (bytes, 0)
-    }
-
-    /// Whether that blob is the block of that digest.
-    public mutating func holds(_ digest: Digest, _ blob: BlobNumber) throws(Failure) -> Bool {
-        guard let pack = try find(blob.pack) else { return false }
-        return pack.holds(digest, blob.slot)
-    }
-
-    /// The digest of a blob. Nil: it is not there.
-    public mutating func digest(_ blob: BlobNumber) throws(Failure) -> Digest? {
-        guard let pack = try find(blob.pack) else { return nil }
-        return pack.digest(blob.slot)
-    }
-
-    /// The blob that was stored after this one, if any was.
-    public mutating func next(after blob: BlobNumber) throws(Failure) -> BlobNumber {
-        if let pack = try find(blob.pack), blob.slot + 1 < pack.slotCount { return BlobNumber(pack: blob.pack, slot: blob.slot + 1) }
-        return BlobNumber(pack: blob.pack + 1, slot: 0)
-    }
-
-    /// The stored bytes of a blob. Nil: it is not there, or they lie outside its pack.
-    @_lifetime(copy self)
-    public mutating func stored(_ blob: BlobNumber) throws(Failure) -> RawSpan? {
-        guard let pack = try find(blob.pack), let range = pack.range(blob.slot) else { return nil }
-        return try stored(range, blob, pack)
-    }
-
-    @inline(__always)
-    @_lifetime(copy self)
-    private func stored(_ range: Range<Int>, _ blob: BlobNumber, _ pack: PackView) throws(Failure) -> RawSpan? {
-        if range.upperBound <= pack.bytes.byteCount { return unsafe _overrideLifetime(pack.bytes.extracting(range), copying: self) }
-        guard let part = unsafe try source.part(range, ofPack: blob.pack) else { return nil }
-        return unsafe span(part)
-    }
-
-    /// Has the processor fetch the first stored bytes of a blob, when they are at hand.
-    public mutating func prefetchStored(_ blob: BlobNumber, count: Int) throws(Failure) {
-        guard let pack = try find(blob.pack), let range = pack.entry(blob.slot)?.range else { return }
-        pack.bytes.prefetch(at: range.lowerBound, count: count)
-    }
-
-    /// What became of a blob that was to be read.
-    public enum Reading: Sendable { case read, missing, damaged }
-
-    /// Writes the block of a blob to `destination` at `offset`, when its bytes are what was stored. They are checked where they lie, and
-    /// then copied: nobody writes to what a snapshot shows.
-    /// - Throws: `.system` when it is of a codec that is not known here.
-    public mutating func copyBlock(
-        _ blob: BlobNumber, to destination: inout MutableRawSpan, at offset: Int, _ decoder: BlobDecoder
-    ) throws(Failure) -> Reading {
-        guard let pack = try find(blob.pack) else { return .missing }
-        guard let entry = pack.entry(blob.slot) else { return .damaged }
-        let number = entry.codec
-        if number == PackFormat.collected { return .missing }
-        guard let stored = try stored(entry.range, blob, pack), checksum(stored, seed: entry.checkSeed) == entry.check else { return .damaged }
-        if number == BlobCodec.raw.rawValue, stored.byteCount == blockSize {
-            destination.copy(stored, to: offset)
-            return .read
-        }
-        guard let codec = BlobCodec(rawValue: number) else { throw unknown(codec: number, blob) }
-        return decoder.decode(stored, codec, to: &destination, at: offset) ? .read : .damaged
-    }
-
-    private func unknown(codec: UInt8, _ blob: BlobNumber) -> Failure {
-        Failure(.system, .blob("\(blob)"), "it is stored by codec \(codec), which this program does not know", remedy: "use a newer dedupdisk")
-    }
+    /// The last pack before that number. Nil: there is none.
+    func last(before number: UInt64) throws(Failure) -> UInt64?
+    /// Header and directory of a version, and as much behind them as costs nothing. Nil: it is not there.
+    @unsafe func pack(_ version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer?
+    /// Bytes of a version. Nil: it has none there.
+    @unsafe func part(_ range: Range<Int>, of version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer?
+    /// Calls `body` with each version that is wanted, of packs from a number on, in order, as `pack` gives it, until it says false.
+    @unsafe func forEachPack(
+        from first: UInt64, where isWanted: (PackVersion) throws(Failure) -> Bool, _ body: (PackVersion, UnsafeRawBufferPointer) throws(Failure) -> Bool
+    ) throws(Failure)
+    /// All of a version will be read soon.
+    func expect(_ version: PackVersion) throws(Failure)
 }

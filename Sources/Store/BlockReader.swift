@@ -17,6 +17,8 @@ public struct BlockReader: ~Copyable {
     /// The disk's record as of the transaction `seen`.
     private var disk: DiskRecord?
     private var seen = 0
+    /// The superblock's, as of the same.
+    private var rewrites: UInt64 = 0
     /// Enough for the leaves of 128 GiB of disk, and for packs of 23 GiB of data. 2 MiB and one, of which a thread takes what
     /// it uses.
     private let nodeCache, packCache: ValueCache
@@ -26,7 +28,7 @@ public struct BlockReader: ~Copyable {
         let nodeCache = try ValueCache(capacity: 1 << 16)
         let packCache = try ValueCache(capacity: 1 << 15)
         var meta = try ReadTransaction(store.meta)
-        var packs = try store.packs.snapshot()
+        var packs = try store.snapshot()
         meta.reset()
         packs.reset()
         self.nodeCache = nodeCache
@@ -37,7 +39,7 @@ public struct BlockReader: ~Copyable {
         self.packs = packs
     }
 
-    /// Sees the newest commit. `meta` first: a blob that it names is in any later state of `packs`.
+    /// Sees the newest commit. `meta` first: a blob that it names is in any later state of `packs`, or has died since.
     private mutating func renew() throws(Failure) -> DiskRecord {
         try meta.renew()
         do throws(Failure) {
@@ -45,6 +47,7 @@ public struct BlockReader: ~Copyable {
             if let disk, meta.id == seen { return disk }
             guard let found = try store.parts.catalogue.disk(diskName, meta.view) else { throw store.noSuchDisk(diskName) }
             disk = found
+            rewrites = try store.parts.superblock.superblock(meta.view).rewrites
             seen = meta.id
             return found
         } catch {
@@ -70,7 +73,7 @@ public struct BlockReader: ~Copyable {
     /// - Parameter wanted: which blocks of the buffer are to be read; others are left alone.
     /// - Throws: `.damage` when a block's data is not what was written. Its part of the buffer is zeros then.
     public mutating func read(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask = .all) throws(Failure) {
-        // A blob that died after `meta`'s state was taken may be collected by now: look again.
+        // A blob that died after `meta`'s state was taken may be collected by now, or its pack written anew: look again.
         for _ in 0..<4 {
             if try readOnce(from: first, into: &buffer, wanted: wanted) { return }
         }
@@ -82,7 +85,7 @@ public struct BlockReader: ~Copyable {
         let disk = try renew()
         defer { reset() }
         let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
-        var finder = PackFinder(packs, packCache.places)
+        var finder = PackFinder(packs, packCache.places, rewrites: rewrites)
         var leaf = Leaf()
         for index in 0..<buffer.byteCount / blockSize {
             guard wanted.contains(index) else { continue }
@@ -113,7 +116,7 @@ public struct BlockReader: ~Copyable {
         let disk = try renew()
         defer { reset() }
         let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
-        var finder = PackFinder(packs, packCache.places)
+        var finder = PackFinder(packs, packCache.places, rewrites: rewrites)
         var blocks = InlineArray<64, UInt64>(repeating: 0)
         var count = 0
         for range in ranges {
@@ -177,6 +180,15 @@ public struct BlockReader: ~Copyable {
 
     /// The mapped blocks from `first` to before `end`, at most `limit`, and the block to go on from. Sees the newest commit.
     public mutating func mapped(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
+        // A pack may just have been written anew: look again.
+        for _ in 0..<3 {
+            let found = try mappedOnce(from: first, to: end, limit: limit)
+            if found.blocks.allSatisfy({ $0.digest != nil }) { return found }
+        }
+        return try mappedOnce(from: first, to: end, limit: limit)
+    }
+
+    private mutating func mappedOnce(from first: UInt64, to end: UInt64, limit: Int) throws(Failure) -> (blocks: [MappedBlock], next: UInt64) {
         let disk = try renew()
         defer { reset() }
         let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)

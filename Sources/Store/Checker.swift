@@ -61,25 +61,25 @@ extension Store {
         var damaged: [BlobNumber] = []
         var next: UInt64? = 1
         var done = 0
-        var packs = try self.packs.snapshot()
         while let wanted = next {
-            try packs.renew()
+            // Of one moment: a pack must not seem to be missing while it is written anew.
+            let state = try state()
             // The next one comes while this one is looked at.
             var here: (number: UInt64, slots: Int)?
             next = nil
-            try packs.forEachPack(from: wanted) { (number, pack) throws(Failure) in
+            try state.packs.forEachPack(from: wanted) { (number, pack) throws(Failure) in
                 if here == nil {
                     here = (number, pack?.slotCount ?? 0)
-                    if number == 1 { try packs.expect(number) }
+                    if number == 1 { try state.packs.expect(number) }
                     return true
                 }
-                try packs.expect(number)
+                try state.packs.expect(number)
                 next = number
                 return false
             }
             guard let (number, slots) = here else { break }
             done += 1
-            var finder = PackFinder(packs)
+            var finder = PackFinder(state.packs)
             for slot in 0..<slots {
                 let blob = BlobNumber(pack: number, slot: slot)
                 if try verifier.isDamaged(blob, &finder) { damaged.append(blob) }
@@ -104,7 +104,7 @@ extension Store {
         var still: [BlobNumber] = []
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room)
-            let packs = try self.packs.snapshot()
+            let packs = try transaction.snapshot()
             var finder = PackFinder(packs)
             // Under the lock, nobody heals them; and what readers have found meanwhile is looked at, too.
             let known = try parts.damage.recorded(transaction.lmdb.view)
@@ -134,7 +134,7 @@ extension Store {
     private func rebuild() throws(Failure) {
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room, rebuilding: true)
-            let snapshot = try packs.snapshot()
+            let snapshot = try transaction.snapshot()
             var counts: [UInt64: [UInt32]] = [:]
             var mapped: [DiskRecord] = []
             do {

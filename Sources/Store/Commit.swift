@@ -24,6 +24,7 @@ extension Store {
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
         try batch.hash()
+        defer { sweepOwn(patience) }
         if SHA256.hashesSingly {
             hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
         }
@@ -38,7 +39,7 @@ extension Store {
         parts.damage.forget(suspects)
     }
 
-    /// - Returns: damaged blobs that are written down.
+    /// - Returns: damaged blobs that are written down, or healed.
     func commit(
         _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ patience: Patience? = nil,
         _ room: Room = .beyondReserve
@@ -69,10 +70,10 @@ extension Store {
 
 extension StoreTransaction {
     /// Writes down the blobs that readers of this process found damaged.
-    /// - Returns: them, which are not to be written down again once this is committed.
+    /// - Returns: them, and those that are healed: they are to be forgotten once this is committed.
     mutating func recordSuspects() throws(Failure) -> Set<BlobNumber> {
         let suspects = store.parts.damage.found
-        try store.parts.damage.record(suspects, &lmdb)
+        try store.parts.damage.record(suspects.subtracting(healed), &lmdb)
         return suspects
     }
 }

@@ -164,11 +164,14 @@ struct BatchLookup {
 
 extension Store {
     /// Lends a finder of what a snapshot shows, with what is known of where packs lie: while nothing is stored, the next finds them again.
-    func withFinder<Result: ~Copyable>(_ snapshot: borrowing PackSnapshot, _ body: (inout PackFinder) throws(Failure) -> Result) throws(Failure) -> Result {
+    /// - Parameter rewrites: how often other versions became current, as of no later moment than the snapshot's.
+    func withFinder<Result: ~Copyable>(
+        _ snapshot: borrowing PackSnapshot, rewrites: UInt64, _ body: (inout PackFinder) throws(Failure) -> Result
+    ) throws(Failure) -> Result {
         let kept = packCache.withLock { $0.take() }
         let cache = if let kept { kept } else { try ValueCache(capacity: 1 << 15) }
         defer { packCache.withLock { $0 = cache } }
-        var finder = PackFinder(snapshot, cache.places)
+        var finder = PackFinder(snapshot, cache.places, rewrites: rewrites)
         return try body(&finder)
     }
 
@@ -186,10 +189,10 @@ extension Store {
         let superblock = try parts.superblock.superblock(reading.view)
         guard try parts.damage.count(reading.view) == 0, let filter = parts.index.filter(for: superblock.index, superblock.counted) else { return nil }
         let moment = filter.moment
-        let snapshot = try packs.snapshot()
+        let snapshot = try snapshot()
         guard let uncounted = try uncounted(snapshot, from: superblock.counted) else { return nil }
         var lookup = try parts.index.lookup(filter, superblock.index, reading.view, lookUps: batch.count)
-        let placement = try withFinder(snapshot) { (packs) throws(Failure) in
+        let placement = try withFinder(snapshot, rewrites: superblock.rewrites) { (packs) throws(Failure) in
             try BatchLookup.place(batch, &lookup, &packs, uncounted: uncounted)
         }
         // Else it may have overlooked something.
@@ -232,9 +235,8 @@ extension StoreTransaction {
         switch consume early {
         case .some(let early):
             isChanged = lmdb.id - 1 != early.state
-            let mayBeGone = superblock.mayHaveCollected(since: early.superblock)
+            let mayBeGone = superblock.rewrites != early.superblock.rewrites
             placement = early.placement
-            // A collection may have come to its packs, and not to a commit of `meta`.
             if mayBeGone { try dropCollected(from: &placement, of: batch) }
         case .none:
             placement = try lookUp(batch, filter)
@@ -252,17 +254,23 @@ extension StoreTransaction {
         return placement.resolved()
     }
 
+    /// Lends a finder of what this transaction has. What that made current itself may come to nothing, and nobody is to remember it.
+    private func withFinder<Result: ~Copyable>(_ body: (inout PackFinder) throws(Failure) -> Result) throws(Failure) -> Result {
+        let snapshot = try snapshot()
+        if switched.isEmpty { return try store.withFinder(snapshot, rewrites: superblock.rewrites, body) }
+        var finder = PackFinder(snapshot)
+        return try body(&finder)
+    }
+
     private func lookUp(_ batch: Batch, _ filter: DigestFilter) throws(Failure) -> Placement {
-        let snapshot = try store.packs.snapshot()
         var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view, lookUps: batch.count)
-        return try store.withFinder(snapshot) { (packs) throws(Failure) in try BatchLookup.place(batch, &lookup, &packs) }
+        return try withFinder { (packs) throws(Failure) in try BatchLookup.place(batch, &lookup, &packs) }
     }
 
     /// Blobs that were found and are not there any more are to be stored again.
     private func dropCollected(from placement: inout Placement, of batch: Batch) throws(Failure) {
-        let snapshot = try store.packs.snapshot()
         let hits = placement.hits, blobs = placement.blobs
-        let lost = try store.withFinder(snapshot) { (packs) throws(Failure) in
+        let lost = try withFinder { (packs) throws(Failure) in
             var lost: [Int] = []
             for index in hits {
                 let isThere = try packs.holds(batch[index].digest, blobs[index])
@@ -288,9 +296,8 @@ extension StoreTransaction {
     private func find(
         _ changes: [Int], of batch: Batch, _ filter: DigestFilter, where isUsable: (BlobNumber) throws(Failure) -> Bool
     ) throws(Failure) -> [BlobNumber] {
-        let snapshot = try store.packs.snapshot()
         var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view)
-        return try store.withFinder(snapshot) { (packs) throws(Failure) in
+        return try withFinder { (packs) throws(Failure) in
             var found: [BlobNumber] = []
             for index in changes {
                 let digest = batch[index].digest
@@ -319,6 +326,7 @@ extension StoreTransaction {
 
     /// Whether a blob's stored copy is known to be damaged.
     private func isDamaged(_ blob: BlobNumber) throws(Failure) -> Bool {
+        if healed.contains(blob) { return false }
         let damage = store.parts.damage
         return try damage.has(blob, lmdb.view) || damage.found.contains(blob)
     }
@@ -341,23 +349,27 @@ extension StoreTransaction {
         let damaged = try damagedBlobs(among: placement.hits, placement.blobs)
         guard !damaged.isEmpty else { return }
         var changes: [UInt64: PackRewrite] = [:]
-        for index in damaged {
-            let change = batch[index], blob = placement.blobs[index]
-            guard let source = change.source else { continue }
-            changes[blob.pack, default: PackRewrite(number: blob.pack)].healed[blob.slot] =
-                NewBlob(digest: change.digest, check: change.check, source: source)
+        do {
+            let snapshot = try snapshot()
+            for index in damaged {
+                let change = batch[index], blob = placement.blobs[index]
+                guard let source = change.source, let version = try snapshot.pack(blob.pack)?.version else { continue }
+                changes[blob.pack, default: PackRewrite(from: PackVersion(blob.pack, version))].healed[blob.slot] =
+                    NewBlob(digest: change.digest, check: change.check, source: source)
+            }
         }
-        var healed: Set<BlobNumber> = []
-        for pack in try store.packs.rewrite(changes.values.sorted { $0.number < $1.number }, patience) {
-            let settled = try store.parts.counts.settled(ofPack: pack.number, lmdb.view) ?? []
-            for (slot, length) in pack.healed {
-                healed.insert(BlobNumber(pack: pack.number, slot: slot))
+        let copies = try store.packs.rewrite(changes.values.sorted { $0.from < $1.from }, versions, patience)
+        // Also those of a commit that fails.
+        store.leave(copies)
+        for copy in copies where !copy.healed.isEmpty {
+            guard try makeCurrent(copy) else { continue }
+            let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view) ?? []
+            for (slot, length) in copy.healed {
+                healed.insert(BlobNumber(pack: copy.number, slot: slot))
                 if slot >= settled.count || settled[slot] == 0 { counts.totals.deadBytes &+= UInt64(length.now) &- UInt64(length.before) }
             }
         }
-        store.parts.damage.forget(healed)
         try store.parts.damage.remove(healed, &lmdb)
-        self.healed = healed
         var lost: [Int] = []
         let left = damaged.filter { !healed.contains(placement.blobs[$0]) }
         for (index, other) in zip(left, try find(left, of: batch, filter) { (blob) throws(Failure) in try !isDamaged(blob) }) {

@@ -22,12 +22,15 @@ internal import System
 final class Recognizer: @unchecked Sendable {
     private var meta: ReadTransaction
     private var packs: PackSnapshot
+    /// The superblock's, as of the transaction `seen`.
+    private var rewrites: UInt64 = 0
+    private var seen = 0
     /// Blocks that were named without being hashed.
     private(set) var recognizedBlocks = 0
 
     init(_ store: Store) throws(Failure) {
         meta = try ReadTransaction(store.meta)
-        packs = try store.packs.snapshot()
+        packs = try store.snapshot()
         meta.reset()
         packs.reset()
     }
@@ -39,8 +42,12 @@ final class Recognizer: @unchecked Sendable {
         defer { meta.reset() }
         try packs.renew()
         defer { packs.reset() }
+        if meta.id != seen {
+            rewrites = try store.parts.superblock.superblock(meta.view).rewrites
+            seen = meta.id
+        }
         guard var lookup = try store.parts.index.hints(meta.view) else { return false }
-        var finder = PackFinder(packs)
+        var finder = PackFinder(packs, nil, rewrites: rewrites)
         var residency = Residency()
         var expected = BlobNumber.none
         // New blocks, and those found without those before them, mostly come in numbers: they are not looked up in vain.

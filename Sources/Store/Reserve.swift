@@ -5,7 +5,7 @@ public import System
 
 // A full filesystem.
 //
-// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 896 KiB, is that room:
+// LMDB writes what a commit changes beside what it was, so that even deleting takes room first. DIR/reserve, 1280 KiB, is that room:
 //
 // - An ordinary writer (a guest's data, an import, a new disk) goes on only while the reserve is there. Where it is missing, it is
 //   filled first; where that can't be, there is no room.
@@ -123,8 +123,8 @@ final class Reserve: Sendable {
         absence = reporter.condition(.reserve)
     }
 
-    /// With LMDB's two tables of readers, 1 MiB.
-    private static let byteCount: UInt64 = 896 << 10
+    /// The largest step writes a pack of 186 pages anew, changes 48 entries of the index, two pages each at most, and what goes with both: some 300 pages.
+    private static let byteCount: UInt64 = 1280 << 10
     /// A filesystem gives its blocks in such pieces, or smaller ones.
     private static let step: UInt64 = 1 << 16
 

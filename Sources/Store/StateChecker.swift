@@ -20,8 +20,6 @@ struct Checker: ~Escapable {
     /// References counted from the maps, per pack and slot; `collected`: the slot's blob was collected.
     var counts: [UInt64: [UInt32]] = [:]
     static let collected = UInt32.max
-    /// Stored bytes of the slots that nothing refers to are looked up only where there are such; see `checkCounts`.
-    private var pending: [BlobNumber: Int] = [:]
     private var superblock: Superblock?
     /// Blobs that table `damaged` names.
     private var damaged: Set<BlobNumber> = []
@@ -40,12 +38,8 @@ struct Checker: ~Escapable {
     mutating func checkAll(_ packs: borrowing PackSnapshot) throws(Failure) {
         let superblock = try store.parts.superblock.superblock(meta)
         self.superblock = superblock
-        do throws(Failure) {
-            for (entry, length) in try superblock.beingCollected(meta, packs, store) { pending[entry.blob] = length }
-        } catch {
-            // A damaged bucket is reported below.
-        }
         try checkDamaged(packs)
+        try checkVersions(packs)
         try checkPacks(packs)
         let disks = try checkMaps()
         for disk in disks {
@@ -59,7 +53,7 @@ struct Checker: ~Escapable {
         if !damaged.isEmpty { report.add("\(damaged.count) blobs are known to be damaged: write their blocks again") }
     }
 
-    /// Of the blobs that are known to be damaged, some may have been healed by a commit that is at work, or was interrupted.
+    /// What is written down as damaged by one who looked at an old state may have been healed before.
     @_lifetime(self: copy self)
     private mutating func checkDamaged(_ packs: borrowing PackSnapshot) throws(Failure) {
         let verifier = try BlobVerifier()
@@ -68,6 +62,20 @@ struct Checker: ~Escapable {
     }
 
     // MARK: Packs
+
+    /// What is current is there, and of what is gone nothing is counted.
+    @_lifetime(self: copy self)
+    private mutating func checkVersions(_ packs: borrowing PackSnapshot) throws(Failure) {
+        try store.parts.versions.forEach(meta) { (number, state) throws(Failure) in
+            guard let state else { return report.add("pack \(number): what says which version of it is current is damaged") }
+            if let current = state.current {
+                let isThere = try packs.holds(PackVersion(number, current))
+                if !isThere || current >= state.next { report.add("pack \(number): its version \(current) is missing") }
+            } else if try store.parts.counts.has(number, meta) {
+                report.add("pack \(number): it is gone, and there are reference counts of it", repairable: true)
+            }
+        }
+    }
 
     @_lifetime(self: copy self)
     mutating func checkPacks(_ packs: borrowing PackSnapshot) throws(Failure) {
@@ -161,19 +169,11 @@ struct Checker: ~Escapable {
             guard known > 0 else { continue }
             do throws(Failure) {
                 let recorded = try reader.counts(ofPack: number)
-                let isWhollyCollected = found.allSatisfy { $0 == Self.collected }
                 let references = found[..<known].map { $0 == Self.collected ? 0 : $0 }
-                if recorded != references, !(recorded == nil && isWhollyCollected) {
-                    report.add("pack \(number): its reference counts are wrong", repairable: true)
-                }
+                if recorded != references { report.add("pack \(number): its reference counts are wrong", repairable: true) }
             } catch {
                 report.add("\(error)", repairable: true)
             }
-        }
-        // What is being collected is among the dead until that is done.
-        for length in pending.values {
-            dead += 1
-            deadBytes += UInt64(length)
         }
         try checkTotals(superblock, packs, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
     }
@@ -235,7 +235,6 @@ struct Checker: ~Escapable {
             try checkOrder(entry, behind: previous, key, packs)
             previous = entry
             while next < recent.count, recent[next].prefix < entry.prefix { next += 1 }
-            if pending[entry.blob] != nil { return true }
             if indexed.isBehind(entry.blob) { found.add(entry) }
             try compare(entry, withRecentFrom: next, isRecent: !indexed.isBehind(entry.blob), packs, &strangers)
             return true
@@ -290,8 +289,7 @@ struct Checker: ~Escapable {
         var named = 0
         // What is damaged was reported.
         try store.parts.index.forEachBucket(meta, damaged: { _ in }) { (entry, _) throws(Failure) in
-            guard superblock.index.indexed.isBehind(entry.blob), pending[entry.blob] == nil,
-                try digest(of: entry.blob, packs).map({ $0.word0 >> 16 }) != entry.prefix
+            guard superblock.index.indexed.isBehind(entry.blob), try digest(of: entry.blob, packs).map({ $0.word0 >> 16 }) != entry.prefix
             else { return true }
             named += 1
             report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true)

@@ -47,8 +47,7 @@ extension Store {
         let view = state.meta.view
         let superblock = try parts.superblock.superblock(view)
         var counts = parts.counts.reader(view)
-        var totals = superblock.totals + (try counts.totals(state.packs))
-        for (_, length) in try superblock.beingCollected(view, state.packs, self) { totals.remove(bytes: length) }
+        let totals = superblock.totals + (try counts.totals(state.packs))
         var disks: [Statistics.Disk] = []
         for disk in try parts.catalogue.disks(view) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
             disks.append(

@@ -38,6 +38,8 @@ public final class Store: Sendable {
     /// How long to wait for other processes where nothing else is said.
     public var patience: Patience { lockFile.patience }
     var storeID: StoreID { packs.storeID }
+    /// Versions that commits of this process have left, for `sweep` to look at.
+    let loose = Mutex<[PackVersion]>([])
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
@@ -46,6 +48,7 @@ public final class Store: Sendable {
     /// What `meta` consists of: each part has its tables, and no other part opens them.
     struct Parts: Sendable {
         let superblock: SuperblockTable
+        let versions: PackVersions
         let catalogue: LMDBDiskCatalogue
         let maps: BlockMaps
         let counts: ReferenceCounts
@@ -56,6 +59,7 @@ public final class Store: Sendable {
         init(of meta: Environment, in path: String, _ storeID: StoreID, _ reporter: Reporter, creating: Bool) throws(Failure) {
             var opening = try TableOpening(meta, creating: creating)
             superblock = try SuperblockTable(&opening, meta.path)
+            versions = try PackVersions(&opening)
             catalogue = try LMDBDiskCatalogue(&opening)
             maps = try BlockMaps(&opening)
             counts = try ReferenceCounts(&opening)
@@ -64,6 +68,12 @@ public final class Store: Sendable {
             try opening.finish()
         }
     }
+
+    /// Which versions of packs are current, as it is committed.
+    var versions: CommittedVersions { CommittedVersions(parts.versions, meta) }
+
+    /// Packs as they are now.
+    func snapshot() throws(Failure) -> PackSnapshot { try packs.snapshot(versions) }
 
     /// What a store is opened for.
     public enum Access: Sendable {
@@ -165,7 +175,7 @@ public final class Store: Sendable {
 
     /// Address space only: LMDB's file is as long as what is in it.
     private static func openMeta(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Environment {
-        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 8, creating: creating)
+        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 9, creating: creating)
     }
 
     /// - Throws: when the packs are those of another store.

@@ -24,8 +24,10 @@ struct StoreTransaction: ~Copyable {
     var isUnmapping = false
     /// What was stored for it: nobody collects that before this is committed.
     var claims: [SealedBlobs] = []
-    /// Damaged blobs that got their data back.
+    /// Damaged blobs that are healed with this.
     var healed: Set<BlobNumber> = []
+    /// Packs of which it has made another version current.
+    private(set) var switched: [UInt64: VersionState] = [:]
 
     private init(_ store: Store, _ patience: Patience?, _ lmdb: consuming WriteTransaction, _ superblock: Superblock) {
         self.store = store
@@ -39,7 +41,7 @@ struct StoreTransaction: ~Copyable {
     /// Waits for the other writers.
     /// - Parameters:
     ///   - patience: for how long; as long as others of the process when not given.
-    ///   - room: one that may be made where no space is left does not finish a collection that was interrupted, as that may take much.
+    ///   - room: what it may take.
     ///   - rebuilding: without a look at counts and index, which are about to be made anew.
     static func begin(
         _ store: Store, _ patience: Patience? = nil, room: Room = .beyondReserve, rebuilding: Bool = false
@@ -48,13 +50,7 @@ struct StoreTransaction: ~Copyable {
         if room == .reserve { store.reserve.giveUp() }
         let superblock = try superblock(lmdb, store)
         var transaction = StoreTransaction(store, patience, lmdb, superblock)
-        // Whoever noted a collection may have been killed just behind its commit of the packs. What is sealed and not seen yet is seen by
-        // whoever seals next.
-        if superblock.collecting.first > 0 { try store.packs.recover(patience) }
-        if !rebuilding {
-            if room == .beyondReserve { try transaction.finishCollecting() }
-            try transaction.adoptUnknownBlobs()
-        }
+        if !rebuilding { try transaction.adoptUnknownBlobs() }
         return transaction
     }
 
@@ -77,11 +73,32 @@ struct StoreTransaction: ~Copyable {
         try store.parts.superblock.superblock(lmdb.view)
     }
 
+    // MARK: Packs
+
+    /// Which versions of packs are current, as this transaction has it.
+    var versions: CommittedVersions { CommittedVersions(store.parts.versions, store.meta, changed: switched) }
+
+    /// Packs as this transaction has them: nobody else changes now which versions are current.
+    func snapshot() throws(Failure) -> PackSnapshot { try store.packs.snapshot(versions) }
+
+    /// Makes what was written anew current; a pack of which nothing is left is gone.
+    /// - Returns: false: it may not be, as another version has come in between.
+    mutating func makeCurrent(_ pack: RewrittenPack) throws(Failure) -> Bool {
+        var state = try store.parts.versions.state(of: pack.number, lmdb.view)
+        guard pack.canBecomeCurrent(state) else { return false }
+        if switched.isEmpty { superblock.rewrites += 1 }
+        state.current = pack.new
+        if let new = pack.new { state.next = new + 1 }
+        switched[pack.number] = state
+        try store.parts.versions.put(state, of: pack.number, &lmdb)
+        return true
+    }
+
     /// Drops all of it.
     consuming func abandon() { lmdb.abort() }
 
     consuming func commit() throws(Failure) {
-        let directory = try store.packs.snapshot()
+        let directory = try snapshot()
         try store.parts.counts.apply(maps.references, &counts, canSettle: !isUnmapping, directory, &lmdb)
         superblock.nextNode = maps.nextNode
         superblock.totals = counts.totals
@@ -93,7 +110,7 @@ struct StoreTransaction: ~Copyable {
 
     /// Counts the blobs that were stored since the last transaction, by whoever is about to refer to them, or was killed before it could.
     mutating func adoptUnknownBlobs() throws(Failure) {
-        let packs = try store.packs.snapshot()
+        let packs = try snapshot()
         let counted = superblock.counted
         // Mostly nothing is behind that place.
         if try packs.last() == counted { return }
@@ -116,7 +133,7 @@ struct StoreTransaction: ~Copyable {
 
     /// What tells which digests are new, up to date with all blobs.
     mutating func synchronizedFilter() throws(Failure) -> DigestFilter {
-        let directory = try store.packs.snapshot()
+        let directory = try snapshot()
         return try store.parts.index.synchronize(&superblock.index, superblock.counted, directory, &lmdb)
     }
 

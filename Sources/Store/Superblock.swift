@@ -14,26 +14,23 @@ internal import System
 ///     80  live blobs       u64   blobs with a count above 0 in table `counts`
 ///     88  dead blobs       u64   blobs with a count of 0 there
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
-///    104  collecting       2 × u64  first and last pack that a collection is at work on; 0: none
-///    120  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
-///    136  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
-///    152  merged           u64   the merge has done digests whose first word is less
-///    160  codec            u32   of new blobs (`BlobCodec`)
-///    164  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
-///    168  collections      u64   collections that were begun
-///    176  checksum         u64   XXH3-64 of bytes 0–175
+///    104  rewrites         u64   commits that made other versions of packs current
+///    112  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
+///    128  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
+///    144  merged           u64   the merge has done digests whose first word is less
+///    152  codec            u32   of new blobs (`BlobCodec`)
+///    156  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
+///    160  checksum         u64   XXH3-64 of bytes 0–159
 struct Superblock: Equatable {
-    static let byteCount = 184
+    static let byteCount = 168
 
     var header: FormatHeader
     var nextNode: UInt64 = 1
     var nextDisk: UInt64 = 1
     var counted = PackPlace.start
     var totals = BlobTotals()
-    /// 0: no collection is at work.
-    var collecting: (first: UInt64, last: UInt64) = (0, 0)
-    /// How many were begun.
-    var collections: UInt64 = 0
+    /// Commits that made other versions of packs current: while there are no more of them, no blob has gone.
+    var rewrites: UInt64 = 0
     var index = IndexState()
     /// Of new blobs.
     private(set) var codec = BlobCodec.raw
@@ -46,17 +43,6 @@ struct Superblock: Equatable {
         header.incompatibleFeatures |= codec.feature
     }
 
-    /// Packs of that range are about to lose their dead blobs.
-    mutating func beginCollecting(_ first: UInt64, _ last: UInt64) {
-        collecting = (first, last)
-        collections += 1
-    }
-
-    /// Whether blobs that were found when the store was in that state may have been collected until this one.
-    func mayHaveCollected(since earlier: Superblock) -> Bool {
-        collections != earlier.collections || collecting.first > 0 || earlier.collecting.first > 0
-    }
-
     /// - Throws: as `FormatHeader.init` does.
     init(_ bytes: RawSpan, of path: String) throws(Failure) {
         header = try FormatHeader(bytes, of: path, byteCount: Self.byteCount, knownFeatures: BlobCodec.knownFeatures)
@@ -64,17 +50,16 @@ struct Superblock: Equatable {
         nextDisk = bytes.load(at: 56)
         counted = PackPlace(pack: bytes.load(at: 64), slots: bytes.load(at: 72))
         totals = BlobTotals(live: bytes.load(at: 80), dead: bytes.load(at: 88), deadBytes: bytes.load(at: 96))
-        collecting = (bytes.load(at: 104), bytes.load(at: 112))
-        index.indexed = PackPlace(pack: bytes.load(at: 120), slots: bytes.load(at: 128))
-        index.merging = PackPlace(pack: bytes.load(at: 136), slots: bytes.load(at: 144))
-        index.merged = bytes.load(at: 152)
-        let number: UInt32 = bytes.load(at: 160)
+        rewrites = bytes.load(at: 104)
+        index.indexed = PackPlace(pack: bytes.load(at: 112), slots: bytes.load(at: 120))
+        index.merging = PackPlace(pack: bytes.load(at: 128), slots: bytes.load(at: 136))
+        index.merged = bytes.load(at: 144)
+        let number: UInt32 = bytes.load(at: 152)
         guard let codec = BlobCodec(rawValue: UInt8(truncatingIfNeeded: number)), number <= UInt8.max else {
             throw Failure(.system, .file(path), "its blobs are stored by codec \(number), which this program does not know", remedy: "use a newer dedupdisk")
         }
         self.codec = codec
-        index.pastTable = bytes.load(at: 164)
-        collections = bytes.load(at: 168)
+        index.pastTable = bytes.load(at: 156)
     }
 
     /// The record's bytes.
@@ -87,16 +72,14 @@ struct Superblock: Equatable {
             bytes.store(totals.live, at: 80)
             bytes.store(totals.dead, at: 88)
             bytes.store(totals.deadBytes, at: 96)
-            bytes.store(collecting.first, at: 104)
-            bytes.store(collecting.last, at: 112)
-            bytes.store(index.indexed.pack, at: 120)
-            bytes.store(index.indexed.slots, at: 128)
-            bytes.store(index.merging.pack, at: 136)
-            bytes.store(index.merging.slots, at: 144)
-            bytes.store(index.merged, at: 152)
-            bytes.store(UInt32(codec.rawValue), at: 160)
-            bytes.store(index.pastTable, at: 164)
-            bytes.store(collections, at: 168)
+            bytes.store(rewrites, at: 104)
+            bytes.store(index.indexed.pack, at: 112)
+            bytes.store(index.indexed.slots, at: 120)
+            bytes.store(index.merging.pack, at: 128)
+            bytes.store(index.merging.slots, at: 136)
+            bytes.store(index.merged, at: 144)
+            bytes.store(UInt32(codec.rawValue), at: 152)
+            bytes.store(index.pastTable, at: 156)
         }
     }
 

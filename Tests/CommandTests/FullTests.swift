@@ -20,7 +20,7 @@ struct FullTests {
 
     /// The reserve is all there, but for what a filesystem's own bookkeeping took.
     func expectReserve(_ tool: Tool, location: SourceLocation = #_sourceLocation) throws {
-        #expect(try reserve(tool) >= 832 << 10, sourceLocation: location)
+        #expect(try reserve(tool) >= 1216 << 10, sourceLocation: location)
     }
 
     @Test(arguments: Volume.available) func everyCommandWorks(kind: Volume.Kind) throws {

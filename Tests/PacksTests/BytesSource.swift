@@ -11,23 +11,25 @@ import TestSupport
     var state: Int { 1 }
     func renew() throws(Failure) {}
     func reset() {}
-    func count() throws(Failure) -> Int { packs.count }
-    func last() throws(Failure) -> UInt64? { packs.keys.max() }
-    func expect(_ number: UInt64) throws(Failure) {}
+    func last(before number: UInt64) throws(Failure) -> UInt64? { packs.keys.filter { $0 < number }.max() }
+    func expect(_ version: PackVersion) throws(Failure) {}
 
-    @unsafe func pack(_ number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? {
-        guard let pack = packs[number] else { return nil }
+    @unsafe func pack(_ version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? {
+        guard version.version == 0, let pack = packs[version.number] else { return nil }
         return unsafe UnsafeRawBufferPointer(start: pack.address, count: directoryLength(pack.bytes))
     }
 
-    @unsafe func part(_ range: Range<Int>, ofPack number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? {
-        guard let pack = packs[number], range.upperBound <= pack.count else { return nil }
+    @unsafe func part(_ range: Range<Int>, of version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? {
+        guard version.version == 0, let pack = packs[version.number], range.upperBound <= pack.count else { return nil }
         return unsafe UnsafeRawBufferPointer(start: pack.address + range.lowerBound, count: range.count)
     }
 
-    @unsafe func forEachPack(from first: UInt64, _ body: (UInt64, UnsafeRawBufferPointer) throws(Failure) -> Bool) throws(Failure) {
-        for number in packs.keys.sorted() where number >= first {
-            guard let pack = unsafe try pack(number), unsafe try body(number, pack) else { return }
+    @unsafe func forEachPack(
+        from first: UInt64, where isWanted: (PackVersion) throws(Failure) -> Bool, _ body: (PackVersion, UnsafeRawBufferPointer) throws(Failure) -> Bool
+    ) throws(Failure) {
+        for version in packs.keys.sorted().map({ PackVersion($0, 0) }) where version.number >= first {
+            guard try isWanted(version), let pack = unsafe try pack(version) else { continue }
+            guard unsafe try body(version, pack) else { return }
         }
     }
 }

@@ -31,12 +31,14 @@ final class FaultyPackStore: PackStore {
     func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs {
         try call { () throws(Failure) in try below.seal(blobs, codec, patience) }
     }
-    func rewrite(_ changes: [PackRewrite], _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
-        try call { () throws(Failure) in try below.rewrite(changes, patience) }
+    func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
+        try call { () throws(Failure) in try below.rewrite(changes, versions, patience) }
     }
-    func remove(_ numbers: [UInt64], _ patience: Patience?) throws(Failure) { try call { () throws(Failure) in try below.remove(numbers, patience) } }
+    func sweep(_ loose: [PackVersion], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) {
+        try call { () throws(Failure) in try below.sweep(loose, versions, patience) }
+    }
+    func loose(from number: UInt64, limit: Int) throws(Failure) -> [PackVersion] { try below.loose(from: number, limit: limit) }
     func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try below.isClaimed(number) }
-    func recover(_ patience: Patience?) throws(Failure) { try below.recover(patience) }
     func settleSpace(_ patience: Patience?) throws(Failure) { try below.settleSpace(patience) }
     func giveBackSpace(_ patience: Patience?) throws(Failure) { try below.giveBackSpace(patience) }
 
@@ -52,17 +54,18 @@ final class FaultyPackStore: PackStore {
         var state: Int { below.state }
         func renew() throws(Failure) { try below.renew() }
         func reset() { below.reset() }
-        func count() throws(Failure) -> Int { try below.count() }
-        func last() throws(Failure) -> UInt64? { try below.last() }
-        func expect(_ number: UInt64) throws(Failure) { try below.expect(number) }
-        @unsafe func pack(_ number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? {
-            unsafe try store.call { () throws(Failure) in unsafe try below.pack(number) }
+        func last(before number: UInt64) throws(Failure) -> UInt64? { try below.last(before: number) }
+        func expect(_ version: PackVersion) throws(Failure) { try below.expect(version) }
+        @unsafe func pack(_ version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? {
+            unsafe try store.call { () throws(Failure) in unsafe try below.pack(version) }
         }
-        @unsafe func part(_ range: Range<Int>, ofPack number: UInt64) throws(Failure) -> UnsafeRawBufferPointer? {
-            unsafe try store.call { () throws(Failure) in unsafe try below.part(range, ofPack: number) }
+        @unsafe func part(_ range: Range<Int>, of version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? {
+            unsafe try store.call { () throws(Failure) in unsafe try below.part(range, of: version) }
         }
-        @unsafe func forEachPack(from first: UInt64, _ body: (UInt64, UnsafeRawBufferPointer) throws(Failure) -> Bool) throws(Failure) {
-            unsafe try below.forEachPack(from: first, body)
+        @unsafe func forEachPack(
+            from first: UInt64, where isWanted: (PackVersion) throws(Failure) -> Bool, _ body: (PackVersion, UnsafeRawBufferPointer) throws(Failure) -> Bool
+        ) throws(Failure) {
+            unsafe try below.forEachPack(from: first, where: isWanted, body)
         }
     }
 }

@@ -90,11 +90,13 @@ import TestSupport
         let store = try make(kind)
         let first = try store.seal(try Self.blobs(1...200), .raw, nil).numbers
         let before = Dictionary(uniqueKeysWithValues: zip(first, 1...200 as ClosedRange<UInt64>))
-        var packs = try store.snapshot()
+        let versions = MemoryVersions()
+        var packs = try store.snapshot(versions)
         let state = packs.state
+        try Self.expect(before, packs)
         let second = try store.seal(try Self.blobs(201...250), .raw, nil).numbers
-        _ = try store.rewrite([PackRewrite(number: first[0].pack, dropped: Set(0..<184))], nil)
-        try store.remove([first[0].pack], nil)
+        versions.makeCurrent(try store.rewrite([PackRewrite(from: PackVersion(first[0].pack, 0), dropped: Set(0..<184))], versions))
+        try store.sweep(versions)
         try Self.expect(before, packs)
         #expect(packs.state == state)
         try packs.renew()
@@ -107,17 +109,154 @@ import TestSupport
     /// Whatever becomes of the packs that had them.
     @Test(arguments: Kind.allCases) func numbersAreNeverUsedAgain(kind: Kind) throws {
         let store = try make(kind)
+        let versions = MemoryVersions()
         var seen: Set<BlobNumber> = []
         for round in 0..<6 as Range<UInt64> {
             let blobs = try store.seal(try Self.blobs(round * 100..<round * 100 + 90), .raw, nil).numbers
             #expect(seen.isDisjoint(with: blobs))
             seen.formUnion(blobs)
             for pack in Set(blobs.map(\.pack)) {
-                _ = try store.rewrite([PackRewrite(number: pack, dropped: Set(0..<184))], nil)
-                try store.remove([pack], nil)
+                let done = try store.rewrite([PackRewrite(from: PackVersion(pack, 0), dropped: Set(0..<184))], versions)
+                #expect(done.map(\.new) == [nil])
+                versions.makeCurrent(done)
             }
-            #expect(try store.snapshot().count == 0)
+            // They are gone at once, and then of them nothing is left, not even that they were.
+            #expect(try store.snapshot(versions).count == 0)
+            #expect(try store.snapshot(versions).last() == nil)
+            try store.sweep(versions)
+            #expect(try store.source().last(before: .max) == nil)
+            #expect(try store.loose(from: 0, limit: 9).isEmpty)
+            for pack in Set(blobs.map(\.pack)) { #expect(versions.state(of: pack) == .sealed) }
         }
+    }
+
+    // MARK: Versions
+
+    /// What is written anew is seen by nobody until it is current, and by nobody ever if it never is.
+    @Test(arguments: Kind.allCases) func whatNeverBecomesCurrent(kind: Kind) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        let blobs = try store.seal(try Self.blobs(1...100), .raw, nil).numbers
+        let model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...100 as ClosedRange<UInt64>))
+        let sealed = PackVersion(1, 0)
+        let done = try store.rewrite([PackRewrite(from: sealed, dropped: [3, 5])], versions)
+        #expect(done.map(\.new) == [1])
+        #expect(done[0].dropped == [3, 5])
+        let packs = try store.snapshot(versions)
+        try Self.expect(model, packs)
+        #expect(try packs.count == 1)
+        #expect(try packs.last() == PackPlace(pack: 1, slots: 100))
+        // Nobody has said that it never will be.
+        try store.sweep([sealed, PackVersion(1, 1)], versions.source(), nil)
+        #expect(try store.snapshot(versions).holds(PackVersion(1, 1)))
+        #expect(try store.loose(from: 0, limit: 9) == [sealed, PackVersion(1, 1)])
+        try store.sweep(versions)
+        #expect(try !store.snapshot(versions).holds(PackVersion(1, 1)))
+        #expect(try store.loose(from: 0, limit: 9).isEmpty)
+        #expect(versions.makeCurrent(done).count == 1)
+        try Self.expect(model, try store.snapshot(versions))
+    }
+
+    @Test(arguments: Kind.allCases) func versionsAreNeverUsedAgain(kind: Kind) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        _ = try store.seal(try Self.blobs(1...100), .raw, nil)
+        var seen: Set<UInt32> = [0]
+        var random = SeededGenerator(seed: 5)
+        for round in 0..<60 {
+            let current = try #require(versions.state(of: 1).current)
+            let done = try store.rewrite([PackRewrite(from: PackVersion(1, current), dropped: [round])], versions)
+            let new = try #require(done.first?.new)
+            #expect(!seen.contains(new))
+            seen.insert(new)
+            if Bool.random(using: &random) { versions.makeCurrent(done) }
+            if Bool.random(using: &random) { try store.sweep(versions) }
+        }
+        #expect(seen.count == 61)
+        try store.sweep(versions)
+        #expect(try store.snapshot(versions).count == 1)
+        #expect(try store.loose(from: 0, limit: 9).isEmpty)
+    }
+
+    /// Who holds an old state goes on to see what it saw; who looks now sees what is current.
+    @Test(arguments: Kind.allCases) func oldAndNewBesideEachOther(kind: Kind) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        let blobs = try store.seal(try Self.blobs(1...300), .raw, nil).numbers
+        let model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...300 as ClosedRange<UInt64>))
+        let before = try store.snapshot(versions)
+        try Self.expect(model, before)
+        let done = try store.rewrite([PackRewrite(from: PackVersion(1, 0), dropped: [7]), PackRewrite(from: PackVersion(2, 0), dropped: [0])], versions)
+        #expect(versions.makeCurrent(done).isEmpty)
+        let left = model.filter { $0.key != blobs[7] && $0.key != blobs[184] }
+        try Self.expect(left, try store.snapshot(versions))
+        try store.sweep(versions)
+        try Self.expect(left, try store.snapshot(versions))
+        #expect(try !store.snapshot(versions).holds(PackVersion(1, 0)))
+        try Self.expect(model, before)
+        // What was current once is not written anew, nor made current again.
+        #expect(try store.rewrite([PackRewrite(from: PackVersion(1, 0), dropped: [8])], versions).isEmpty)
+        #expect(versions.makeCurrent(done).count == 2)
+    }
+
+    /// Two copy the same at the same moment: only one becomes current, as the other has what that one dropped.
+    @Test(arguments: Kind.allCases, [false, true]) func twoThatCopyTheSame(kind: Kind, isFirst: Bool) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        let blobs = try store.seal(try Self.blobs(1...10), .raw, nil).numbers
+        var model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...10 as ClosedRange<UInt64>))
+        let copies = try [2, 3].map { try store.rewrite([PackRewrite(from: PackVersion(1, 0), dropped: [$0])], versions) }
+        #expect(copies.flatMap { $0.map(\.new) } == [1, 2])
+        #expect(versions.makeCurrent(copies[isFirst ? 0 : 1]).isEmpty)
+        #expect(versions.makeCurrent(copies[isFirst ? 1 : 0]).count == 1)
+        model[blobs[isFirst ? 2 : 3]] = nil
+        try Self.expect(model, try store.snapshot(versions))
+        try store.sweep(versions)
+        try Self.expect(model, try store.snapshot(versions))
+        #expect(try store.loose(from: 0, limit: 9).isEmpty)
+        #expect(try !store.snapshot(versions).holds(PackVersion(1, isFirst ? 2 : 1)))
+    }
+
+    /// The open pack is written anew while others fill it: what comes later goes elsewhere, and nothing is lost.
+    @Test(arguments: Kind.allCases) func sealingBesideARewriteOfTheOpenPack(kind: Kind) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        var model: [BlobNumber: UInt64] = [:]
+        func seal(_ numbers: ClosedRange<UInt64>) throws -> [BlobNumber] {
+            let blobs = try store.seal(try Self.blobs(numbers), .raw, nil).numbers
+            for (blob, number) in zip(blobs, numbers) { model[blob] = number }
+            return blobs
+        }
+        let first = try seal(1...10)
+        let change = PackRewrite(from: PackVersion(1, 0), dropped: [2])
+        // Its writer has not looked again since.
+        let second = try seal(11...20)
+        #expect(second[0].pack == 1)
+        let done = try store.rewrite([change], versions)
+        let third = try seal(21...30)
+        #expect(third[0] == BlobNumber(pack: 2, slot: 0))
+        try Self.expect(model, try store.snapshot(versions))
+        versions.makeCurrent(done)
+        model[first[2]] = nil
+        try Self.expect(model, try store.snapshot(versions))
+        try store.sweep(versions)
+        _ = try seal(31...35)
+        try Self.expect(model, try store.snapshot(versions))
+        // One that never becomes current closes the pack as well.
+        _ = try store.rewrite([PackRewrite(from: PackVersion(2, 0), dropped: [0])], versions)
+        #expect(try seal(36...36)[0].pack == 3)
+        try store.sweep(versions)
+        try Self.expect(model, try store.snapshot(versions))
+    }
+
+    @Test(arguments: Kind.allCases) func looseVersionsComePackByPack(kind: Kind) throws {
+        let store = try make(kind)
+        let versions = MemoryVersions()
+        let blobs = try store.seal(try Self.blobs(1...600), .raw, nil)
+        _ = try store.rewrite(blobs.packs.map { PackRewrite(from: PackVersion($0.number, 0), dropped: [1]) }, versions)
+        #expect(try store.loose(from: 0, limit: 2).map(\.number) == [1, 1, 2, 2])
+        #expect(try store.loose(from: 3, limit: 9).map(\.number) == [3, 3, 4, 4])
+        #expect(try store.loose(from: 5, limit: 9).isEmpty)
     }
 
     @Test(arguments: Kind.allCases, BlobCodec.allCases) func aPackIsWrittenAnew(kind: Kind, codec: BlobCodec) throws {
@@ -125,21 +264,24 @@ import TestSupport
         let blobs = try store.seal(try Self.blobs(1...100), codec, nil).numbers
         var model = Dictionary(uniqueKeysWithValues: zip(blobs, 1...100 as ClosedRange<UInt64>))
         let dropped = Set([0, 7, 99])
-        let done = try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: dropped, healed: [4: try Self.blob(Self.data(5))])], nil)
+        let versions = MemoryVersions()
+        let done = try store.rewrite(
+            [PackRewrite(from: PackVersion(blobs[0].pack, 0), dropped: dropped, healed: [4: try Self.blob(Self.data(5))])], versions)
+        versions.makeCurrent(done)
         #expect(done.map(\.number) == [blobs[0].pack])
         #expect(done[0].healed.keys.sorted() == [4])
         #expect(done[0].healed[4]?.now == done[0].healed[4]?.before)
         for slot in dropped { model[blobs[slot]] = nil }
-        var packs = try store.snapshot()
+        var packs = try store.snapshot(versions)
         try Self.expect(model, packs)
         for slot in dropped {
             #expect(try Self.read(blobs[slot], packs).0 == .missing)
             // Its name stays.
             #expect(try packs.digest(of: blobs[slot]) == Self.blob(Self.data(UInt64(slot + 1))).digest)
         }
-        // A pack that is not there, or not empty.
-        #expect(try store.rewrite([PackRewrite(number: 77, dropped: [1])], nil).isEmpty)
-        try store.remove([77, blobs[0].pack], nil)
+        // One that is not there, and what is not over.
+        #expect(try store.rewrite([PackRewrite(from: PackVersion(77, 0), dropped: [1])], versions).isEmpty)
+        try store.sweep([PackVersion(77, 0), PackVersion(blobs[0].pack, 1)], versions.source(), nil)
         try packs.renew()
         try Self.expect(model, packs)
         // One that has collected slots is not filled up.
@@ -248,20 +390,42 @@ import TestSupport
         }
     }
 
-    /// Done twice is done once.
-    @Test(arguments: Kind.allCases) func aRewriteAndARemovalWhoseAnswersAreLost(kind: Kind) throws {
+    /// Who gets no answer does it again: what was written for nobody is swept.
+    @Test(arguments: Kind.allCases) func aRewriteAndASweepWhoseAnswersAreLost(kind: Kind) throws {
         let store = FaultyPackStore(try make(kind))
+        let versions = MemoryVersions()
         let blobs = try store.seal(try Self.blobs(1...5), .raw, nil).numbers
-        for fault in [FaultyPackStore.Fault.before, .after] {
+        let pack = blobs[0].pack
+        var model: [BlobNumber: UInt64] = [blobs[0]: 1, blobs[1]: 2, blobs[2]: 3, blobs[3]: 4, blobs[4]: 5]
+        for (fault, slot) in [(FaultyPackStore.Fault.before, 2), (.after, 4)] {
+            let current = PackVersion(pack, try #require(versions.state(of: pack).current))
+            let change = PackRewrite(from: current, dropped: [slot])
             store.fail(fault)
-            #expect(throws: Failure.self) { try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: [2])], nil) }
-            _ = try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: [2])], nil)
-            try Self.expect([blobs[0]: 1, blobs[1]: 2, blobs[3]: 4, blobs[4]: 5], try store.snapshot())
+            #expect(throws: Failure.self) { try store.rewrite([change], versions) }
+            try Self.expect(model, try store.snapshot(versions))
+            let done = try store.rewrite([change], versions)
+            #expect(done.map(\.new) == [current.version + (fault == .after ? 2 : 1)])
+            versions.makeCurrent(done)
+            model[blobs[slot]] = nil
+            try Self.expect(model, try store.snapshot(versions))
+            store.fail(fault)
+            #expect(throws: Failure.self) { try store.sweep(versions) }
+            try Self.expect(model, try store.snapshot(versions))
+            try store.sweep(versions)
+            try Self.expect(model, try store.snapshot(versions))
+            #expect(try store.loose(from: 0, limit: 9).isEmpty)
         }
-        _ = try store.rewrite([PackRewrite(number: blobs[0].pack, dropped: Set(0..<5))], nil)
-        store.fail(.after)
-        #expect(throws: Failure.self) { try store.remove([blobs[0].pack], nil) }
-        try store.remove([blobs[0].pack], nil)
-        #expect(try store.snapshot().count == 0)
+        // Of a pack that goes, whichever call it is of which nobody hears.
+        let current = PackVersion(pack, try #require(versions.state(of: pack).current))
+        versions.makeCurrent(try store.rewrite([PackRewrite(from: current, dropped: Set(0..<5))], versions))
+        for faults in [[FaultyPackStore.Fault.after], [.none, .after]] {
+            if faults.count == 1 { store.fail(faults[0]) } else { store.fail(faults[0], faults[1]) }
+            _ = try? store.sweep(versions)
+            #expect(try store.snapshot(versions).count == 0)
+        }
+        store.fail()
+        try store.sweep(versions)
+        #expect(try store.source().last(before: .max) == nil)
+        #expect(try store.loose(from: 0, limit: 9).isEmpty && versions.state(of: pack) == .sealed)
     }
 }

@@ -26,7 +26,7 @@ import TestSupport
     /// The block in a slot of a pack that is these bytes.
     static func read(_ bytes: [UInt8], _ slot: Int) throws -> [UInt8]? {
         var block = [UInt8](repeating: 0xa5, count: blockSize)
-        let snapshot = PackSnapshot(BytesSource([9: bytes]), storeID)
+        let snapshot = PackSnapshot(BytesSource([9: bytes]), MemoryVersions().source(), storeID)
         var finder = PackFinder(snapshot)
         let reading = try block.withMutableBytes { (room) throws(Failure) in
             try finder.copyBlock(BlobNumber(pack: 9, slot: slot), to: &room, at: 0, BlobDecoder())
@@ -134,7 +134,7 @@ import TestSupport
         var bytes = (0..<Int.random(in: 64...9000, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
         bytes = bytes.withChange {
             $0.store(PackFormat.magic, at: 0)
-            $0.store(PackFormat.version, at: 4)
+            $0.store(PackFormat.format, at: 4)
             $0.store(UInt16.random(in: 0...300, using: &random), at: 6)
             $0.store(UInt64(9), at: 8)
         }

@@ -1,7 +1,12 @@
+import BlobModel
+import BlockModel
+import Synchronization
 import System
 import Testing
 import TestSupport
 
+@testable import LMDB
+@testable import Packs
 @testable import Store
 
 @Suite struct CollectorTests {
@@ -71,46 +76,156 @@ import TestSupport
         try check("seed \(seed)")
     }
 
-    /// The power fails between the commit of the packs and that of the index.
-    @Test func anInterruptedCollectionIsFinishedByTheNextWriter() throws {
+    /// The process is killed behind each of its commits: nothing is wrong then, and the next collection does what is left.
+    @Test(arguments: 1...4, [false, true]) func aCollectionThatIsKilled(commits: Int, isWholly: Bool) throws {
         try write("a", Array(1...300))
-        try write("b", Array(250...260))
+        try write("b", isWholly ? [299, 300] : Array(150...260))
         try store.delete(try store.lock("a"))
         try store.completeIndex()
-        var note = try StoreTransaction.begin(store)
-        note.superblock.beginCollecting(1, 2)
-        try note.commit()
-        let transaction = try StoreTransaction.begin(store, rebuilding: true)
-        try transaction.rewrite([1, 2])
-        transaction.abandon()
-        // Content that was just collected is written again by the writer that finishes.
+        try store.settleCounts()
+        let copies = try store.rewrite([1, 2])
+        #expect(copies.map(\.new) == (isWholly ? [nil, 1] : [1, 1]))
+        if commits > 1 {
+            var transaction = try StoreTransaction.begin(store)
+            #expect(try transaction.collect(copies, takesRecent: false) == (isWholly ? 298 : 189) * 4096)
+            try transaction.commit()
+        }
+        let loose = copies.flatMap(\.loose)
+        if commits > 2 { try store.packs.sweep(loose, store.versions, nil) }
+        if commits > 3 { try store.packs.sweep(loose, store.versions, nil) }
+        try check("\(commits)")
+        let there = try store.statistics()
+        #expect(there.uniqueBytes == (isWholly ? 2 : 111) * 4096)
+        #expect(there.reclaimableBytes == (commits > 1 ? 0 : isWholly ? 298 : 189) * 4096)
+        // Content that was just collected is written again.
         try write("c", Array(1...20))
-        try check()
-        #expect(try store.statistics().uniqueBytes == 31 * 4096)
+        try check("\(commits)")
+        #expect(try store.statistics().uniqueBytes == (isWholly ? 22 : 131) * 4096)
+        _ = try Store(path: store.path).collect(shouldStop: { false }) { _, _ in }
+        try check("\(commits)")
         #expect(try store.statistics().reclaimableBytes == 0)
+        let left = try store.versionsThere()
+        #expect(left.loose.isEmpty && left.all.count == Set(left.all.map(\.number)).count)
+        #expect(try SharingTests.read("c", of: store, blocks: 20) == (1...20).flatMap { block(UInt64($0)) })
+        let reading = try ReadTransaction(store.meta)
+        var gone = 0
+        try store.parts.versions.forEach(reading.view) { (_, state) throws(Failure) in if state?.current == nil { gone += 1 } }
+        #expect(gone == 0)
     }
 
-    /// Other writers commit between the note and the work; another collection puts its own note in its place.
-    @Test(arguments: [false, true]) func othersMayComeBetweenTheNoteAndTheWork(collects: Bool) throws {
+    /// Other writers commit while packs are written anew; another collection does the same to the same packs, before or behind.
+    @Test(arguments: 0..<3) func othersMayComeInBetween(who: Int) throws {
         try write("a", Array(1...300))
         try write("b", Array(250...260))
         try store.delete(try store.lock("a"))
         try store.completeIndex()
         try store.settleCounts()
-        var notes = 0
-        let freed = try store.collect([1, 2]) {
-            notes += 1
-            guard notes == 1 else { return }
+        let other = try Store(path: store.path)
+        var isFirst = true
+        let freed = try store.collect([1, 2]) { () throws(Failure) in
+            defer { isFirst = false }
+            guard isFirst else { return }
             #expect(throws: Never.self) {
-                var other = try StoreTransaction.begin(store)
-                if collects { other.superblock.beginCollecting(2, 2) }
-                try other.commit()
+                switch who {
+                case 0: try StoreTransaction.begin(other).commit()
+                case 1: #expect(try other.collect([1, 2]) == 289 * 4096)
+                // One that gives up what it finds: of the first pack nothing was written.
+                default: while let next = try other.sweepLeftovers(from: 0) { #expect(next > 0) }
+                }
             }
         }
-        #expect(notes == (collects ? 2 : 1))
-        #expect(freed == 289 * 4096)
+        #expect(freed == [289, 0, 184][who] * 4096)
+        try check()
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try store.statistics().reclaimableBytes == 0)
+        #expect(try store.versionsThere().loose.isEmpty)
+        try check()
+    }
+
+    /// A reader of an old state goes on reading what was there, over all that a collection does.
+    @Test func aReaderOfAnOldState() throws {
+        try write("a", Array(1...300))
+        try write("b", Array(250...260))
+        try store.settleCounts()
+        let old = try store.state()
+        func sum() throws -> Int {
+            var sum = 0
+            try old.packs.forEachPack { (_, pack) throws(Failure) in
+                if let pack { sum += (0..<pack.slotCount).count { !pack.isCollected($0) } }
+                return true
+            }
+            return sum
+        }
+        #expect(try sum() == 300)
+        try store.delete(try store.lock("a"))
+        #expect(try store.collect(shouldStop: { false }) { _, _ in } == 289 * 4096)
+        #expect(try sum() == 300)
+        var finder = PackFinder(old.packs)
+        var room = [UInt8](repeating: 0, count: blockSize)
+        let reading = try room.withMutableBytes { (bytes) throws(Failure) in
+            try finder.copyBlock(BlobNumber(pack: 1, slot: 7), to: &bytes, at: 0, BlobDecoder())
+        }
+        #expect(reading == .read && room == block(8))
+        try check()
+    }
+
+    /// Readers of what lies between that which comes and goes, while it is collected all the time.
+    @Test func readersBesideCollections() throws {
+        try store.create("keep", byteCount: 16 << 20)
+        let path = store.path, rounds = 12
+        let kept = (0..<400 as Range<UInt64>).map { 1 + 3 * $0 }
+        let isDone = Atomic(0)
+        let writer = { @Sendable () throws in
+            defer { isDone.add(1, ordering: .relaxed) }
+            let store = try Store(path: path)
+            for round in 0..<UInt64(rounds) {
+                // Between the kept ones, and as new ones.
+                try store.write("gone", (1...1200).map { block($0 % 3 == 1 && round == 0 ? $0 : 10_000 * (round + 1) + $0) })
+                if round == 0 { try SharingTests.commit(kept.enumerated().map { (UInt64($0), $1) }, to: "keep", of: store) }
+                try store.delete(try store.lock("gone"))
+            }
+        }
+        let collector = { @Sendable () throws in
+            let store = try Store(path: path)
+            while isDone.load(ordering: .relaxed) < 1 { _ = try store.collect(shouldStop: { false }) { _, _ in } }
+        }
+        let expected = kept.flatMap { block($0) }
+        let reader = { @Sendable () throws in
+            let store = try Store(path: path)
+            var reader = try BlockReader(store, disk: "keep")
+            var bytes = [UInt8](repeating: 0, count: expected.count)
+            while isDone.load(ordering: .relaxed) < 1 {
+                try bytes.withMutableBytes { (span) throws(Failure) in try reader.read(from: 0, into: &span) }
+                let isThere = bytes.contains { $0 != 0 }
+                #expect(!isThere || bytes == expected)
+                #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+                _ = try store.statistics()
+                #expect(try reader.mapped(from: 0, to: 400, limit: 400).blocks.allSatisfy { $0.digest != nil })
+            }
+        }
+        SharingTests.together([writer, collector, reader, reader])
+        try check()
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try SharingTests.read("keep", of: store, blocks: 400) == expected)
         #expect(try store.statistics().reclaimableBytes == 0)
         try check()
+    }
+
+    /// Where the index could not be completed, recent blobs are collected as well, and come back as others.
+    @Test func recentBlobs() throws {
+        try write("a", Array(1...300))
+        try write("b", Array(250...260))
+        try store.delete(try store.lock("a"))
+        try store.settleCounts()
+        #expect(try store.collect([1, 2]) == 0)
+        #expect(try store.collect([1, 2], takesRecent: true) == 289 * 4096)
+        try check()
+        try write("c", Array(1...300))
+        try check()
+        try store.completeIndex()
+        try check()
+        #expect(try store.statistics().uniqueBytes == 300 * 4096)
+        #expect(try store.statistics().reclaimableBytes == 0)
     }
 
     @Test func repairKnowsWhatIsCollected() throws {

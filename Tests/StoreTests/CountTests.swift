@@ -187,19 +187,16 @@ import TestSupport
         try store.settleCounts()
         // 0 dies, 2 comes to life, and 3 stays dead.
         try change([BlobNumber(pack: 1, slot: 0): -1, BlobNumber(pack: 1, slot: 2): 1])
-        var transaction = try StoreTransaction.begin(store)
-        try transaction.rewrite([1])
-        transaction.abandon()
+        try store.completeIndex()
+        _ = try store.collect([1])
         func collected() throws -> [Bool] {
-            let snapshot = try store.packs.snapshot()
+            let snapshot = try store.snapshot()
             guard let pack = try snapshot.pack(1) else { return [] }
             return (0..<pack.slotCount).map { pack.isCollected($0) }
         }
         #expect(try collected() == [false, false, false, true])
         try store.settleCounts()
-        transaction = try StoreTransaction.begin(store)
-        try transaction.rewrite([1])
-        transaction.abandon()
+        _ = try store.collect([1])
         #expect(try collected() == [true, false, false, true])
     }
 }

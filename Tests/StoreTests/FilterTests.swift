@@ -51,7 +51,7 @@ import TestSupport
     }
 
     static func find(_ digests: [Digest], _ filter: DigestFilter, _ state: IndexState, _ meta: View, _ store: Store) throws -> [BlobNumber] {
-        let packs = try store.packs.snapshot()
+        let packs = try store.snapshot()
         var finder = PackFinder(packs)
         var lookup = try store.parts.index.lookup(filter, state, meta)
         var found: [BlobNumber] = []

@@ -101,6 +101,37 @@ import TestSupport
         #expect(try problems() == [])
     }
 
+    /// A collection has written the pack anew, damage and all, when it is healed; or comes later.
+    @Test(arguments: 0..<3) func besideACollection(moment: Int) throws {
+        try write("a", (1...40).map { Self.soft($0) })
+        try write("b", (1...20).map { Self.soft($0) })
+        try store.delete(try store.lock("a"))
+        try rot([3, 7, 30])
+        #expect(try problems().count > 0)
+        try store.completeIndex()
+        try store.settleCounts()
+        let other = try Store(path: store.path)
+        var calls = 0
+        let freed = try other.collect([1]) { () throws(Failure) in
+            defer { calls += 1 }
+            guard calls == moment else { return }
+            #expect(throws: Never.self) { try write("c", [Self.soft(4), Self.soft(8)]) }
+        }
+        if moment > 1 { try write("c", [Self.soft(4), Self.soft(8)]) }
+        #expect(freed == 0 ? moment == 0 : moment > 0)
+        #expect(
+            try store.check(readData: true, repair: false) { _, _ in }.problems.allSatisfy {
+                moment == 0 && $0.contains("1/30") || $0.contains("1 blobs are known")
+            })
+        #expect(try SharingTests.read("b", of: store, blocks: 20) == (1...20).flatMap { Self.soft($0) })
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        #expect(try problems() == [])
+        #expect(try SharingTests.read("b", of: store, blocks: 20) == (1...20).flatMap { Self.soft($0) })
+        let there = try store.versionsThere()
+        #expect(there.loose.isEmpty && there.all.count == 1)
+        #expect(try store.statistics().reclaimableBytes == 0)
+    }
+
     /// A commit that fails leaves it to the next one.
     @Test func aSuspectInACommitThatFails() throws {
         try write("a", [Self.soft(1)])
@@ -120,6 +151,9 @@ import TestSupport
         }
         #expect(throws: Failure.self) { try commit(spoiling: true) }
         try commit(spoiling: false)
+        // It is neither written down nor suspected any more.
+        #expect(try store.statistics().damagedBlobs == 0)
+        #expect(store.parts.damage.found.isEmpty)
         #expect(try SharingTests.read("a", of: store, blocks: 1) == Self.soft(1))
         #expect(try problems() == [])
     }

@@ -37,7 +37,7 @@ import TestSupport
 
     func lookup(_ digest: Digest) throws -> BlobNumber? {
         let reading = try ReadTransaction(store.meta)
-        let packs = try store.packs.snapshot()
+        let packs = try store.snapshot()
         var cursor = try reading.view.cursor(store.parts.index.index)
         var finder = PackFinder(packs)
         return try Bucket.lookup(digest, &cursor) { (blob) throws(Failure) in try finder.holds(digest, blob) }
@@ -95,7 +95,7 @@ import TestSupport
         let cache = try ValueCache(capacity: 16)
         defer { withExtendedLifetime(cache) {} }
         func insert(_ pack: UInt64) throws {
-            guard let value = try view.value(table.packs, pack) else { throw Failure(.damage, "pack \(pack)", "missing") }
+            guard let value = try view.value(table.packs, PackVersion(pack, 0).key) else { throw Failure(.damage, "pack \(pack)", "missing") }
             cache.places.insert(pack, in: 5, value, note: Int(pack) + 40)
         }
         /// The number in the pack that is known, and what was noted of it.
@@ -112,14 +112,14 @@ import TestSupport
         #expect(found(17, in: 5) == [17, 57])
         #expect(found(1, in: 5) == [])
         // A finder that takes what was noted, seen or not.
-        let packs = try store.packs.snapshot()
+        let packs = try store.snapshot()
         for blob in [BlobNumber(pack: 1, slot: 3), BlobNumber(pack: 17, slot: 3), BlobNumber(pack: 1, slot: 39)] {
-            var finder = PackFinder(packs, cache.places)
+            var finder = PackFinder(packs, cache.places, rewrites: 0)
             try finder.prefetch(blob)
             #expect(try finder.digest(blob) == digests[blob.slot])
             #expect(try finder.digest(BlobNumber(pack: blob.pack, slot: 40)) == nil)
         }
-        var finder = PackFinder(packs, cache.places)
+        var finder = PackFinder(packs, cache.places, rewrites: 0)
         try finder.prefetch(BlobNumber(pack: 2, slot: 0))
         #expect(try finder.digest(BlobNumber(pack: 2, slot: 0)) == nil)
     }

@@ -123,10 +123,12 @@ import TestSupport
         let batch = try Self.batch(numbers, a)
         func collectPacks() throws { _ = try b.collect([1, 2]) }
         if moment == 1 {
-            // It is found in the midst of the collection, between the note and the work.
+            // It is found in the midst of the collection, before what was written anew is current.
             var early: EarlyPlacement?
-            _ = try b.collect([1, 2]) {
-                do { early = try a.place(batch, nil) } catch { Issue.record(error) }
+            var isFirst = true
+            _ = try b.collect([1, 2]) { () throws(Failure) in
+                if isFirst { early = try a.place(batch, nil) }
+                isFirst = false
             }
             let isThere = early != nil
             #expect(isThere)
@@ -143,24 +145,79 @@ import TestSupport
         #expect(try a.statistics().uniqueBytes == 201 * 4096)
     }
 
-    /// A collection that comes to its packs and then to nothing, as its process is killed, or there is no room.
-    @Test func whatWasFoundIsCollectedByOneThatDies() throws {
+    /// A collection that comes to a commit and then to nothing, as its process is killed, or there is no room: having written packs anew, or made
+    /// them current.
+    @Test(arguments: 1...2) func whatWasFoundIsCollectedByOneThatDies(commits: Int) throws {
         try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
         try b.delete(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
         try SharingTests.commit([(0, 2)], to: "a", of: a)
-        var note = try StoreTransaction.begin(b)
-        note.superblock.beginCollecting(1, 2)
-        try note.commit()
         let batch = try Self.batch(1...200, a)
         guard let early = try a.place(batch, nil) else { return Self.recordLock() }
-        let transaction = try StoreTransaction.begin(b, rebuilding: true)
-        try transaction.rewrite([1, 2])
-        transaction.abandon()
+        var done = 0
+        #expect(throws: Failure.self) {
+            try b.collect([1, 2]) { () throws(Failure) in
+                done += 1
+                if done == commits { throw Failure(.system, "collect", "killed") }
+            }
+        }
+        try expectClean()
         _ = try a.commit(batch, early, to: "a")
         try expectClean()
         try expect("a", 1...200)
+        _ = try collect()
+        try expectClean()
+        try expect("a", 1...200)
+        #expect(try a.versionsThere().loose.isEmpty)
+        #expect(try a.statistics().reclaimableBytes == 0)
+    }
+
+    /// Dead blobs that come to life while their pack is written anew: that pack is left as it is.
+    @Test(arguments: [false, true]) func whatIsReferredToMeanwhileStays(isPutOff: Bool) throws {
+        try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
+        try b.delete(try b.lock("b"))
+        try b.completeIndex()
+        try b.settleCounts()
+        // Few changes of a pack's counts are put off, many are not. The first slot has what the stores began with.
+        let count = isPutOff ? 3 : 60
+        let batch = try Self.batch((1...count).map { UInt64($0) }, a)
+        var isFirst = true
+        let freed = try b.collect([1, 2]) { () throws(Failure) in
+            if isFirst { try a.commit(batch, to: "a") }
+            isFirst = false
+        }
+        try expect("a", 1...UInt64(count))
+        try expectClean()
+        #expect(freed == UInt64(300 - 183) * 4096)
+        #expect(try a.current(1) == PackVersion(1, 0))
+        _ = try collect()
+        try expect("a", 1...UInt64(count))
+        try expectClean()
+        #expect(try a.statistics().reclaimableBytes == 0)
+        #expect(try a.versionsThere().all.count == 1)
+    }
+
+    /// What a commit remembers of where packs are is not what it was before a collection: it would take for there what is gone.
+    @Test func whatACommitRemembersOfPacks() throws {
+        try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
+        // Alive in both packs, so that these stay.
+        try SharingTests.commit([(0, 300), (1, 120)], to: "a", of: a)
+        try b.delete(try b.lock("b"))
+        try b.completeIndex()
+        try b.settleCounts()
+        let copies = try b.rewrite([1, 2])
+        // Nothing is stored from here on: it finds all of these, and knows where their packs are.
+        let batch = try Self.batch(1...299, a)
+        guard let early = try a.place(batch, nil) else { return Self.recordLock() }
+        let found = early.placement.hits.count
+        #expect(found == 299)
+        var transaction = try StoreTransaction.begin(b)
+        #expect(try transaction.collect(copies, takesRecent: false) == 299 * 4096)
+        try transaction.commit()
+        _ = try a.commit(batch, early, to: "a")
+        try expectClean()
+        try expect("a", 1...299)
     }
 
     /// What was stored second lies behind what was not: who goes by its neighbour must not find it.

@@ -145,7 +145,7 @@ import TestSupport
             if round % 3 == 0 { try store.trim() }
             if round % 10 == 4 {
                 long = try ReadTransaction(reader.meta)
-                longPacks = try reader.packs.snapshot()
+                longPacks = try reader.snapshot()
                 seen = try Self.sizes(long, longPacks, reader)
             }
             if round % 10 == 9 {

@@ -21,18 +21,24 @@ extension Store {
     /// Puts a pack down as it is, whatever it says.
     func put(_ builder: PackBuilder) throws { try put(pack: builder.number, [UInt8](count: builder.byteCount) { _ = builder.write(into: &$0, storeID) }) }
 
+    /// The version of a pack that is current.
+    func current(_ number: UInt64) throws -> PackVersion {
+        guard let version = try versions.state(of: number).current else { throw Failure(.damage, "pack \(number)", "gone") }
+        return PackVersion(number, version)
+    }
+
     func put(pack number: UInt64, _ bytes: [UInt8]) throws {
-        let table = try packTable
+        let table = try packTable, key = try current(number).key
         var writing = try WriteTransaction(table.environment)
-        try writing.put(table.packs, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
+        try writing.put(table.packs, key, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
         try writing.commit()
     }
 
     /// The bytes of a pack; none: it is not there.
     func bytes(ofPack number: UInt64) throws -> [UInt8] {
-        let table = try packTable
+        let table = try packTable, key = try current(number).key
         let reading = try ReadTransaction(table.environment)
-        guard let pack = try reading.view.value(table.packs, number) else { return [] }
+        guard let pack = try reading.view.value(table.packs, key) else { return [] }
         return [UInt8](count: pack.byteCount) { $0.copy(pack, to: 0) }
     }
 
@@ -40,7 +46,48 @@ extension Store {
     func builder(ofPack number: UInt64, isDead: (Int) -> Bool = { _ in false }) throws -> PackBuilder? {
         let bytes = lend(try bytes(ofPack: number))
         guard let pack = PackView(bytes.bytes, number: number) else { return nil }
-        return unsafe PackBuilder(copying: pack, number: number, isDead: isDead)
+        return unsafe PackBuilder(copying: pack, number: number, version: pack.version, isDead: isDead)
+    }
+
+    /// What a collection would do to these packs.
+    func work(_ packs: some Sequence<UInt64>, limit: Int = .max, takesRecent: Bool = false) throws -> [PackRewrite] {
+        let transaction = try StoreTransaction.begin(self)
+        var work: [PackRewrite] = []
+        for pack in packs {
+            if let change = try transaction.deadSlots(ofPack: pack, limit: limit, takesRecent) { work.append(change) }
+        }
+        transaction.abandon()
+        return work
+    }
+
+    /// Collects these packs as a step does.
+    /// - Parameter between: called before they become current, and before what is over is removed.
+    func collect(_ packs: some Sequence<UInt64>, takesRecent: Bool = false, between: () throws(Failure) -> Void = {}) throws -> UInt64 {
+        var step = StepWork()
+        step.takesRecent = takesRecent
+        return try collect(try work(packs, takesRecent: takesRecent), &step, between: between)
+    }
+
+    /// Writes these packs anew, and goes no further.
+    func rewrite(_ packs: some Sequence<UInt64>, takesRecent: Bool = false) throws -> [RewrittenPack] {
+        try self.packs.rewrite(try work(packs, takesRecent: takesRecent), versions, nil)
+    }
+
+    /// All that is in `packs`, and what of it is loose.
+    func versionsThere() throws -> (all: [PackVersion], loose: [PackVersion]) {
+        let table = try packTable
+        let reading = try ReadTransaction(table.environment)
+        func keys(_ table: Environment.Table) throws -> [PackVersion] {
+            var cursor = try reading.view.cursor(table)
+            var found: [PackVersion] = []
+            var more = try cursor.first()
+            while more, let key = cursor.integerKey {
+                found.append(PackVersion(key: key))
+                more = try cursor.next()
+            }
+            return found
+        }
+        return (try keys(table.packs), try keys(table.loose))
     }
 
     /// Commits blocks to a disk, from its beginning on; there need not be one yet.

@@ -21,7 +21,7 @@ import TestSupport
         superblock.index.pastTable = 18
         superblock.totals = BlobTotals(live: 9, dead: 10, deadBytes: 11)
         superblock.header.compatibleFeatures = 12
-        superblock.beginCollecting(20, 21)
+        superblock.rewrites = 20
         let bytes = superblock.encoded
         let decoded = try Superblock(bytes.rawBytes, of: "s")
         #expect(decoded == superblock)
@@ -37,7 +37,7 @@ import TestSupport
         func ofVersion(_ version: UInt32) -> [UInt8] {
             superblock.encoded.withChange {
                 $0.store(version, at: 8)
-                $0.store(checksum($0.bytes.extracting(0..<176)), at: 176)
+                $0.store(checksum($0.bytes.extracting(0..<160)), at: 160)
             }
         }
         let newer = ofVersion(FormatHeader.version + 1)

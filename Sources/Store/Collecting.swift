@@ -1,0 +1,193 @@
+internal import BlobModel
+internal import Counts
+internal import Index
+internal import LMDB
+internal import Packs
+internal import System
+
+// What a collection does to packs: see Collector.swift.
+
+extension Store {
+    /// Packs in one piece of work.
+    private static let packsPerPiece = 64
+    /// Entries of the index that a commit changes where there is only the reserve: a page each, and one above it.
+    private static let fewestEntries = 48
+
+    /// The next packs with dead blobs in them and what is to become of these, where to go on from, and the number of all packs.
+    /// - Parameters:
+    ///   - last: the last one to be looked at.
+    ///   - wholly: those alone that have nothing else.
+    func findWork(
+        from first: UInt64, to last: UInt64, wholly: Bool, _ step: StepWork
+    ) throws(Failure) -> (changes: [PackRewrite], next: UInt64?, total: Int) {
+        let state = try state()
+        let total = try parts.counts.packCount(state.meta.view)
+        let indexed = try parts.superblock.superblock(state.meta.view).index.indexed
+        var work: [PackRewrite] = []
+        var next: UInt64?
+        var seen = 0, bytes = 0, entries = 0
+        var reader = parts.counts.reader(state.meta.view)
+        try parts.counts.forEachPack(from: first, state.meta.view) { (number, settled) throws(Failure) in
+            seen += 1
+            next = nil
+            guard number <= last else { return false }
+            next = number
+            guard work.count < Self.packsPerPiece, seen <= step.packsSeen else { return false }
+            next = nil
+            guard settled.contains(0), let now = try reader.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
+                let pack = try state.packs.pack(number)
+            else { return true }
+            pack.expectDirectory()
+            let dead = pack.deadSlots(number, settled, now, step.takesRecent ? nil : indexed)
+            // What its writer has just stored is about to be referred to.
+            let isClaimed = try packs.isClaimed(number)
+            if dead.isEmpty || isClaimed { return true }
+            if !wholly { bytes += pack.bytes.byteCount }
+            entries += dead.count
+            // One pack is always worked on.
+            guard work.isEmpty || bytes <= step.packBytes && entries <= step.indexEntries else {
+                next = number
+                return false
+            }
+            work.append(PackRewrite(from: PackVersion(number, pack.version), dropped: Set(dead)))
+            return true
+        }
+        return (work, next, total)
+    }
+
+    /// Collects as many packs at a time as there is room for.
+    func collectWithin(_ work: [PackRewrite], _ step: inout StepWork) throws(Failure) -> UInt64 {
+        do throws(Failure) {
+            return try collect(work, &step)
+        } catch where error.kind == .noSpace {
+            // What was written in vain is in the way.
+            sweepOwn(nil)
+            var freed: UInt64 = 0
+            for change in work { freed += try collectSparingly(change.from.number, step.takesRecent) }
+            return freed
+        }
+    }
+
+    /// Collects these packs, as far as nothing comes in between.
+    /// - Parameter between: called before each commit but the first.
+    /// - Returns: payload bytes that were freed.
+    func collect(_ work: [PackRewrite], _ step: inout StepWork, between: () throws(Failure) -> Void = {}) throws(Failure) -> UInt64 {
+        let copies = try step.hold { () throws(Failure) in try packs.rewrite(work, versions, nil) }
+        let takesRecent = step.takesRecent
+        do throws(Failure) {
+            try between()
+            let freed = try step.hold { () throws(Failure) in try makeCurrent(copies, takesRecent) }
+            try between()
+            leave(copies)
+            // That is bounded by what was written, and takes less.
+            sweepOwn(nil)
+            return freed ?? 0
+        } catch {
+            leave(copies)
+            throw error
+        }
+    }
+
+    private func makeCurrent(_ copies: [RewrittenPack], _ takesRecent: Bool) throws(Failure) -> UInt64? {
+        var transaction = try StoreTransaction.begin(self)
+        let freed = try transaction.collect(copies, takesRecent: takesRecent)
+        if freed == nil { transaction.abandon() } else { try transaction.commit() }
+        return freed
+    }
+
+    /// Collects one pack in commits none of which needs more than the reserve.
+    private func collectSparingly(_ number: UInt64, _ takesRecent: Bool) throws(Failure) -> UInt64 {
+        var freed: UInt64 = 0
+        while let bytes = try wayOut(nil, { (room) throws(Failure) in try collectPart(of: number, takesRecent, room) }) {
+            freed += bytes
+            sweepOwn(nil)
+        }
+        return freed
+    }
+
+    /// - Returns: payload bytes that were freed; nil: there is nothing to be done.
+    private func collectPart(of number: UInt64, _ takesRecent: Bool, _ room: Room) throws(Failure) -> UInt64? {
+        var transaction = try StoreTransaction.begin(self, room: room)
+        guard let change = try transaction.deadSlots(ofPack: number, limit: Self.fewestEntries, takesRecent) else {
+            transaction.abandon()
+            return nil
+        }
+        let copies = try packs.rewrite([change], transaction.versions, nil)
+        leave(copies)
+        let freed = try transaction.collect(copies, takesRecent: takesRecent)
+        if freed == nil { transaction.abandon() } else { try transaction.commit() }
+        return freed
+    }
+}
+
+extension PackView {
+    /// The slots that are dead: `counts` and the changes that were put off meanwhile agree on that, so that the totals do.
+    /// - Parameters:
+    ///   - settled: what `counts` says, and `now` with what was put off.
+    ///   - indexed: no slots behind this place; nil: all.
+    fileprivate func deadSlots(_ number: UInt64, _ settled: [UInt32], _ now: [UInt32], _ indexed: PackPlace?) -> [Int] {
+        (0..<min(slotCount, settled.count, now.count)).filter {
+            settled[$0] == 0 && now[$0] == 0 && !isCollected($0) && indexed?.isBehind(BlobNumber(pack: number, slot: $0)) ?? true
+        }
+    }
+}
+
+extension StoreTransaction {
+    /// What a collection may drop of a pack, `limit` slots at most. Nil: nothing.
+    func deadSlots(ofPack number: UInt64, limit: Int, _ takesRecent: Bool) throws(Failure) -> PackRewrite? {
+        let packs = try snapshot()
+        var reader = store.parts.counts.reader(lmdb.view)
+        guard let settled = try store.parts.counts.settled(ofPack: number, lmdb.view), let now = try reader.counts(ofPack: number),
+            let pack = try packs.pack(number), try !store.packs.isClaimed(number)
+        else { return nil }
+        let dead = pack.deadSlots(number, settled, now, takesRecent ? nil : superblock.index.indexed)
+        return dead.isEmpty ? nil : PackRewrite(from: PackVersion(number, pack.version), dropped: Set(dead.prefix(limit)))
+    }
+
+    /// Makes packs current that were written anew without their dead blobs, and takes these out of index and totals. A pack is left as it is where
+    /// somebody has referred to one of them meanwhile, stores something, or has written it anew, too.
+    /// - Returns: payload bytes that are gone; nil: all are left.
+    mutating func collect(_ copies: [RewrittenPack], takesRecent: Bool) throws(Failure) -> UInt64? {
+        let (copies, gone) = try collectable(copies, takesRecent)
+        guard !copies.isEmpty else { return nil }
+        let blobs = gone.map(\.entry.blob)
+        if !blobs.allSatisfy(superblock.index.indexed.isBehind) { try store.parts.index.retireFilters(&superblock.index) }
+        _ = try store.parts.index.remove(gone.map(\.entry).sorted(), &lmdb)
+        try store.parts.damage.remove(blobs, &lmdb)
+        for (_, length) in gone { counts.totals.remove(bytes: length) }
+        for copy in copies {
+            _ = try makeCurrent(copy)
+            if copy.new == nil { try removeCounts(ofPack: copy.number) }
+        }
+        return gone.reduce(0) { $0 + UInt64($1.length) }
+    }
+
+    /// Those packs that nothing has come in between of, and what goes with the slots that they have lost.
+    private func collectable(
+        _ copies: [RewrittenPack], _ takesRecent: Bool
+    ) throws(Failure) -> (copies: [RewrittenPack], gone: [(entry: IndexEntry, length: Int)]) {
+        let versions = versions, packs = try store.packs.snapshot(versions)
+        var reader = store.parts.counts.reader(lmdb.view)
+        var found: [RewrittenPack] = []
+        var gone: [(entry: IndexEntry, length: Int)] = []
+        for copy in copies {
+            let state = try versions.state(of: copy.number), isClaimed = try store.packs.isClaimed(copy.number)
+            guard copy.canBecomeCurrent(state), !isClaimed, let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view),
+                let now = try reader.counts(ofPack: copy.number), let pack = try packs.pack(copy.number)
+            else { continue }
+            let dead = Set(pack.deadSlots(copy.number, settled, now, takesRecent ? nil : superblock.index.indexed))
+            guard dead.isSuperset(of: copy.dropped) else { continue }
+            found.append(copy)
+            for slot in copy.dropped {
+                if let digest = pack.digest(slot) { gone.append((IndexEntry(digest, BlobNumber(pack: copy.number, slot: slot)), pack.storedLength(slot))) }
+            }
+        }
+        return (found, gone)
+    }
+
+    private mutating func removeCounts(ofPack number: UInt64) throws(Failure) {
+        try store.parts.counts.remove(pack: number, &lmdb)
+        // By the last blob, the filter is known to be this store's.
+        if number == superblock.counted.pack { try store.parts.index.retireFilter() }
+    }
+}

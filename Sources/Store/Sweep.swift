@@ -1,0 +1,113 @@
+internal import BlobModel
+internal import LMDB
+internal import Packs
+internal import System
+
+// Sweeping: versions of packs that are over lose their place among the packs.
+//
+// A version is over when another is current and no commit can make it current any more, or when its pack is gone. That never changes; so
+// it is removed without a lock, whatever others do. In between nothing is lost by an end at any instant, as what is loose stays so until all is done:
+//
+// 1. What was written anew and never became current is given up: `meta` says that it never will be.
+// 2. What is over is removed from the packs.
+// 3. Packs of which nothing is left are forgotten by `meta`, which had to say until now that they are gone.
+
+extension Store {
+    /// Packs that are looked at in one go: a leaf of a commit for each.
+    private static let packsPerSweep = 64
+
+    /// Removes what those left who were killed, of as many packs as a commit should change.
+    /// - Parameter number: the first one.
+    /// - Returns: the pack to go on from; nil: these were all.
+    func sweepLeftovers(from number: UInt64) throws(Failure) -> UInt64? {
+        let loose = try packs.loose(from: number, limit: Self.packsPerSweep)
+        try sweep(loose)
+        return loose.last.map { $0.number + 1 }
+    }
+
+    /// Versions that `sweepOwn` is to look at.
+    func leave(_ copies: [RewrittenPack]) { loose.withLock { $0 += copies.flatMap(\.loose) } }
+
+    /// Removes what commits of this process have left. What can't be done is left to the next collection.
+    func sweepOwn(_ patience: Patience?) {
+        let loose = loose.withLock { loose in
+            defer { if !loose.isEmpty { loose = [] } }
+            return loose
+        }
+        // The next collection finds it again, in the packs' own list.
+        if !loose.isEmpty { try? sweep(loose, patience) }
+    }
+
+    /// Removes those of these versions, all of their packs, that are over, or that nobody is about to make current.
+    func sweep(_ loose: [PackVersion], _ patience: Patience? = nil) throws(Failure) {
+        guard !loose.isEmpty else { return }
+        try giveUp(loose, patience)
+        try remove(loose, patience)
+        if try forgetGone(loose, patience) { try remove(loose, patience) }
+    }
+
+    private func remove(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) {
+        try wayOut(patience) { (room) throws(Failure) in
+            // The reserve is given up under the lock.
+            guard room == .reserve else { return try packs.sweep(loose, versions, patience) }
+            let transaction = try StoreTransaction.begin(self, patience, room: room)
+            try packs.sweep(loose, transaction.versions, patience)
+            transaction.abandon()
+        }
+    }
+
+    private func giveUp(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) {
+        // Mostly there are none, and nobody need wait.
+        if try orphans(among: loose, versions).isEmpty { return }
+        try wayOut(patience) { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, patience, room: room)
+            for version in try orphans(among: loose, transaction.versions) { try transaction.giveUp(version) }
+            try transaction.commit()
+        }
+    }
+
+    /// Those that are there, and could become current.
+    private func orphans(among loose: [PackVersion], _ versions: CommittedVersions) throws(Failure) -> [PackVersion] {
+        let snapshot = try packs.snapshot(versions)
+        var found: [PackVersion] = []
+        for version in loose {
+            let mayBecomeCurrent = try versions.state(of: version.number).mayBecomeCurrent(version.version)
+            if mayBecomeCurrent, try snapshot.holds(version) { found.append(version) }
+        }
+        return found
+    }
+
+    /// - Returns: whether there were any.
+    private func forgetGone(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) -> Bool {
+        if try gone(among: loose, versions).isEmpty { return false }
+        try wayOut(patience) { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, patience, room: room)
+            for number in try gone(among: loose, transaction.versions) { try transaction.forget(pack: number) }
+            try transaction.commit()
+        }
+        return true
+    }
+
+    /// Packs that are gone, and of which nothing is there any more.
+    private func gone(among loose: [PackVersion], _ versions: CommittedVersions) throws(Failure) -> [UInt64] {
+        let snapshot = try packs.snapshot(versions)
+        var found: [UInt64] = []
+        for number in Set(loose.map(\.number)).sorted() {
+            let isGone = try versions.state(of: number).current == nil
+            if isGone, try !snapshot.holdsAny(of: number) { found.append(number) }
+        }
+        return found
+    }
+}
+
+extension StoreTransaction {
+    /// That version never becomes current.
+    fileprivate mutating func giveUp(_ version: PackVersion) throws(Failure) {
+        var state = try store.parts.versions.state(of: version.number, lmdb.view)
+        state.next = max(state.next, version.version + 1)
+        try store.parts.versions.put(state, of: version.number, &lmdb)
+    }
+
+    /// Nothing is left of a pack that is gone: its number says so from now on.
+    fileprivate mutating func forget(pack number: UInt64) throws(Failure) { try store.parts.versions.remove(number, &lmdb) }
+}
