@@ -11,26 +11,16 @@ public struct BlobTotals: Equatable, Sendable {
         self.deadBytes = deadBytes
     }
 
-    /// A blob of `bytes` stored bytes is there now, and nothing refers to it.
-    public mutating func add(bytes: Int) {
-        dead &+= 1
-        deadBytes &+= UInt64(bytes)
-    }
-
-    /// A dead blob of `bytes` stored bytes is gone.
-    public mutating func remove(bytes: Int) {
-        dead &-= 1
-        deadBytes &-= UInt64(bytes)
-    }
-
     /// A blob of `bytes` stored bytes has another count.
     mutating func count(from old: UInt32, to new: UInt32, bytes: Int) {
         if old == 0, new > 0 {
             live &+= 1
-            remove(bytes: bytes)
+            dead &-= 1
+            deadBytes &-= UInt64(bytes)
         } else if old > 0, new == 0 {
             live &-= 1
-            add(bytes: bytes)
+            dead &+= 1
+            deadBytes &+= UInt64(bytes)
         }
     }
 

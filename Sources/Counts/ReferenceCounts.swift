@@ -3,7 +3,8 @@ internal import Hashing
 public import LMDB
 public import System
 
-/// How many map entries refer to each blob: table `counts`, and what is put off in table `changes` (`DeferredCounts`).
+/// How many map entries refer to each blob: table `counts`, and what is put off in table `changes` (`DeferredCounts`). Table `dead` says which packs
+/// have blobs that nothing refers to (`DeadBlobs`).
 ///
 /// A record a pack, key its number:
 ///
@@ -14,11 +15,12 @@ public import System
 public struct ReferenceCounts: Sendable {
     static let headerSize = 16
 
-    let counts, changes: Environment.Table
+    let counts, changes, dead: Environment.Table
 
     public init(_ opening: inout TableOpening) throws(Failure) {
         counts = try opening.table("counts")
         changes = try opening.table("changes")
+        dead = try opening.table("dead")
     }
 
     /// Most blobs have few references: a byte each is a tenth of a per cent of the payload less than a word.
@@ -65,17 +67,6 @@ public struct ReferenceCounts: Sendable {
         return try Self.decode(record, pack: pack)
     }
 
-    /// Calls `body` with what table `counts` says of each pack from one on, in order, until it says false.
-    public func forEachPack(from first: UInt64 = 0, _ view: View, _ body: (UInt64, [UInt32]) throws(Failure) -> Bool) throws(Failure) {
-        var scan = try Scan(view, counts, expecting: 0, from: first)
-        while try scan.next(), let number = scan.integerKey {
-            guard try body(number, Self.decode(scan.value, pack: number)) else { return }
-        }
-    }
-
-    /// Packs that there are counts of.
-    public func packCount(_ view: View) throws(Failure) -> Int { try view.count(counts) }
-
     /// Whether there are counts of a pack.
     public func has(_ pack: UInt64, _ view: View) throws(Failure) -> Bool { try view.value(counts, pack) != nil }
 
@@ -100,20 +91,51 @@ public struct ReferenceCounts: Sendable {
 /// What a transaction changes of reference counts, before it is entered.
 public struct CountEdit: Sendable {
     /// Of table `counts` alone, without what is put off.
-    public var totals: BlobTotals
+    public private(set) var totals: BlobTotals
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
+    /// Packs that have other dead blobs.
+    var dead: [UInt64: DeadChange] = [:]
+
     public init(totals: BlobTotals) { self.totals = totals }
 
     /// Slots of a pack are there, from one on, with a reference count of 0.
     /// - Parameter lengths: stored bytes of each; nil: it was collected.
     public mutating func enter(pack: UInt64, from first: Int, lengths: [UInt16?]) {
-        var slots = first
-        for length in lengths {
-            slots += 1
-            if let length { totals.add(bytes: Int(length)) }
+        guard !lengths.isEmpty else { return }
+        var change = DeadChange()
+        for case let length? in lengths {
+            change.blobs += 1
+            change.bytes += Int64(length)
         }
-        if slots > first { newSlots[pack] = slots }
+        add(change, ofPack: pack)
+        newSlots[pack] = first + lengths.count
+    }
+
+    /// Dead blobs of a pack are gone.
+    /// - Parameter bytes: what they took, as stored.
+    public mutating func removeDead(_ blobs: Int, bytes: Int, ofPack pack: UInt64) {
+        add(DeadChange(blobs: -Int64(blobs), bytes: -Int64(bytes)), ofPack: pack)
+    }
+
+    /// A dead blob of a pack takes so much more.
+    public mutating func lengthenDead(by bytes: Int, ofPack pack: UInt64) { add(DeadChange(blobs: 0, bytes: Int64(bytes)), ofPack: pack) }
+
+    /// Forgets what there was: it is entered anew.
+    public mutating func clear() { self = CountEdit(totals: BlobTotals()) }
+
+    private mutating func add(_ change: DeadChange, ofPack pack: UInt64) {
+        totals.dead &+= UInt64(bitPattern: change.blobs)
+        totals.deadBytes &+= UInt64(bitPattern: change.bytes)
+        dead[pack, default: DeadChange()].blobs += change.blobs
+        dead[pack, default: DeadChange()].bytes += change.bytes
+    }
+
+    /// Blobs of a pack came to life or died.
+    fileprivate mutating func turn(_ change: DeadChange, ofPack pack: UInt64) {
+        guard change != DeadChange() else { return }
+        totals.live &-= UInt64(bitPattern: change.blobs)
+        add(change, ofPack: pack)
     }
 }
 
@@ -144,6 +166,7 @@ extension ReferenceCounts {
         }
         edit.newSlots.removeAll()
         try putOff(later, &edit, canSettle: canSettle, directory, &lmdb)
+        try enterDead(&edit, &lmdb)
     }
 
     private func put(_ values: [UInt32], ofPack pack: UInt64, _ lmdb: inout WriteTransaction) throws(Failure) {
@@ -177,6 +200,7 @@ extension ReferenceCounts {
         if let slots = edit.newSlots[pack], slots > counts.count {
             counts += [UInt32](repeating: 0, count: slots - counts.count)
         }
+        var turned = DeadChange()
         for change in changes {
             let slot = change.blob.slot
             guard slot < counts.count else { throw Self.missing(.blob("\(change.blob)")) }
@@ -186,8 +210,9 @@ extension ReferenceCounts {
                 continue
             }
             counts[slot] = try Self.sum(old, change)
-            edit.totals.count(from: old, to: counts[slot], bytes: lengths.length(slot))
+            turned.count(from: old, to: counts[slot], bytes: lengths.length(slot))
         }
+        edit.turn(turned, ofPack: pack)
         try put(counts, ofPack: pack, &lmdb)
     }
 
@@ -210,10 +235,12 @@ extension ReferenceCounts {
         // The pack is looked at only for blobs that came to life or died.
         if turns {
             let lengths = try lengths(ofPack: pack, directory)
+            var turned = DeadChange()
             for change in changes {
                 let new = Int64(record[Self.headerSize + change.blob.slot])
-                edit.totals.count(from: UInt32(new - change.change), to: UInt32(new), bytes: lengths.length(change.blob.slot))
+                turned.count(from: UInt32(new - change.change), to: UInt32(new), bytes: lengths.length(change.blob.slot))
             }
+            edit.turn(turned, ofPack: pack)
         }
         try lmdb.put(counts, pack, count: record.count) { value in
             value.copy(record.rawBytes, to: 0)
@@ -240,6 +267,7 @@ extension ReferenceCounts {
     public func clear(_ lmdb: inout WriteTransaction) throws(Failure) {
         try lmdb.clear(counts)
         try lmdb.clear(changes)
+        try lmdb.clear(dead)
     }
 }
 

@@ -146,7 +146,7 @@ extension Store {
             try parts.counts.clear(&transaction.lmdb)
             try parts.index.clear(&transaction.superblock.index, &transaction.lmdb)
             transaction.superblock.counted = .start
-            transaction.counts.totals = BlobTotals()
+            transaction.counts.clear()
             for disk in mapped { try transaction.put(disk) }
             try transaction.adoptUnknownBlobs()
             try parts.index.retireFilter()

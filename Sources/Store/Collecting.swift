@@ -13,7 +13,7 @@ extension Store {
     /// Entries of the index that a commit changes where there is only the reserve: a page each, and one above it.
     private static let fewestEntries = 48
 
-    /// The next packs with dead blobs in them and what is to become of these, where to go on from, and the number of all packs.
+    /// The next packs with dead blobs in them and what is to become of these, where to go on from, and how many such packs there are.
     /// - Parameters:
     ///   - last: the last one to be looked at.
     ///   - wholly: those alone that have nothing else.
@@ -21,20 +21,21 @@ extension Store {
         from first: UInt64, to last: UInt64, wholly: Bool, _ step: StepWork
     ) throws(Failure) -> (changes: [PackRewrite], next: UInt64?, total: Int) {
         let state = try state()
-        let total = try parts.counts.packCount(state.meta.view)
+        let total = try parts.counts.packsWithDead(state.meta.view)
         let indexed = try parts.superblock.superblock(state.meta.view).index.indexed
         var work: [PackRewrite] = []
         var next: UInt64?
         var seen = 0, bytes = 0, entries = 0
         var reader = parts.counts.reader(state.meta.view)
-        try parts.counts.forEachPack(from: first, state.meta.view) { (number, settled) throws(Failure) in
+        try parts.counts.forEachPackWithDead(from: first, state.meta.view) { (number, _) throws(Failure) in
             seen += 1
             next = nil
             guard number <= last else { return false }
             next = number
             guard work.count < Self.packsPerPiece, seen <= step.packsSeen else { return false }
             next = nil
-            guard settled.contains(0), let now = try reader.counts(ofPack: number), !wholly || now.allSatisfy({ $0 == 0 }),
+            guard let settled = try parts.counts.settled(ofPack: number, state.meta.view), let now = try reader.counts(ofPack: number),
+                !wholly || now.allSatisfy({ $0 == 0 }),
                 let pack = try state.packs.pack(number)
             else { return true }
             pack.expectDirectory()
@@ -154,7 +155,7 @@ extension StoreTransaction {
         if !blobs.allSatisfy(superblock.index.indexed.isBehind) { try store.parts.index.retireFilters(&superblock.index) }
         _ = try store.parts.index.remove(gone.map(\.entry).sorted(), &lmdb)
         try store.parts.damage.remove(blobs, &lmdb)
-        for (_, length) in gone { counts.totals.remove(bytes: length) }
+        for (entry, length) in gone { counts.removeDead(1, bytes: length, ofPack: entry.blob.pack) }
         for copy in copies {
             _ = try makeCurrent(copy)
             if copy.new == nil { try removeCounts(ofPack: copy.number) }

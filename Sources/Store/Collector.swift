@@ -33,7 +33,7 @@ struct StepWork {
     /// Bytes of packs that are written anew: the commit of the packs has about as much to do as that of the index.
     var packBytes: Int { indexEntries * 4096 }
     /// Packs whose counts are looked at, without the lock.
-    let packsSeen = 1 << 14
+    let packsSeen = 1 << 12
     private static let fewest = 128, most = 1 << 13
     /// Recent blobs are collected as well: there was no room to take them into the index first.
     var takesRecent = false
@@ -74,7 +74,7 @@ public struct GarbageCollection: ~Copyable {
 
     /// How far it is.
     public struct Progress: Sendable {
-        /// Packs that were written anew, of all that there are.
+        /// Packs that were written anew or removed, of those that have dead blobs.
         public internal(set) var packsDone = 0, packs = 0
         /// Payload bytes that were freed.
         public internal(set) var freedBytes: UInt64 = 0
@@ -126,10 +126,10 @@ public struct GarbageCollection: ~Copyable {
             }
         case .packs(let first, let wholly):
             let found = try store.findWork(from: first, to: last, wholly: wholly, work)
-            progress.packs = found.total
+            progress.packs = progress.packsDone + found.total
             if !found.changes.isEmpty {
                 progress.freedBytes += try store.collectWithin(found.changes, &work)
-                progress.packsDone = min(found.total, progress.packsDone + found.changes.count)
+                progress.packsDone += found.changes.count
             }
             phase = if let next = found.next { .packs(from: next, wholly: wholly) } else if wholly { .packs(from: 1, wholly: false) } else { .space }
         case .space:

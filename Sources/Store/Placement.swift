@@ -366,7 +366,7 @@ extension StoreTransaction {
             let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view) ?? []
             for (slot, length) in copy.healed {
                 healed.insert(BlobNumber(pack: copy.number, slot: slot))
-                if slot >= settled.count || settled[slot] == 0 { counts.totals.deadBytes &+= UInt64(length.now) &- UInt64(length.before) }
+                if slot >= settled.count || settled[slot] == 0 { counts.lengthenDead(by: length.now - length.before, ofPack: copy.number) }
             }
         }
         try store.parts.damage.remove(healed, &lmdb)

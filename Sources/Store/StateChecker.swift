@@ -156,6 +156,7 @@ struct Checker: ~Escapable {
         var dead: UInt64 = 0
         var deadBytes: UInt64 = 0
         var reader = store.parts.counts.reader(meta)
+        var recordedDead = try deadRecords()
         for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
             // Slots that a writer left just before it died are not counted yet.
             let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? min(found.count, Int(superblock.counted.slots)) : 0
@@ -171,11 +172,38 @@ struct Checker: ~Escapable {
                 let recorded = try reader.counts(ofPack: number)
                 let references = found[..<known].map { $0 == Self.collected ? 0 : $0 }
                 if recorded != references { report.add("pack \(number): its reference counts are wrong", repairable: true) }
+                let dead = try deadBlobs(ofPack: number, found[..<known], packs)
+                if recordedDead.removeValue(forKey: number) != dead { report.add("pack \(number): its dead blobs are counted wrong", repairable: true) }
             } catch {
                 report.add("\(error)", repairable: true)
             }
         }
+        for number in recordedDead.keys.sorted() { report.add("pack \(number): it has no dead blobs, but a record of some", repairable: true) }
         try checkTotals(superblock, packs, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
+    }
+
+    /// What is recorded of packs with dead blobs.
+    @_lifetime(self: copy self)
+    private mutating func deadRecords() throws(Failure) -> [UInt64: DeadBlobs] {
+        var records: [UInt64: DeadBlobs] = [:]
+        do throws(Failure) {
+            try store.parts.counts.forEachPackWithDead(meta) { (number, dead) throws(Failure) in
+                records[number] = dead
+                return true
+            }
+        } catch {
+            report.add("\(error)", repairable: true)
+        }
+        return records
+    }
+
+    /// The dead blobs of a pack by table `counts`. Nil: it has none.
+    private func deadBlobs(ofPack number: UInt64, _ found: ArraySlice<UInt32>, _ packs: borrowing PackSnapshot) throws(Failure) -> DeadBlobs? {
+        guard let settled = try store.parts.counts.settled(ofPack: number, meta), let pack = try packs.pack(number) else { return nil }
+        let dead = found.indices.filter { $0 < settled.count && settled[$0] == 0 && found[$0] != Self.collected }
+        guard !dead.isEmpty else { return nil }
+        pack.expectDirectory()
+        return DeadBlobs(blobs: UInt32(dead.count), bytes: UInt32(dead.reduce(0) { $0 + pack.storedLength($1) }))
     }
 
     @_lifetime(self: copy self)

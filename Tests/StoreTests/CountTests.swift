@@ -180,6 +180,47 @@ import TestSupport
         #expect(try counts(1) == [0, 0, 0, 0, 0])
     }
 
+    /// Where there is something to collect is written down, by table `counts` alone.
+    @Test func packsWithDeadBlobsHaveARecord() throws {
+        func dead() throws -> [UInt64: DeadBlobs] {
+            let reading = try ReadTransaction(store.meta)
+            var found: [UInt64: DeadBlobs] = [:]
+            try store.parts.counts.forEachPackWithDead(reading.view) { (pack, dead) throws(Failure) in
+                found[pack] = dead
+                return true
+            }
+            return found
+        }
+        try addPack(1, slots: 4)
+        try addPack(2, slots: 3)
+        try change([BlobNumber(pack: 1, slot: 0): 1, BlobNumber(pack: 2, slot: 0): 1, BlobNumber(pack: 2, slot: 1): 1, BlobNumber(pack: 2, slot: 2): 2])
+        try store.settleCounts()
+        #expect(try dead() == [1: DeadBlobs(blobs: 3, bytes: 3 * 4096)])
+        try change([BlobNumber(pack: 1, slot: 3): 1, BlobNumber(pack: 2, slot: 1): -1])
+        #expect(try dead() == [1: DeadBlobs(blobs: 3, bytes: 3 * 4096)])
+        try store.settleCounts()
+        #expect(try dead() == [1: DeadBlobs(blobs: 2, bytes: 2 * 4096), 2: DeadBlobs(blobs: 1, bytes: 4096)])
+        // None of a record, one of none, and one that is not what was written: each is told, and put right.
+        let edits: [(inout WriteTransaction) throws(Failure) -> Void] = [
+            { [store] (lmdb) throws(Failure) in try lmdb.remove(store.parts.counts.dead, 1) },
+            { [store] (lmdb) throws(Failure) in
+                let record = try lmdb.view.value(store.parts.counts.dead, 1).map { unsafe $0.withUnsafeBytes { unsafe [UInt8]($0) } } ?? []
+                try lmdb.put(store.parts.counts.dead, 1 as UInt64, count: 8) { $0.copy(record.rawBytes.extracting(first: 8), to: 0) }
+            },
+        ]
+        for edit in edits {
+            var transaction = try StoreTransaction.begin(store)
+            try edit(&transaction.lmdb)
+            try transaction.commit()
+            // These blobs are in no map, so that a repair finds them all dead.
+            #expect(try store.check(readData: false, repair: true) { _, _ in }.isRepaired)
+            #expect(try dead() == [1: DeadBlobs(blobs: 4, bytes: 4 * 4096), 2: DeadBlobs(blobs: 3, bytes: 3 * 4096)])
+            #expect(try store.check(readData: false, repair: false) { _, _ in }.problems.isEmpty)
+        }
+        _ = try store.collect(shouldStop: { false }, progress: { _, _ in })
+        #expect(try dead() == [:])
+    }
+
     /// A collection goes by all changes, also those that come while it is at work.
     @Test func collectionsKnowWhatIsPutOff() throws {
         try addPack(1, slots: 4)
