@@ -18,7 +18,6 @@ public final class StoreDisk: BlockDevice {
     let staging: Monitor<Staging>
     let committer: Committer
     let readers: ReaderPool
-    private let syncFailure: Condition
     private let threads: [Thread]
     private let isClosed = Atomic(false)
     /// Blocks with data that were staged when the disk was opened, in ascending order.
@@ -57,7 +56,8 @@ public final class StoreDisk: BlockDevice {
         guard !record.isIncomplete else { throw store.noSuchDisk(name) }
         let capacity = max(journalBytes, 4 << 20) & ~4095
         let journal = JournalWriter(
-            Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity), of: name, head: record.journal)
+            Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity), of: name, head: record.journal,
+            Reporter(store.events, .disk(name)))
         let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
         let readers = try ReaderPool(store, disk: name)
         let leftover = Generation()
@@ -77,7 +77,6 @@ public final class StoreDisk: BlockDevice {
         staging = committer.staging
         self.committer = committer
         self.readers = readers
-        syncFailure = committer.reporter.condition(.syncFailure)
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
     }
@@ -190,16 +189,7 @@ public final class StoreDisk: BlockDevice {
         if head <= max(committed, synchronized) { return }
         // Where it can't be committed, the journal has it.
         if staged >= Self.commitRatherThanSync, isCommitting, (try? committer.drain(until: { $0.committed >= head })) != nil { return }
-        try synchronize(to: head)
-    }
-
-    private func synchronize(to sequence: UInt64) throws(Failure) {
-        do throws(Failure) {
-            try journal.synchronize(to: sequence)
-        } catch {
-            syncFailure.met("its journal can't be made durable, and it takes no more writes", because: error)
-            throw error
-        }
+        try journal.synchronize(to: head)
     }
 
     /// Commits all that is staged. The store's lock is waited for as long as commands do, not as guests.
@@ -220,7 +210,7 @@ public final class StoreDisk: BlockDevice {
         if !isEmpty || reason != nil {
             let failure = reason ?? Failure(.system, "its committer", "it ended early")
             // Acknowledged is safe; on the disk it is safer. A failure is told by the latch, and by what is thrown here.
-            try? synchronize(to: journal.writtenSequence)
+            try? journal.synchronize(to: journal.writtenSequence)
             throw Failure(failure.kind, .disk(name), "its last writes wait in its journal", cause: failure, remedy: "they go in when the disk is opened again")
         }
         try journal.removeAll()
