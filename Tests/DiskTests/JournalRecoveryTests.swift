@@ -104,6 +104,20 @@ import TestSupport
         try again.close()
     }
 
+    /// Where all is zeros already, a discard of less than a block needs no room; not where a write that failed may be on the disk.
+    @Test(arguments: JournalPlace.Kind.allCases) func aDiscardIsNotAcknowledgedOverAWriteThatFailed(kind: JournalPlace.Kind) throws {
+        let (disk, storage) = try open(kind, MemoryJournal())
+        let part = try #require(SectorRange(start: 1, count: 2))
+        storage.fail(.write, .full)
+        try disk.discard(part)
+        storage.fail(.write, .after, .full, .full)
+        #expect(throws: FaultyJournalStorage.failure) { try disk.write(at: 0, block(1)) }
+        #expect(throws: FaultyJournalStorage.noRoom) { try disk.discard(part) }
+        try disk.discard(part)
+        #expect(try disk.sectors(at: 0, count: 8) == [UInt8](repeating: 0, count: blockSize))
+        try disk.close()
+    }
+
     /// A journal that can't be read now is taken in later, whole.
     @Test(arguments: JournalPlace.Kind.allCases) func aJournalThatCannotBeReadNow(kind: JournalPlace.Kind) throws {
         let memory = MemoryJournal()
