@@ -262,6 +262,9 @@ final class JournalWriter: Sendable {
     /// The journal is no longer needed, as it is empty.
     func removeAll() throws(Failure) { try journal.storage.reset(to: 0) }
 
+    /// The disk was opened, and takes writes.
+    func noteOpened() { syncFailure.over("it was opened again, and takes writes") }
+
     /// Lets go of the disk's lock.
     func unlock() throws(Failure) { try journal.storage.unlock() }
 

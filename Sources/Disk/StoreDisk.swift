@@ -55,13 +55,10 @@ public final class StoreDisk: BlockDevice {
         let record = lock.record
         guard !record.isIncomplete else { throw store.noSuchDisk(name) }
         let capacity = max(journalBytes, 4 << 20) & ~4095
-        let journal = JournalWriter(
-            Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity), of: name, head: record.journal,
-            Reporter(store.events, .disk(name)))
-        let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
+        let committer = Committer(store, record, Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity))
+        let journal = committer.journal
         let readers = try ReaderPool(store, disk: name)
-        let leftover = Generation()
-        leftover.reset(end: record.journal)
+        let leftover = Generation(behind: record.journal)
         let isBehindLeftover = try Self.takeIn(leftover, committer, readOnly: readOnly)
         // Before what waits.
         let end = isBehindLeftover ? leftover.start : journal.turns.with { $0.head }
@@ -71,6 +68,7 @@ public final class StoreDisk: BlockDevice {
         }
         leftoverBlocks = isBehindLeftover ? leftover.sorted().filter { $0.place != Generation.discarded }.map(\.block) : []
         threads = readOnly ? [] : try committer.start()
+        if !readOnly { journal.noteOpened() }
         self.store = store
         self.name = name
         self.journal = journal
@@ -92,10 +90,14 @@ public final class StoreDisk: BlockDevice {
         let recovery = Recovery(committer: committer)
         do throws(Failure) {
             if readOnly { try recovery.replay(into: leftover) } else { try recovery.run(leftover) }
-            guard readOnly else { return false }
-            if !leftover.isEmpty { committer.noteLeftover() }
+            guard readOnly else {
+                committer.noteSuccess()
+                return false
+            }
+            if leftover.isEmpty { committer.noteNoLeftover() } else { committer.noteLeftover() }
         } catch where error.kind == .noSpace && !readOnly {
-            committer.noteLeftover(error)
+            // There may be no room but for what all of it is followed by.
+            if !leftover.isEmpty { committer.noteLeftover(error) }
         }
         committer.journal.turns.with { committer.journal.follow(leftover, &$0) }
         return true
@@ -109,12 +111,27 @@ public final class StoreDisk: BlockDevice {
         if store.isReadOnly { return lock }
         if try lock.journal.size() == 0 { return lock }
         _ = consume lock
+        try takeIn(store, store.lock(name))
+        return try store.lock(name, exclusive: false)
+    }
+
+    /// Takes in what waits in a journal, as far as there is room, and lets go of the disk. What stays is told by who reads it.
+    private static func takeIn(_ store: Store, _ lock: consuming DiskLock) throws(Failure) {
+        let record = lock.record
+        guard !record.isIncomplete else { return }
+        let storage = try FileJournalStorage(lock.intoJournal(), byteCount: defaultJournalBytes)
+        let committer = Committer(store, record, Journal(storage, id: record.number, capacity: defaultJournalBytes))
+        // With the descriptor goes the lock in any case.
+        defer { try? committer.journal.unlock() }
         do throws(Failure) {
-            try StoreDisk(store, name).close()
+            try Recovery(committer: committer).run(Generation(behind: record.journal))
+            committer.noteSuccess()
+            try committer.journal.removeAll()
+            // Room that can't be given back now is later.
+            try? store.trim()
         } catch where error.kind == .noSpace {
             // Then it is read where it lies.
         }
-        return try store.lock(name, exclusive: false)
     }
 
     // MARK: Reading
