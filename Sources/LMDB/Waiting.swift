@@ -47,7 +47,7 @@ struct Waiting {
         return 0.2
     }
 
-    /// It has come to a good end.
+    /// It is over, however it ended.
     func end() {
         if isTold { patience.tell(.over(seconds: monotonicSeconds() - began, times: 1), "no longer waiting for \(what)") }
     }
