@@ -46,8 +46,8 @@ public final class Patience: Sendable {
     }
 
     /// Tells who wants to hear of waits.
-    public func tell(_ phase: Event.Phase, _ text: @autoclosure () -> String) {
+    public func tell(_ phase: Event.Phase, _ text: @autoclosure () -> String, because failure: Failure? = nil) {
         if phase == .begins { reporter.counters.lockWaits.add() }
-        reporter.tell(.lockWait, text(), phase)
+        reporter.tell(.lockWait, text(), phase, because: failure)
     }
 }

@@ -78,7 +78,8 @@ import TestSupport
         #expect(heard.all(.journalReplay).count == 1)
     }
 
-    @Test func aJournalThatCannotBeSynced() throws {
+    /// A disk whose journal can't be synced, which is gone with all it has.
+    private func breakSync() throws {
         let disk = try StoreDisk(store, "d")
         disk.holdBack()
         try disk.write(at: 0, block(1))
@@ -93,6 +94,10 @@ import TestSupport
         #expect(told.count == 1 && told[0].subject == .disk("d") && told[0].priority == .error, "\(told)")
         try? disk.close()
         for pipe in pipes { Glibc.close(pipe) }
+    }
+
+    @Test func aJournalThatCannotBeSynced() throws {
+        try breakSync()
         try StoreDisk(store, "d").close()
         #expect(heard.all(.syncFailure).map(\.text).last == "it was opened again, and takes writes")
         #expect(heard.all(.syncFailure).count == 2)

@@ -81,7 +81,7 @@ import TestSupport
         let bucket: [UInt8]
         do {
             let reading = try ReadTransaction(store.meta)
-            guard let value = try reading.view.value(store.parts.index.index, 0) else { throw Failure(.notFound, .digestIndex(0), "there is none") }
+            guard let value = try reading.view.value(store.parts.index.index, 0) else { throw Failure(.damage, "the index", "empty") }
             bucket = [UInt8](count: value.byteCount) { $0.copy(value, to: 0) }
         }
         var bad = bucket
