@@ -103,7 +103,7 @@ import TestSupport
         try store.write("a", [HealingTests.soft(1)])
         let table = try store.packTable
         var writing = try WriteTransaction(table.environment)
-        _ = try writing.remove(table.packs, 1)
+        _ = try writing.remove(table.packs, PackVersion(1, 0).key)
         try writing.commit()
         for _ in 0..<2 { #expect(throws: Failure.self) { try SharingTests.read("a", of: store, blocks: 1) } }
         #expect(heard.all(.damage).map(\.text) == ["block 0 is damaged: blob 1/0 is missing"])
