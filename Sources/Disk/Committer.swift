@@ -26,14 +26,15 @@ final class Committer: Sendable {
     /// there are more, nobody waits for them, and they would be late.
     private static let niceness: Int32 = sysconf(Int32(_SC_NPROCESSORS_ONLN)) == 1 ? 10 : 0
 
-    init(store: Store, diskName: String, journal: JournalWriter, end: JournalPosition) {
+    /// - Parameter record: the disk's.
+    init(_ store: Store, _ record: DiskRecord, _ journal: consuming Journal) {
         self.store = store
-        self.diskName = diskName
+        diskName = record.name
         fullGeneration = journal.capacity / 4
-        self.journal = journal
+        reporter = Reporter(store.events, .disk(record.name))
+        self.journal = JournalWriter(journal, of: record.name, head: record.journal, reporter)
         patience = store.patience.endless()
-        staging = Monitor(Staging(end: end))
-        reporter = Reporter(store.events, .disk(diskName))
+        staging = Monitor(Staging(end: record.journal))
         retry = reporter.condition(.commitRetry)
         leftover = reporter.condition(.journalLeft)
     }
@@ -178,16 +179,18 @@ final class Committer: Sendable {
     }
 
     private func finish(_ failure: Failure?) {
-        tell(failure)
-        staging.with { state in
+        let isClosing = staging.with { state in
             state.failure = failure
             if failure == nil {
                 state.hashed.removeFirst()
                 // Under the lock that whoever reads a staged block has.
                 journal.release(state.finishOldest())
             }
+            return state.isClosing
         }
         staging.notify()
+        // Behind it, as those who wait for room need not wait for whoever hears of it.
+        if let failure { noteFailure(failure, isLast: isClosing) } else { noteSuccess() }
         if failure != nil {
             // Another try after a while; none when the staging closes, as the journal keeps it all.
             let until = monotonicSeconds() + Self.retryInterval
@@ -200,15 +203,19 @@ final class Committer: Sendable {
 
     // MARK: Telling
 
-    private func tell(_ failure: Failure?) {
-        if let failure {
-            reporter.counters.failedCommits.add()
-            retry.met("its last writes stay in its journal, and are tried again each second", because: failure)
-        } else {
-            retry.over("its writes go into the store again")
-            leftover.over("what was left in its journal is in the store")
-        }
+    /// - Parameter isLast: the disk closes.
+    private func noteFailure(_ failure: Failure, isLast: Bool) {
+        reporter.counters.failedCommits.add()
+        retry.met("its last writes stay in its journal, and are tried again \(isLast ? "when it is opened again" : "each second")", because: failure)
     }
+
+    /// What was staged, or left, is in the map.
+    func noteSuccess() {
+        retry.over("its writes go into the store again")
+        noteNoLeftover()
+    }
+
+    func noteNoLeftover() { leftover.over("what was left in its journal is in the store") }
 
     /// What an interrupted writer left is in the map.
     func noteReplay(_ records: Int, _ byteCount: UInt64) {

@@ -31,6 +31,7 @@ final class JournalWriter: Sendable {
     private let syncing: Monitor<Syncing>
     /// A failed sync: what could not be written may have been dropped, so no later one can be believed.
     let latch = SyncLatch()
+    private let syncFailure: Condition
     /// A flush has synced the journal since room was made for it.
     private let wasFlushed = Atomic(false)
 
@@ -66,9 +67,12 @@ final class JournalWriter: Sendable {
     /// Bytes of a write that may be one of many with a flush behind each.
     private static let shortWrite: UInt64 = 32 << 10
 
-    /// - Parameter head: where the map says that the next record is.
-    init(_ journal: consuming Journal, of diskName: String, head: JournalPosition) {
+    /// - Parameters:
+    ///   - head: where the map says that the next record is.
+    ///   - reporter: of the disk.
+    init(_ journal: consuming Journal, of diskName: String, head: JournalPosition, _ reporter: Reporter = .silent) {
         self.journal = journal
+        syncFailure = reporter.condition(.syncFailure)
         self.diskName = diskName
         turns = Monitor(Turn(head: head))
         lastWritten = Atomic(head.sequence)
@@ -154,17 +158,19 @@ final class JournalWriter: Sendable {
         }
     }
 
-    /// Sees to it that nothing is left of records that failed.
+    /// Sees to it that nothing is left of records that failed, nor comes back with the loss of power: they may be on the disk already, where
+    /// nothing but a sync is sure to put zeros over them.
     func removeStrays(_ turn: inout Turn) throws(Failure) {
-        while let offset = turn.strays.last {
-            try journal.invalidate(at: offset)
-            turn.strays.removeLast()
-        }
+        guard turn.hasStrayRecords else { return }
+        for offset in turn.strays.reversed() { try journal.invalidate(at: offset) }
+        try synchronizeStorage()
+        turn.strays.removeAll()
     }
 
     /// Goes on at the beginning of the ring.
     /// - Returns: bytes of its end, which are in use with the records before them.
     func skip(_ turn: inout Turn) throws(Failure) -> UInt64 {
+        try removeStrays(&turn)
         let bytes = capacity - turn.head.offset
         var start = JournalPosition(sequence: turn.head.sequence, offset: 0)
         // Where not even a header fits, a reader knows by itself.
@@ -174,8 +180,6 @@ final class JournalWriter: Sendable {
             var span = entries.mutableSpan
             try journal.write(&span, at: turn.head, of: RawSpan(), headers: &turn.headers, parts: &turn.parts)
         }
-        // Nothing leads to these any more.
-        turn.strays.removeAll()
         advance(&turn, to: start, taking: bytes)
         return bytes
     }
@@ -209,21 +213,32 @@ final class JournalWriter: Sendable {
         let bytes = recordBytes.load(ordering: .acquiring)
         let written = writtenSequence
         var failure: Failure?
-        do throws(Failure) { try journal.storage.synchronize() } catch { failure = error }
+        do throws(Failure) { try synchronizeStorage() } catch { failure = error }
         syncing.with { sync in
             sync.isRunning = false
-            if let failure {
-                latch.set(
-                    Failure(
-                        failure.kind, .disk(diskName), "a flush failed: \(failure.why)",
-                        remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
-            } else {
-                sync.sequence = max(sync.sequence, written)
-                sync.recordBytes = bytes
-            }
+            guard failure == nil else { return }
+            sync.sequence = max(sync.sequence, written)
+            sync.recordBytes = bytes
         }
         syncing.notify()
         if let failure { throw failure }
+    }
+
+    /// Has all that was written on the disk. Once that failed, it fails for ever.
+    private func synchronizeStorage() throws(Failure) {
+        try latch.check()
+        do throws(Failure) {
+            try journal.storage.synchronize()
+        } catch {
+            latch.set(
+                Failure(
+                    error.kind, .disk(diskName), "a flush failed: \(error.why)",
+                    remedy: "no write is accepted any more: see to the disk under the store, then connect again"))
+            syncFailure.met("its journal can't be made durable, and it takes no more writes", because: error)
+            throw error
+        }
+        // One that was at work at the same time may have been told of what this one should have written.
+        try latch.check()
     }
 
     // MARK: Releasing
@@ -246,6 +261,9 @@ final class JournalWriter: Sendable {
 
     /// The journal is no longer needed, as it is empty.
     func removeAll() throws(Failure) { try journal.storage.reset(to: 0) }
+
+    /// The disk was opened, and takes writes.
+    func noteOpened() { syncFailure.over("it was opened again, and takes writes") }
 
     /// Lets go of the disk's lock.
     func unlock() throws(Failure) { try journal.storage.unlock() }

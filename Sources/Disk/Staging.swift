@@ -23,6 +23,14 @@ final class Generation: @unchecked Sendable {
     /// Most blocks that it has.
     static let maximumBlocks = 32768
 
+    init() {}
+
+    /// An empty one at a position of the journal.
+    convenience init(behind end: JournalPosition) {
+        self.init()
+        reset(end: end)
+    }
+
     var isEmpty: Bool { journalBytes == 0 }
     var blockCount: Int { table.blocks.count }
 

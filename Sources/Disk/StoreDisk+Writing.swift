@@ -214,7 +214,7 @@ extension StoreDisk {
             try writePieces(at: start, zeros.rawBytes, &turn)
         } catch where error.kind == .noSpace {
             // What is zero already needs no room.
-            guard try isZero(start, to: end) else { throw error }
+            guard !turn.hasStrayRecords, try isZero(start, to: end) else { throw error }
         }
     }
 

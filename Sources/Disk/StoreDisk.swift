@@ -18,7 +18,6 @@ public final class StoreDisk: BlockDevice {
     let staging: Monitor<Staging>
     let committer: Committer
     let readers: ReaderPool
-    private let syncFailure: Condition
     private let threads: [Thread]
     private let isClosed = Atomic(false)
     /// Blocks with data that were staged when the disk was opened, in ascending order.
@@ -56,12 +55,10 @@ public final class StoreDisk: BlockDevice {
         let record = lock.record
         guard !record.isIncomplete else { throw store.noSuchDisk(name) }
         let capacity = max(journalBytes, 4 << 20) & ~4095
-        let journal = JournalWriter(
-            Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity), of: name, head: record.journal)
-        let committer = Committer(store: store, diskName: name, journal: journal, end: record.journal)
+        let committer = Committer(store, record, Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity))
+        let journal = committer.journal
         let readers = try ReaderPool(store, disk: name)
-        let leftover = Generation()
-        leftover.reset(end: record.journal)
+        let leftover = Generation(behind: record.journal)
         let isBehindLeftover = try Self.takeIn(leftover, committer, readOnly: readOnly)
         // Before what waits.
         let end = isBehindLeftover ? leftover.start : journal.turns.with { $0.head }
@@ -71,13 +68,13 @@ public final class StoreDisk: BlockDevice {
         }
         leftoverBlocks = isBehindLeftover ? leftover.sorted().filter { $0.place != Generation.discarded }.map(\.block) : []
         threads = readOnly ? [] : try committer.start()
+        if !readOnly { journal.noteOpened() }
         self.store = store
         self.name = name
         self.journal = journal
         staging = committer.staging
         self.committer = committer
         self.readers = readers
-        syncFailure = committer.reporter.condition(.syncFailure)
         isReadOnly = readOnly
         sectors = Atomic(record.byteCount / UInt64(sectorSize))
     }
@@ -93,10 +90,14 @@ public final class StoreDisk: BlockDevice {
         let recovery = Recovery(committer: committer)
         do throws(Failure) {
             if readOnly { try recovery.replay(into: leftover) } else { try recovery.run(leftover) }
-            guard readOnly else { return false }
-            if !leftover.isEmpty { committer.noteLeftover() }
+            guard readOnly else {
+                committer.noteSuccess()
+                return false
+            }
+            if leftover.isEmpty { committer.noteNoLeftover() } else { committer.noteLeftover() }
         } catch where error.kind == .noSpace && !readOnly {
-            committer.noteLeftover(error)
+            // There may be no room but for what all of it is followed by.
+            if !leftover.isEmpty { committer.noteLeftover(error) }
         }
         committer.journal.turns.with { committer.journal.follow(leftover, &$0) }
         return true
@@ -110,12 +111,27 @@ public final class StoreDisk: BlockDevice {
         if store.isReadOnly { return lock }
         if try lock.journal.size() == 0 { return lock }
         _ = consume lock
+        try takeIn(store, store.lock(name))
+        return try store.lock(name, exclusive: false)
+    }
+
+    /// Takes in what waits in a journal, as far as there is room, and lets go of the disk. What stays is told by who reads it.
+    private static func takeIn(_ store: Store, _ lock: consuming DiskLock) throws(Failure) {
+        let record = lock.record
+        guard !record.isIncomplete else { return }
+        let storage = try FileJournalStorage(lock.intoJournal(), byteCount: defaultJournalBytes)
+        let committer = Committer(store, record, Journal(storage, id: record.number, capacity: defaultJournalBytes))
+        // With the descriptor goes the lock in any case.
+        defer { try? committer.journal.unlock() }
         do throws(Failure) {
-            try StoreDisk(store, name).close()
+            try Recovery(committer: committer).run(Generation(behind: record.journal))
+            committer.noteSuccess()
+            try committer.journal.removeAll()
+            // Room that can't be given back now is later.
+            try? store.trim()
         } catch where error.kind == .noSpace {
             // Then it is read where it lies.
         }
-        return try store.lock(name, exclusive: false)
     }
 
     // MARK: Reading
@@ -190,16 +206,7 @@ public final class StoreDisk: BlockDevice {
         if head <= max(committed, synchronized) { return }
         // Where it can't be committed, the journal has it.
         if staged >= Self.commitRatherThanSync, isCommitting, (try? committer.drain(until: { $0.committed >= head })) != nil { return }
-        try synchronize(to: head)
-    }
-
-    private func synchronize(to sequence: UInt64) throws(Failure) {
-        do throws(Failure) {
-            try journal.synchronize(to: sequence)
-        } catch {
-            syncFailure.met("its journal can't be made durable, and it takes no more writes", because: error)
-            throw error
-        }
+        try journal.synchronize(to: head)
     }
 
     /// Commits all that is staged. The store's lock is waited for as long as commands do, not as guests.
@@ -220,7 +227,7 @@ public final class StoreDisk: BlockDevice {
         if !isEmpty || reason != nil {
             let failure = reason ?? Failure(.system, "its committer", "it ended early")
             // Acknowledged is safe; on the disk it is safer. A failure is told by the latch, and by what is thrown here.
-            try? synchronize(to: journal.writtenSequence)
+            try? journal.synchronize(to: journal.writtenSequence)
             throw Failure(failure.kind, .disk(name), "its last writes wait in its journal", cause: failure, remedy: "they go in when the disk is opened again")
         }
         try journal.removeAll()

@@ -28,7 +28,7 @@ public final class DigestIndex: Sendable {
     let filter = Mutex<DigestFilter?>(nil)
     private let buckets = Mutex(BucketMemory())
     private let reporter: Reporter
-    private let privacy: Condition
+    private let rebuild, privacy: Condition
 
     /// - Parameters:
     ///   - filterPath: where the filter is.
@@ -42,6 +42,7 @@ public final class DigestIndex: Sendable {
         self.filterPath = filterPath
         self.storeID = storeID
         self.reporter = reporter
+        rebuild = reporter.condition(.filterRebuild)
         privacy = reporter.condition(.filterPrivate)
     }
 }
@@ -143,6 +144,7 @@ extension DigestIndex {
         // Another process may have made a new one.
         if let filter = DigestFilter(path: filterPath, storeID: storeID), isUsable(filter, state, counted, directory) {
             self.filter.withLock { $0 = filter }
+            tellRebuilt()
             return try catchUp(filter, &state, counted, directory, &lmdb)
         }
         return try makeFilter(&state, counted, directory, &lmdb)
@@ -231,8 +233,7 @@ extension DigestIndex {
         let pending = try directory.blobCount(from: state.indexed)
         let blobs = try indexedEntries(lmdb.view) + pending
         // A new store has none to lose.
-        let rebuild = blobs > 0 ? reporter.condition(.filterRebuild) : nil
-        rebuild?.met("the filter of digests is made anew, from some \(blobs) blobs")
+        if blobs > 0 { rebuild.met("the filter of digests is made anew, from some \(blobs) blobs") }
         // A third more than there are now: room to grow by, and few times to do this again.
         let capacity = max(1 << 16, blobs / 10 * 13, DigestFilter.capacity(forRecent: pending))
         let filter = try DigestFilter(making: filterPath, capacity: capacity, storeID: storeID)
@@ -241,11 +242,13 @@ extension DigestIndex {
         filter.validate(purged: state.indexed)
         filter.mark = state.pastTable
         self.filter.withLock { $0 = filter }
-        if rebuild != nil { reporter.counters.filterRebuilds.add() }
-        rebuild?.over("the filter of digests is there again")
+        if blobs > 0 { reporter.counters.filterRebuilds.add() }
+        tellRebuilt()
         tellPrivacy(of: filter)
         return filter
     }
+
+    private func tellRebuilt() { rebuild.over("the filter of digests is there again") }
 
     private func tellPrivacy(of filter: DigestFilter) {
         if let obstacle = filter.obstacle {

@@ -121,14 +121,12 @@ public final class LockFile: Sendable {
         // Where the program answers getpid(2), any number will do that is no process's: those of containers collide.
         let isFree = isAnswered(1)
         var waiting = Waiting(patience, "the right to use the store")
+        defer { waiting.end() }
         while true {
             for _ in 0..<16 {
                 let identity = isFree ? pid_t.random(in: 1 << 23..<1 << 30) : own
                 let place = firstIdentity + UInt64(identity)
-                if try file.tryLock(place..<place + 1, exclusive: true) {
-                    waiting.end()
-                    return identity
-                }
+                if try file.tryLock(place..<place + 1, exclusive: true) { return identity }
             }
             let place = firstIdentity + UInt64(own)
             if !isFree, try file.isLockedElsewhere(place..<place + 1, exclusively: true) {
@@ -174,6 +172,7 @@ public final class LockFile: Sendable {
     /// - Throws: `.busy` when patience is at its end.
     public func hold(_ lock: Lock, _ patience: Patience? = nil) throws(Failure) -> Hold {
         var waiting = Waiting(patience ?? self.patience, lock.name)
+        defer { waiting.end() }
         while true {
             let gaveWay = try takeTurn(lock, &waiting)
             var isHeld = false
@@ -188,7 +187,6 @@ public final class LockFile: Sendable {
             endTurn(lock)
             clinux_await_stop()
         }
-        waiting.end()
         return Hold(self, lock)
     }
 

@@ -38,7 +38,9 @@ struct Waiting {
         // To look at its state costs system calls.
         let isStopped = waited >= min(1, patience.limitWhenStopped) && holder?.isStopped == true
         if waited >= (isStopped ? patience.limitWhenStopped : patience.limit) {
-            throw Failure(.busy, "wait for", .lock("\(what)"), held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
+            let failure = Failure(.busy, "wait for", .lock("\(what)"), held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")
+            end(because: failure)
+            throw failure
         }
         if waited >= 1, !isTold {
             isTold = true
@@ -47,9 +49,11 @@ struct Waiting {
         return 0.2
     }
 
-    /// It has come to a good end.
-    func end() {
-        if isTold { patience.tell(.over(seconds: monotonicSeconds() - began, times: 1), "no longer waiting for \(what)") }
+    /// It is over, however it ended.
+    mutating func end(because failure: Failure? = nil) {
+        guard isTold else { return }
+        isTold = false
+        patience.tell(.over(seconds: monotonicSeconds() - began, times: 1), "no longer waiting for \(what)", because: failure)
     }
 
     private func held(for seconds: Double, by holder: LockHolder?) -> String {

@@ -59,8 +59,9 @@ public final class CommittedVersions: VersionSource {
     private let versions: PackVersions
     private let environment: Environment
     private let changed: [UInt64: VersionState]
-    /// Begun when it is needed: most reads know where their packs are.
+    /// Begun when it is needed: most reads know where their packs are. Its place among the readers is kept from then on.
     private var reading: ReadTransaction?
+    private var isShown = false
 
     /// - Parameters:
     ///   - environment: the one that has the table.
@@ -73,7 +74,7 @@ public final class CommittedVersions: VersionSource {
 
     public func state(of pack: UInt64) throws(Failure) -> VersionState {
         if let state = changed[pack] { return state }
-        _ = try moment()
+        if !isShown { try show() }
         switch reading {
         case .some(let reading): return try reading.withView { (view) throws(Failure) in try versions.state(of: pack, view) }
         case .none: return .sealed
@@ -82,12 +83,31 @@ public final class CommittedVersions: VersionSource {
 
     /// The number of the commit that is seen, from now on if none was.
     public func moment() throws(Failure) -> Int {
-        if reading == nil { reading = try ReadTransaction(environment) }
+        if !isShown { try show() }
         return switch reading {
         case .some(let reading): reading.id
         case .none: 0
         }
     }
 
-    public func reset() { if reading != nil { reading = nil } }
+    private func show() throws(Failure) {
+        let isRenewed: Bool
+        switch reading {
+        case .some(let reading):
+            unsafe try reading.renewInPlace()
+            isRenewed = true
+        case .none: isRenewed = false
+        }
+        if !isRenewed { reading = try ReadTransaction(environment) }
+        isShown = true
+    }
+
+    public func reset() {
+        guard isShown else { return }
+        isShown = false
+        switch reading {
+        case .some(let reading): unsafe reading.resetInPlace()
+        case .none: break
+        }
+    }
 }

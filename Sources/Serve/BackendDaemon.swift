@@ -14,6 +14,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         public var patience = Duration.seconds(20)
         /// Takes a line for people.
         public var log: @Sendable (String) -> Void
+        /// What people are told of a failure.
+        public var describe: @Sendable (Failure) -> String = { "\($0)" }
         /// Why a class of devices can't be served here; nil when it can.
         public var obstacle: @Sendable (_ className: String) -> String? = { _ in nil }
 
@@ -106,7 +108,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             try start(device, disk)
         } catch {
             // Others are served all the same.
-            configuration.log("\(device.device) of domain \(device.domain): \(error)")
+            configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
             devices.withLock { $0[device] = .over }
         }
     }
@@ -157,11 +159,11 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             do throws(Failure) {
                 try serve(device, disk, stop, host, log)
             } catch {
-                log("\(device.device) of domain \(device.domain): \(error)")
+                log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
                 try refuse(device.nodes(host, ownDomain: try host.ownDomain()), device, error)
             }
         } catch {
-            log("\(device.device) of domain \(device.domain): \(error)")
+            log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
         }
     }
 
@@ -183,7 +185,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             outcome = try backend.run()
         } catch {
             // The failure is thrown; what comes on top of it is told.
-            do throws(Failure) { try opened.close() } catch { log("\(error)") }
+            do throws(Failure) { try opened.close() } catch { log(self.configuration.describe(error)) }
             throw error
         }
         try opened.close()
@@ -213,7 +215,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     /// device that nothing waits for is closed. One that is not new is left as it is: a guest may be using it.
     private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
         guard try nodes.backendState() == .initialising else { return }
-        try nodes.reportError("\(reason)", isPlugging: true)
+        try nodes.reportError(configuration.describe(reason), isPlugging: true)
         try nodes.setState(device.hasScript ? .initWait : .closed)
     }
 }

@@ -73,15 +73,20 @@ public struct BlockReader: ~Copyable {
     /// - Parameter wanted: which blocks of the buffer are to be read; others are left alone.
     /// - Throws: `.damage` when a block's data is not what was written. Its part of the buffer is zeros then.
     public mutating func read(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask = .all) throws(Failure) {
-        // A blob that died after `meta`'s state was taken may be collected by now, or its pack written anew: look again.
-        for _ in 0..<4 {
-            if try readOnce(from: first, into: &buffer, wanted: wanted) { return }
+        var tries = 0
+        while let (block, blob) = try readOnce(from: first, into: &buffer, wanted: wanted) {
+            // A blob that died after `meta`'s state was taken may be collected by now, or its pack written anew: look again.
+            tries += 1
+            guard tries == 4 else { continue }
+            store.parts.damage.noteMissing(blob, block, of: diskName)
+            throw Failure(.damage, .block(block, of: diskName), "blob \(blob) is missing", remedy: "restore the store from a copy")
         }
-        throw Failure(.damage, .block(first, of: diskName), "its blob, or that of one after it, is missing", remedy: "restore the store from a copy")
     }
 
-    /// False: a blob is not there, or not any more.
-    private mutating func readOnce(from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask) throws(Failure) -> Bool {
+    /// - Returns: a block whose blob is not there, or not any more.
+    private mutating func readOnce(
+        from first: UInt64, into buffer: inout MutableRawSpan, wanted: BlockMask
+    ) throws(Failure) -> (block: UInt64, blob: BlobNumber)? {
         let disk = try renew()
         defer { reset() }
         let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
@@ -98,7 +103,7 @@ public struct BlockReader: ~Copyable {
             }
             switch try finder.copyBlock(blob, to: &buffer, at: index * blockSize, decoder) {
             case .read: continue
-            case .missing: return false
+            case .missing: return (block, blob)
             case .damaged: break
             }
             buffer.zero(at: index * blockSize, count: blockSize)
@@ -107,7 +112,7 @@ public struct BlockReader: ~Copyable {
                 .damage, .block(block, of: diskName), "the data of blob \(blob) is not what was written",
                 remedy: "write the block again, or restore the store from a copy")
         }
-        return true
+        return nil
     }
 
     /// Has the processor fetch what reads of these ranges look at first. In a large store each read waits for memory five

@@ -102,6 +102,8 @@ extension Store {
         while let bytes = try wayOut(nil, { (room) throws(Failure) in try collectPart(of: number, takesRecent, room) }) {
             freed += bytes
             sweepOwn(nil)
+            // What the sweep has freed is the next part's.
+            if !reserve.isWhole { regain() }
         }
         return freed
     }

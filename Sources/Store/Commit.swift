@@ -24,7 +24,6 @@ extension Store {
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
     public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
         try batch.hash()
-        defer { sweepOwn(patience) }
         if SHA256.hashesSingly {
             hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
         }

@@ -23,10 +23,16 @@ final class Damage: Sendable {
     /// A reader found it damaged, behind that block of a disk.
     func suspect(_ blob: BlobNumber, _ block: UInt64, of disk: String) {
         _ = suspects.withLock { $0.insert(blob) }
+        tell(blob, block, of: disk, "the data of blob \(blob) is not what was written")
+    }
+
+    /// It is not there, so that nothing can be written down of it.
+    func noteMissing(_ blob: BlobNumber, _ block: UInt64, of disk: String) { tell(blob, block, of: disk, "blob \(blob) is missing") }
+
+    private func tell(_ blob: BlobNumber, _ block: UInt64, of disk: String, _ why: @autoclosure () -> String) {
         reporter.counters.damagedReads.add()
         let isNew = told.withLock { $0.count < Self.mostTold && $0.insert(blob).inserted }
-        guard isNew else { return }
-        reporter.events.tell(.damage, .disk(disk), "block \(block) is damaged: the data of blob \(blob) is not what was written")
+        if isNew { reporter.events.tell(.damage, .disk(disk), "block \(block) is damaged: \(why())") }
     }
 
     /// What was written has put them right.

@@ -360,7 +360,6 @@ extension StoreTransaction {
         }
         let copies = try store.packs.rewrite(changes.values.sorted { $0.from < $1.from }, versions, patience)
         // Also those of a commit that fails.
-        store.leave(copies)
         for copy in copies where !copy.healed.isEmpty {
             guard try makeCurrent(copy) else { continue }
             let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view) ?? []

@@ -128,8 +128,8 @@ final class Reserve: Sendable {
     /// A filesystem gives its blocks in such pieces, or smaller ones.
     private static let step: UInt64 = 1 << 16
 
+    /// Takes its room for a step, behind which it is filled again: that is no news.
     func giveUp() {
-        absence.met("it is full: the room that is set aside for deleting is in use")
         // Made empty, not removed: it stays who owns it, and needs no new name on a full filesystem.
         // No link is followed: who owns the directory could have put it there.
         do throws(Failure) { try File(path: path, options: [.write, .notFollowing]).truncate(to: 0) } catch { unsafe unlink(path) }

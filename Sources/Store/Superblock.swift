@@ -14,7 +14,7 @@ internal import System
 ///     80  live blobs       u64   blobs with a count above 0 in table `counts`
 ///     88  dead blobs       u64   blobs with a count of 0 there
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
-///    104  rewrites         u64   commits that made other versions of packs current
+///    104  rewrites         u64   commits that made other versions of packs current, or forgot packs that are gone
 ///    112  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
 ///    128  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
 ///    144  merged           u64   the merge has done digests whose first word is less

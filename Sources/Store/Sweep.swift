@@ -25,10 +25,11 @@ extension Store {
         return loose.last.map { $0.number + 1 }
     }
 
-    /// Versions that `sweepOwn` is to look at.
+    /// Versions that `sweepOwn` is to look at. By who collects alone: what others have written anew is found as loose by the next collection, as a
+    /// sweep beside one might take a pack for settled that is about to go.
     func leave(_ copies: [RewrittenPack]) { loose.withLock { $0 += copies.flatMap(\.loose) } }
 
-    /// Removes what commits of this process have left. What can't be done is left to the next collection.
+    /// Removes what this process's collection has left. What can't be done is left to the next collection.
     func sweepOwn(_ patience: Patience?) {
         let loose = loose.withLock { loose in
             defer { if !loose.isEmpty { loose = [] } }
@@ -83,6 +84,9 @@ extension Store {
         try wayOut(patience) { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, patience, room: room)
             for number in try gone(among: loose, transaction.versions) { try transaction.forget(pack: number) }
+            // Whoever looked at the packs before they were swept, and asks for their versions from now on, takes them for sealed: what it found is
+            // looked at again.
+            transaction.superblock.rewrites += 1
             try transaction.commit()
         }
         return true

@@ -7,6 +7,12 @@ public final class Events: Sendable {
 
     public let counters = Counters()
     private let sink: Sink?
+    private let courses = Mutex<[Topic: Condition.Course]>([:])
+
+    private struct Topic: Hashable {
+        let kind: Event.Kind
+        let subject: Subject
+    }
 
     /// - Parameter sink: hears of each; nil: nobody does.
     public init(_ sink: Sink? = nil) { self.sink = sink }
@@ -15,6 +21,15 @@ public final class Events: Sendable {
         _ kind: Event.Kind, _ subject: Subject, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil
     ) {
         if let sink { sink(Event(kind, subject, text(), phase, because: failure)) }
+    }
+
+    fileprivate func course(of kind: Event.Kind, _ subject: Subject) -> Condition.Course {
+        courses.withLock { courses in
+            let topic = Topic(kind: kind, subject: subject)
+            let course = courses[topic] ?? Condition.Course()
+            courses[topic] = course
+            return course
+        }
     }
 }
 
@@ -36,7 +51,7 @@ public struct Reporter: Sendable {
         events.tell(kind, subject, text(), phase, because: failure)
     }
 
-    /// To tell of something that lasts, which has not begun.
+    /// To tell of something that lasts. It may have begun: a disk that is opened again goes on with what was met when it was open before.
     public func condition(_ kind: Event.Kind) -> Condition { Condition(kind, self) }
 }
 
@@ -45,11 +60,16 @@ public struct Reporter: Sendable {
 public final class Condition: Sendable {
     private let kind: Event.Kind
     private let reporter: Reporter
-    /// Asked by who has nothing to tell, without a lock.
-    private let lasts = Atomic(false)
-    private let state = Mutex<State?>(nil)
+    private let course: Course
 
-    private struct State {
+    /// How far it is: the same for all who tell of one kind and subject.
+    fileprivate final class Course: Sendable {
+        /// Asked by who has nothing to tell, without a lock.
+        let lasts = Atomic(false)
+        let state = Mutex<State?>(nil)
+    }
+
+    fileprivate struct State {
         let since = monotonicSeconds()
         var times = 0
         var causes: [Failure.Kind?] = []
@@ -58,18 +78,19 @@ public final class Condition: Sendable {
     fileprivate init(_ kind: Event.Kind, _ reporter: Reporter) {
         self.kind = kind
         self.reporter = reporter
+        course = reporter.events.course(of: kind, reporter.subject)
     }
 
     /// It begins, or goes on.
     /// - Parameter failure: nil: it has only one cause.
     public func met(_ text: @autoclosure () -> String, because failure: Failure? = nil) {
-        let isNew = state.withLock { state in
+        let isNew = course.state.withLock { state in
             var now = state ?? State()
             now.times += 1
             let isNew = !now.causes.contains(failure?.kind)
             if isNew { now.causes.append(failure?.kind) }
             state = now
-            lasts.store(true, ordering: .releasing)
+            course.lasts.store(true, ordering: .releasing)
             return isNew
         }
         if isNew { reporter.tell(kind, text(), .begins, because: failure) }
@@ -77,9 +98,9 @@ public final class Condition: Sendable {
 
     /// It is over, if it had begun.
     public func over(_ text: @autoclosure () -> String) {
-        guard lasts.load(ordering: .acquiring) else { return }
-        let ended = state.withLock { state in
-            lasts.store(false, ordering: .releasing)
+        guard course.lasts.load(ordering: .acquiring) else { return }
+        let ended = course.state.withLock { state in
+            course.lasts.store(false, ordering: .releasing)
             return state.take()
         }
         if let ended { reporter.tell(kind, text(), .over(seconds: monotonicSeconds() - ended.since, times: ended.times)) }

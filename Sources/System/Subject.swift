@@ -1,5 +1,5 @@
 /// What a failure or an event is about.
-public enum Subject: Equatable, Sendable, CustomStringConvertible {
+public enum Subject: Hashable, Sendable, CustomStringConvertible {
     /// By its directory.
     case store(String)
     /// By its name.

@@ -42,6 +42,7 @@ struct BackendCommand: ParsableCommand {
         stop.sendOnSignals(handOver: [SIGTERM, SIGINT, SIGHUP])
         var configuration = BackendDaemon<LibXen, StoreDisk>.Configuration(log: { Console.log($0) })
         configuration.maximumQueues = queues
+        configuration.describe = { "\($0.advised)" }
         configuration.obstacle = { Self.obstacle($0) }
         let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
             try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)

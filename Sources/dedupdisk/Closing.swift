@@ -31,5 +31,5 @@ func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForc
     }
     Console.log("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
     // Its threads are still at work: nothing that they use may go before the process does.
-    _exit(0)
+    Console.end(0)
 }

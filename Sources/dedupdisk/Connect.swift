@@ -70,6 +70,7 @@ private struct Attaching: DiskServer {
         case .handedOver:
             Console.log("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
             // What asked for it is what it ends of: a supervisor can tell.
+            Console.drain()
             _ = signal(SIGHUP, SIG_DFL)
             _ = raise(SIGHUP)
         }

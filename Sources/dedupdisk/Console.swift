@@ -4,19 +4,35 @@ import System
 
 /// What people and scripts see.
 enum Console {
-    /// A line on standard error, with the program's name. One line, whatever a name or a path has in it.
+    /// A line on standard error, with the program's name, behind those that wait. One line, whatever a name or a path has in it.
     static func complain(_ text: String, _ priority: Event.Priority = .error) {
-        writeAll("\(isJournal ? "<\(priority.rawValue)>" : "")dedupdisk: \(PathText.shown(text))\n", to: 2)
+        lines.drain()
+        writeAll(line(text, priority), to: 2)
     }
 
-    /// What a server tells of its course.
-    static func log(_ text: String) { complain(text, .info) }
+    /// What a server tells of its course. It does not wait for who reads it.
+    static func log(_ text: String) { lines.append(line(text, .info)) }
+
+    private static let lines = LineQueue(missed: { line("\($0) more lines found no room, as nobody read those before", .warning) }) { writeAll($0, to: 2) }
+
+    private static func line(_ text: String, _ priority: Event.Priority) -> String {
+        "\(isJournal ? "<\(priority.rawValue)>" : "")dedupdisk: \(PathText.shown(text))\n"
+    }
+
+    /// Ends the process when what it told is written. It goes without exit(3): what threads that are at work use stays until then.
+    static func end(_ status: Int32) -> Never {
+        lines.drain()
+        _exit(status)
+    }
+
+    /// Waits until what was told is written, or for a second.
+    static func drain() { lines.drain() }
 
     /// What the store and its disks tell. A server passes all of it on. A command tells by its result what came of it, and meanwhile only why
     /// that takes long.
     static let events = Events { event in
-        guard unsafe isServing || event.kind == .lockWait || event.kind == .hashing else { return }
-        complain("\(event.advised)", event.priority)
+        guard unsafe isServing || (event.kind == .lockWait && event.failure == nil) || event.kind == .hashing else { return }
+        lines.append(line("\(event.advised)", event.priority))
     }
 
     /// Whether standard error is systemd's journal, which finds a line's priority in front of it: systemd.exec(5), $JOURNAL_STREAM, and

@@ -37,7 +37,7 @@ struct DedupDisk: ParsableCommand {
             Console.complain("\(error.advised)")
             status = self.status(of: error)
         }
-        _exit(status)
+        Console.end(status)
     }
 
     /// The exit status of a command line that got as far as to have one.

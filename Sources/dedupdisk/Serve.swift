@@ -61,7 +61,7 @@ private struct Listening: DiskServer {
         if outcome == .forced {
             Console.log("disk \(name) was left with requests at work")
             // Threads are still in the disk: nothing that they use may go before the process does.
-            _exit(0)
+            Console.end(0)
         }
         try close(device, named: name, unlessForced: stop)
         Console.log("disk \(name) is closed")

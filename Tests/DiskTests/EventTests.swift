@@ -78,7 +78,8 @@ import TestSupport
         #expect(heard.all(.journalReplay).count == 1)
     }
 
-    @Test func aJournalThatCannotBeSynced() throws {
+    /// A disk whose journal can't be synced, which is gone with all it has.
+    private func breakSync() throws {
         let disk = try StoreDisk(store, "d")
         disk.holdBack()
         try disk.write(at: 0, block(1))
@@ -93,6 +94,49 @@ import TestSupport
         #expect(told.count == 1 && told[0].subject == .disk("d") && told[0].priority == .error, "\(told)")
         try? disk.close()
         for pipe in pipes { Glibc.close(pipe) }
+    }
+
+    @Test func aJournalThatCannotBeSynced() throws {
+        try breakSync()
+        try StoreDisk(store, "d").close()
+        #expect(heard.all(.syncFailure).map(\.text).last == "it was opened again, and takes writes")
+        #expect(heard.all(.syncFailure).count == 2)
+    }
+
+    /// One that fails to the end is over when what it had goes in with the next opening.
+    @Test func aCommitThatFailsToTheEnd() throws {
+        let disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        let record = try #require(try store.disk("d"))
+        try disk.write(at: 0, block(1))
+        try change { try store.parts.catalogue.remove("d", &$0) }
+        #expect(throws: Failure.self) { try disk.close() }
+        #expect(heard.all(.commitRetry).map(\.text) == ["its last writes stay in its journal, and are tried again when it is opened again"])
+        try change { try store.parts.catalogue.add(record, &$0) }
+        try StoreDisk(store, "d").close()
+        #expect(heard.all(.commitRetry).map { $0.phase == .begins } == [true, false])
+    }
+
+    /// What an interrupted writer left goes in, and only what it is followed by finds no room: nothing is left.
+    @Test func aJournalOfWhichNothingIsLeft() throws {
+        var disk = try StoreDisk(store, "d")
+        disk.holdBack()
+        let position = try #require(try store.disk("d")).journal
+        try disk.write(at: 0, block(1))
+        let left = try StoreDiskTests.copyJournal(of: disk, store)
+        try disk.close()
+        try store.note(position, of: "d")
+        try left.restore()
+        disk = try StoreDisk(store, "d", journalBytes: 4 << 20) { (file, capacity) throws(Failure) in
+            let storage = FaultyJournalStorage(try FileJournalStorage(file, byteCount: capacity))
+            storage.fail(.reset, .full)
+            return storage
+        }
+        #expect(heard.all(.journalReplay).count == 1)
+        try disk.write(at: 8, block(2))
+        #expect(try disk.sectors(at: 0, count: 16) == block(1) + block(2))
+        try disk.close()
+        #expect(heard.all(.journalLeft).isEmpty, "\(heard.all(.journalLeft))")
     }
 
     @Test func aLeftoverThatIsRemoved() throws {

@@ -18,9 +18,11 @@ import TestSupport
     }
 
     /// The disk, and what its journal lies in.
-    private func open(_ kind: JournalPlace.Kind, _ memory: MemoryJournal, reads: Int? = nil) throws(Failure) -> (StoreDisk, FaultyJournalStorage) {
+    private func open(
+        _ kind: JournalPlace.Kind, _ memory: MemoryJournal, reads: Int? = nil, name: String = "d"
+    ) throws(Failure) -> (StoreDisk, FaultyJournalStorage) {
         var storage: FaultyJournalStorage?
-        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20) { (file, capacity) throws(Failure) in
+        let disk = try StoreDisk(store, name, journalBytes: 4 << 20) { (file, capacity) throws(Failure) in
             let faulty = FaultyJournalStorage(
                 kind == .file ? try FileJournalStorage(file, byteCount: capacity) : MemoryJournalStorage(memory, byteCount: capacity, lock: file))
             if let reads { faulty.fail(.read, behind: reads) }
@@ -78,6 +80,42 @@ import TestSupport
         #expect(try disk.contents() == model.bytes, "seed \(seed)")
         try disk.close()
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// A write that failed and is on the disk does not come back over blocks that were discarded since.
+    @Test(arguments: 0..<4 as Range<UInt64>) func aWriteThatFailedDoesNotComeBack(seed: UInt64) throws {
+        var random = SeededGenerator(seed: seed)
+        try store.create("large", byteCount: 32 << 20)
+        let memory = MemoryJournal()
+        let (disk, storage) = try open(.memory, memory, name: "large")
+        try disk.write(at: 0, block(1))
+        storage.fail(.write, .after, .before)
+        #expect(throws: FaultyJournalStorage.failure) { try disk.write(at: 0, block(2)) }
+        // The system writes back when it likes.
+        try storage.below.synchronize()
+        try disk.discard(#require(SectorRange(start: 0, count: 32 << 11)))
+        try disk.flush()
+        memory.losePower(using: &random)
+        let left = memory.bytes
+        try disk.close()
+        memory.bytes = left
+        let (again, _) = try open(.memory, memory, name: "large")
+        #expect(try again.sectors(at: 0, count: 8) == [UInt8](repeating: 0, count: blockSize), "seed \(seed)")
+        try again.close()
+    }
+
+    /// Where all is zeros already, a discard of less than a block needs no room; not where a write that failed may be on the disk.
+    @Test(arguments: JournalPlace.Kind.allCases) func aDiscardIsNotAcknowledgedOverAWriteThatFailed(kind: JournalPlace.Kind) throws {
+        let (disk, storage) = try open(kind, MemoryJournal())
+        let part = try #require(SectorRange(start: 1, count: 2))
+        storage.fail(.write, .full)
+        try disk.discard(part)
+        storage.fail(.write, .after, .full, .full)
+        #expect(throws: FaultyJournalStorage.failure) { try disk.write(at: 0, block(1)) }
+        #expect(throws: FaultyJournalStorage.noRoom) { try disk.discard(part) }
+        try disk.discard(part)
+        #expect(try disk.sectors(at: 0, count: 8) == [UInt8](repeating: 0, count: blockSize))
+        try disk.close()
     }
 
     /// A journal that can't be read now is taken in later, whole.

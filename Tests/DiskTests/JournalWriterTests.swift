@@ -189,6 +189,52 @@ import TestSupport
         #expect(try Self.replay(journal) == [1, 4])
     }
 
+    /// A ring over a place whose machine may lose power, with two records at its head that failed as a whole, and are on the disk.
+    private func strays() throws(Failure) -> (JournalWriter, FaultyJournalStorage, MemoryJournal) {
+        let place = MemoryJournal()
+        let storage = FaultyJournalStorage(MemoryJournalStorage(place, byteCount: Self.capacity))
+        let journal = Self.journal(storage)
+        try journal.turns.withLock { (turn) throws(Failure) in try journal.beginEra(at: Self.start, &turn) }
+        storage.fail(.write, .after, .before)
+        #expect(throws: FaultyJournalStorage.failure) { try append([2, 3], to: journal) }
+        // The system writes back when it likes.
+        try storage.below.synchronize()
+        return (journal, storage, place)
+    }
+
+    /// What a reader finds from a position on when the power failed.
+    private static func replay(_ place: MemoryJournal, from position: JournalPosition, seed: UInt64) throws(Failure) -> [UInt64] {
+        var random = SeededGenerator(seed: seed)
+        place.losePower(using: &random)
+        var found: [UInt64] = []
+        let journal = Self.journal(MemoryJournalStorage(place, byteCount: capacity))
+        _ = try journal.replay(from: position) { (record, _) throws(Failure) in found.append(record.block) }
+        return found
+    }
+
+    /// Nor do they come back with the loss of power behind a record that is in the map, though no flush came in between.
+    @Test(arguments: 0..<6 as Range<UInt64>) func recordsThatFailedDoNotComeBack(seed: UInt64) throws {
+        let (journal, _, place) = try strays()
+        try append([4], to: journal)
+        let committed = journal.turns.with { $0.head }
+        #expect(try Self.replay(place, from: committed, seed: seed) == [], "seed \(seed)")
+    }
+
+    @Test(arguments: 0..<6 as Range<UInt64>) func recordsThatFailedDoNotComeBackWhereTheRingBeginsAnew(seed: UInt64) throws {
+        let (journal, _, place) = try strays()
+        try journal.turns.withLock { (turn) throws(Failure) in _ = try journal.skip(&turn) }
+        #expect(try Self.replay(place, from: Self.start, seed: seed) == [], "seed \(seed)")
+    }
+
+    /// Where nobody knows whether they are gone, nothing is accepted any more.
+    @Test func recordsThatMayComeBackAreTheLast() throws {
+        let (journal, storage, _) = try strays()
+        storage.fail(.synchronize, .after)
+        #expect(throws: FaultyJournalStorage.failure) { try append([4], to: journal) }
+        #expect(journal.latch.failure != nil && journal.turns.with { $0.hasStrayRecords })
+        #expect(throws: Failure.self) { try append([4], to: journal) }
+    }
+
     /// A journal that can't be read for a while does not end there.
     @Test(arguments: JournalPlace.Kind.allCases) func aReadThatFailsOnceEndsNothing(kind: JournalPlace.Kind) throws {
         let (journal, storage) = try journal(kind)

@@ -119,11 +119,13 @@ final class FaultyJournalStorage: JournalStorage {
     let below: any JournalStorage
     private let faults = Mutex<[Call: [Fault]]>([:])
 
-    enum Call { case write, read, synchronize }
+    enum Call { case write, read, synchronize, reset }
     enum Fault: Equatable {
         case none
         /// Nothing is done.
         case before
+        /// The same, as there is no room.
+        case full
         /// All is done, and the answer is lost.
         case after
         /// Of a write, so many bytes are.
@@ -133,6 +135,7 @@ final class FaultyJournalStorage: JournalStorage {
     init(_ below: any JournalStorage) { self.below = below }
 
     static let failure = Failure(.system, "reach the journal", "the connection was cut")
+    static let noRoom = Failure(.noSpace, "write to the journal", "there is no room")
 
     /// What becomes of the next calls of a kind, in turn; all is well after these.
     func fail(_ call: Call, _ next: Fault...) { faults.withLock { $0[call] = next } }
@@ -152,6 +155,7 @@ final class FaultyJournalStorage: JournalStorage {
         switch fault(.write) {
         case .none: return try below.write(at: offset, &parts)
         case .before: break
+        case .full: throw Self.noRoom
         case .after: try below.write(at: offset, &parts)
         case .short(let count):
             let some = [UInt8](count: min(count, parts.byteCount)) { _ = parts.take(into: &$0) }
@@ -175,6 +179,10 @@ final class FaultyJournalStorage: JournalStorage {
     var memory: JournalMemory { below.memory }
     func allocate(_ range: Range<UInt64>) -> UInt64 { below.allocate(range) }
     func giveBack(_ range: Range<UInt64>) throws(Failure) { try below.giveBack(range) }
-    func reset(to count: UInt64) throws(Failure) { try below.reset(to: count) }
+    func reset(to count: UInt64) throws(Failure) {
+        if fault(.reset) != .none { throw Self.noRoom }
+        try below.reset(to: count)
+    }
+
     func unlock() throws(Failure) { try below.unlock() }
 }

@@ -61,6 +61,19 @@ import XenSimulation
         try daemon.end()
     }
 
+    /// xl and the log are told in the program's words.
+    @Test func whatCannotBeServedSaysWhatToDo() throws {
+        let daemon = try RunningDaemon(machine, disks) { "\($0) (see: list)" }
+        let toolstack = try Toolstack(machine)
+        try toolstack.attach(7, target: "dedupdisk:nothing")
+        try toolstack.wait(7, "hotplug-status", "error")
+        #expect(try toolstack.value(7, "hotplug-error") == "disk nothing: there is none (see: list)")
+        #expect(daemon.log.lines.contains { $0.hasSuffix(": disk nothing: there is none (see: list)") })
+        try toolstack.beginDetach(7)
+        try toolstack.finishDetach(7)
+        try daemon.end()
+    }
+
     @Test(arguments: ["qdisk", "vbd"]) func whatCannotBeServedSaysWhy(className: String) throws {
         let daemon = try RunningDaemon(machine, disks)
         let toolstack = try Toolstack(machine, className: className)
@@ -221,12 +234,15 @@ final class RunningDaemon {
         let all = Mutex<[SimulatedXen]>([])
     }
 
-    init(_ machine: SimulatedMachine, _ disks: Disks) throws(Failure) {
+    init(
+        _ machine: SimulatedMachine, _ disks: Disks, describe: @escaping @Sendable (Failure) -> String = { "\($0)" }
+    ) throws(Failure) {
         stop = try StopRequest()
         let hosts = Hosts()
         self.hosts = hosts
         var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
         configuration.maximumQueues = 4
+        configuration.describe = describe
         let daemon = try BackendDaemon(
             configuration, stop: stop,
             makeHost: { () throws(Failure) in

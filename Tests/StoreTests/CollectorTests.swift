@@ -76,6 +76,27 @@ import TestSupport
         try check("seed \(seed)")
     }
 
+    /// Who saw the packs before one was swept, and asks for its version when it is forgotten, takes it for sealed: what it finds there is looked at
+    /// again, under the lock, as the store says that something was written anew since.
+    @Test func aPackIsForgottenUnderAWriterThatLooks() throws {
+        try write("a", Array(1...300))
+        try write("b", [299, 300])
+        try store.delete(try store.lock("a"))
+        try store.completeIndex()
+        try store.settleCounts()
+        let copies = try store.rewrite([1])
+        var transaction = try StoreTransaction.begin(store)
+        _ = try transaction.collect(copies, takesRecent: false)
+        try transaction.commit()
+        let before = try store.superblock()
+        let snapshot = try store.snapshot()
+        // Its packs are seen from here on, their versions from the first question on.
+        try store.sweep(copies.flatMap(\.loose))
+        #expect(try snapshot.pack(1) != nil)
+        let after = try store.superblock()
+        #expect(after.rewrites != before.rewrites)
+    }
+
     /// The process is killed behind each of its commits: nothing is wrong then, and the next collection does what is left.
     @Test(arguments: 1...4, [false, true]) func aCollectionThatIsKilled(commits: Int, isWholly: Bool) throws {
         try write("a", Array(1...300))

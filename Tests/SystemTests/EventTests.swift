@@ -41,6 +41,25 @@ import TestSupport
         #expect(heard.all(.reserve).map(\.text) == ["gone", "there", "gone", "there"])
     }
 
+    /// Whoever has met it may be gone when it is over.
+    @Test func itIsOfASubject() {
+        reporter.condition(.syncFailure).met("broken")
+        reporter.condition(.syncFailure).met("broken")
+        Reporter(heard.events, .disk("e")).condition(.syncFailure).over("another")
+        reporter.condition(.commitRetry).over("another")
+        #expect(heard.all(.syncFailure).count == 1)
+        reporter.condition(.syncFailure).over("whole")
+        #expect(heard.all(.syncFailure).map(\.text) == ["broken", "whole"])
+    }
+
+    /// Who shortens a patience that was passed on shortens the waits at work.
+    @Test func patienceIsShared() {
+        let patience = Patience()
+        let told = patience.telling(reporter)
+        patience.shorten(limit: 1, limitWhenStopped: 0)
+        #expect(told.limit == 1 && told.limitWhenStopped == 0)
+    }
+
     @Test func nobodyNeedHear() {
         var isMade = false
         func text() -> String {
