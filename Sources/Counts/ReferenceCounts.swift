@@ -91,7 +91,7 @@ public struct ReferenceCounts: Sendable {
 /// What a transaction changes of reference counts, before it is entered.
 public struct CountEdit: Sendable {
     /// Of table `counts` alone, without what is put off.
-    public private(set) var totals: BlobTotals
+    public internal(set) var totals: BlobTotals
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
     /// Packs that have other dead blobs.

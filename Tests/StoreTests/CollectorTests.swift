@@ -5,6 +5,7 @@ import System
 import Testing
 import TestSupport
 
+@testable import Counts
 @testable import LMDB
 @testable import Packs
 @testable import Store
