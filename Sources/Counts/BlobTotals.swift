@@ -11,17 +11,16 @@ public struct BlobTotals: Equatable, Sendable {
         self.deadBytes = deadBytes
     }
 
-    /// A blob of `bytes` stored bytes has another count.
-    mutating func count(from old: UInt32, to new: UInt32, bytes: Int) {
-        if old == 0, new > 0 {
-            live &+= 1
-            dead &-= 1
-            deadBytes &-= UInt64(bytes)
-        } else if old > 0, new == 0 {
-            live &-= 1
-            dead &+= 1
-            deadBytes &+= UInt64(bytes)
-        }
+    /// Dead blobs are more, of which nobody referred to any before.
+    mutating func add(_ change: DeadChange) {
+        dead &+= UInt64(bitPattern: change.blobs)
+        deadBytes &+= UInt64(bitPattern: change.bytes)
+    }
+
+    /// Blobs came to life or died.
+    mutating func turn(_ change: DeadChange) {
+        live &-= UInt64(bitPattern: change.blobs)
+        add(change)
     }
 
     public static func + (a: BlobTotals, b: BlobTotals) -> BlobTotals {

@@ -20,7 +20,7 @@ public struct DeadBlobs: Equatable, Sendable {
     /// - Throws: `.damage` when the record is not what was written.
     fileprivate init(_ record: RawSpan, pack: UInt64) throws(Failure) {
         guard record.byteCount == Self.byteCount, record.load(at: 0, as: UInt64.self) == checksum(record.extracting(8..<Self.byteCount), seed: pack)
-        else { throw Failure(.damage, .pack(pack), "the record of its dead blobs is damaged") }
+        else { throw Failure(.damage, .counts("pack \(pack)"), "the record of its dead blobs is damaged") }
         blobs = record.load(at: 8)
         bytes = record.load(at: 12)
     }
@@ -35,6 +35,11 @@ public struct DeadBlobs: Equatable, Sendable {
 /// What one pack's dead blobs become more.
 struct DeadChange: Equatable, Sendable {
     var blobs: Int64 = 0, bytes: Int64 = 0
+
+    static func += (a: inout DeadChange, b: DeadChange) {
+        a.blobs += b.blobs
+        a.bytes += b.bytes
+    }
 
     /// A blob of `bytes` stored bytes has another count.
     mutating func count(from old: UInt32, to new: UInt32, bytes count: Int) {

@@ -258,10 +258,12 @@ public struct CountReader: ~Escapable {
                 guard part.changes.contains(where: { (before[$0.blob.slot] == 0) != (after[$0.blob.slot] == 0) }) else { continue }
                 // A pack that is not there any more has given its bytes back since.
                 let lengths = try directory.storedLengths(ofPack: part.pack) ?? []
+                var turned = DeadChange()
                 for change in part.changes {
                     let slot = change.blob.slot
-                    totals.count(from: before[slot], to: after[slot], bytes: lengths.length(slot))
+                    turned.count(from: before[slot], to: after[slot], bytes: lengths.length(slot))
                 }
+                totals.turn(turned)
             }
             next = try DeferredCounts.group(atOrAfter: group + 1, view, counts.changes)
         }

@@ -112,11 +112,9 @@ public struct CountEdit: Sendable {
         newSlots[pack] = first + lengths.count
     }
 
-    /// Dead blobs of a pack are gone.
-    /// - Parameter bytes: what they took, as stored.
-    public mutating func removeDead(_ blobs: Int, bytes: Int, ofPack pack: UInt64) {
-        add(DeadChange(blobs: -Int64(blobs), bytes: -Int64(bytes)), ofPack: pack)
-    }
+    /// A dead blob of a pack is gone.
+    /// - Parameter bytes: what it took, as stored.
+    public mutating func removeDead(bytes: Int, ofPack pack: UInt64) { add(DeadChange(blobs: -1, bytes: -Int64(bytes)), ofPack: pack) }
 
     /// A dead blob of a pack takes so much more.
     public mutating func lengthenDead(by bytes: Int, ofPack pack: UInt64) { add(DeadChange(blobs: 0, bytes: Int64(bytes)), ofPack: pack) }
@@ -125,17 +123,15 @@ public struct CountEdit: Sendable {
     public mutating func clear() { self = CountEdit(totals: BlobTotals()) }
 
     private mutating func add(_ change: DeadChange, ofPack pack: UInt64) {
-        totals.dead &+= UInt64(bitPattern: change.blobs)
-        totals.deadBytes &+= UInt64(bitPattern: change.bytes)
-        dead[pack, default: DeadChange()].blobs += change.blobs
-        dead[pack, default: DeadChange()].bytes += change.bytes
+        totals.add(change)
+        dead[pack, default: DeadChange()] += change
     }
 
     /// Blobs of a pack came to life or died.
     fileprivate mutating func turn(_ change: DeadChange, ofPack pack: UInt64) {
         guard change != DeadChange() else { return }
-        totals.live &-= UInt64(bitPattern: change.blobs)
-        add(change, ofPack: pack)
+        totals.turn(change)
+        dead[pack, default: DeadChange()] += change
     }
 }
 

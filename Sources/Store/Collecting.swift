@@ -157,7 +157,7 @@ extension StoreTransaction {
         if !blobs.allSatisfy(superblock.index.indexed.isBehind) { try store.parts.index.retireFilters(&superblock.index) }
         _ = try store.parts.index.remove(gone.map(\.entry).sorted(), &lmdb)
         try store.parts.damage.remove(blobs, &lmdb)
-        for (entry, length) in gone { counts.removeDead(1, bytes: length, ofPack: entry.blob.pack) }
+        for (entry, length) in gone { counts.removeDead(bytes: length, ofPack: entry.blob.pack) }
         for copy in copies {
             _ = try makeCurrent(copy)
             if copy.new == nil { try removeCounts(ofPack: copy.number) }
