@@ -61,8 +61,6 @@ extension Store {
         do throws(Failure) {
             return try collect(work, &step)
         } catch where error.kind == .noSpace {
-            // What was written in vain is in the way.
-            sweepOwn(nil)
             var freed: UInt64 = 0
             for change in work { freed += try collectSparingly(change.from.number, step.takesRecent) }
             return freed
@@ -79,12 +77,12 @@ extension Store {
             try between()
             let freed = try step.hold { () throws(Failure) in try makeCurrent(copies, takesRecent) }
             try between()
-            leave(copies)
             // That is bounded by what was written, and takes less.
-            sweepOwn(nil)
+            sweep(behind: copies)
             return freed ?? 0
-        } catch {
-            leave(copies)
+        } catch where error.kind == .noSpace {
+            // What was written in vain is in the way.
+            sweep(behind: copies)
             throw error
         }
     }
@@ -101,7 +99,7 @@ extension Store {
         var freed: UInt64 = 0
         while let bytes = try wayOut(nil, { (room) throws(Failure) in try collectPart(of: number, takesRecent, room) }) {
             freed += bytes
-            sweepOwn(nil)
+            sweepNext(from: number)
             // What the sweep has freed is the next part's.
             if !reserve.isWhole { regain() }
         }
@@ -115,9 +113,7 @@ extension Store {
             transaction.abandon()
             return nil
         }
-        let copies = try packs.rewrite([change], transaction.versions, nil)
-        leave(copies)
-        let freed = try transaction.collect(copies, takesRecent: takesRecent)
+        let freed = try transaction.collect(packs.rewrite([change], transaction.versions, nil), takesRecent: takesRecent)
         if freed == nil { transaction.abandon() } else { try transaction.commit() }
         return freed
     }

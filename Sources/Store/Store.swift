@@ -38,8 +38,6 @@ public final class Store: Sendable {
     /// How long to wait for other processes where nothing else is said.
     public var patience: Patience { lockFile.patience }
     var storeID: StoreID { packs.storeID }
-    /// Versions that commits of this process have left, for `sweep` to look at.
-    let loose = Mutex<[PackVersion]>([])
     /// Those that nobody uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.

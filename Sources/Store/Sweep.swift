@@ -25,43 +25,42 @@ extension Store {
         return loose.last.map { $0.number + 1 }
     }
 
-    /// Versions that `sweepOwn` is to look at. By who collects alone: what others have written anew is found as loose by the next collection, as a
-    /// sweep beside one might take a pack for settled that is about to go.
-    func leave(_ copies: [RewrittenPack]) { loose.withLock { $0 += copies.flatMap(\.loose) } }
+    /// Removes what is over of packs that this collection has written anew. What others have is left to the next one, as a sweep beside a collection
+    /// might take a pack for settled that is about to go.
+    func sweep(behind copies: [RewrittenPack]) {
+        // What is left is found again by the next collection, in the packs' own list.
+        try? sweep(copies.flatMap(\.loose))
+    }
 
-    /// Removes what this process's collection has left. What can't be done is left to the next collection.
-    func sweepOwn(_ patience: Patience?) {
-        let loose = loose.withLock { loose in
-            defer { if !loose.isEmpty { loose = [] } }
-            return loose
-        }
-        // The next collection finds it again, in the packs' own list.
-        if !loose.isEmpty { try? sweep(loose, patience) }
+    /// Removes what is over of the first pack from one on that has something loose.
+    func sweepNext(from number: UInt64) {
+        // The same.
+        try? sweep(packs.loose(from: number, limit: 1))
     }
 
     /// Removes those of these versions, all of their packs, that are over, or that nobody is about to make current.
-    func sweep(_ loose: [PackVersion], _ patience: Patience? = nil) throws(Failure) {
+    func sweep(_ loose: [PackVersion]) throws(Failure) {
         guard !loose.isEmpty else { return }
-        try giveUp(loose, patience)
-        try remove(loose, patience)
-        if try forgetGone(loose, patience) { try remove(loose, patience) }
+        try giveUp(loose)
+        try remove(loose)
+        if try forgetGone(loose) { try remove(loose) }
     }
 
-    private func remove(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) {
-        try wayOut(patience) { (room) throws(Failure) in
+    private func remove(_ loose: [PackVersion]) throws(Failure) {
+        try wayOut { (room) throws(Failure) in
             // The reserve is given up under the lock.
-            guard room == .reserve else { return try packs.sweep(loose, versions, patience) }
-            let transaction = try StoreTransaction.begin(self, patience, room: room)
-            try packs.sweep(loose, transaction.versions, patience)
+            guard room == .reserve else { return try packs.sweep(loose, versions, nil) }
+            let transaction = try StoreTransaction.begin(self, room: room)
+            try packs.sweep(loose, transaction.versions, nil)
             transaction.abandon()
         }
     }
 
-    private func giveUp(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) {
+    private func giveUp(_ loose: [PackVersion]) throws(Failure) {
         // Mostly there are none, and nobody need wait.
         if try orphans(among: loose, versions).isEmpty { return }
-        try wayOut(patience) { (room) throws(Failure) in
-            var transaction = try StoreTransaction.begin(self, patience, room: room)
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
             for version in try orphans(among: loose, transaction.versions) { try transaction.giveUp(version) }
             try transaction.commit()
         }
@@ -79,10 +78,10 @@ extension Store {
     }
 
     /// - Returns: whether there were any.
-    private func forgetGone(_ loose: [PackVersion], _ patience: Patience?) throws(Failure) -> Bool {
+    private func forgetGone(_ loose: [PackVersion]) throws(Failure) -> Bool {
         if try gone(among: loose, versions).isEmpty { return false }
-        try wayOut(patience) { (room) throws(Failure) in
-            var transaction = try StoreTransaction.begin(self, patience, room: room)
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
             for number in try gone(among: loose, transaction.versions) { try transaction.forget(pack: number) }
             // Whoever looked at the packs before they were swept, and asks for their versions from now on, takes them for sealed: what it found is
             // looked at again.
