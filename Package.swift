@@ -93,12 +93,13 @@ let package = Package(
             ],
             swiftSettings: strict),
 
+        .target(name: "LMDBTestSupport", dependencies: ["LMDB", "System"], path: "Tests/Support/LMDBTestSupport", swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["System", "BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
         .testTarget(
             name: "PacksTests", dependencies: ["Packs", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "TestSupport"], swiftSettings: strict),
-        .testTarget(name: "MapsTests", dependencies: ["Maps", "BlobModel", "LMDB", "System", "TestSupport"], swiftSettings: strict),
+        .testTarget(name: "MapsTests", dependencies: ["Maps", "BlobModel", "LMDB", "LMDBTestSupport", "System", "TestSupport"], swiftSettings: strict),
         .testTarget(
-            name: "CatalogueTests", dependencies: ["Catalogue", "Maps", "LMDB", "System", "TestSupport"], swiftSettings: strict),
+            name: "CatalogueTests", dependencies: ["Catalogue", "Maps", "LMDB", "LMDBTestSupport", "System", "TestSupport"], swiftSettings: strict),
         .testTarget(
             name: "StoreTests",
             dependencies: [

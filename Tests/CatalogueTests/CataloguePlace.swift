@@ -1,4 +1,5 @@
 import LMDB
+import LMDBTestSupport
 import System
 
 @testable import Catalogue
@@ -18,29 +19,16 @@ protocol CataloguePlace {
 
 /// A catalogue in an environment of its own.
 struct LMDBPlace: CataloguePlace {
-    private let environment: Environment
+    private let environment: ScratchEnvironment
     let catalogue: LMDBDiskCatalogue
 
     init(_ path: String) throws {
-        let lockFile = try LockFile(try File.owned(path + "/lock"), patience: Patience())
-        let opening = try lockFile.hold(.opening)
-        defer { withExtendedLifetime(opening) {} }
-        environment = try Environment.open(path: path, number: 0, lockFile, mapBytes: 1 << 30, tables: 8, creating: true)
-        var tables = try TableOpening(environment, creating: true)
-        catalogue = try LMDBDiskCatalogue(&tables)
-        try tables.finish()
+        (environment, catalogue) = try ScratchEnvironment.make(path) { (tables) throws(Failure) in try LMDBDiskCatalogue(&tables) }
     }
 
-    func read<Result>(_ body: (View) throws -> Result) throws -> Result {
-        let reading = try ReadTransaction(environment)
-        return try body(reading.view)
-    }
+    func read<Result>(_ body: (View) throws -> Result) throws -> Result { try environment.read { (view, _) in try body(view) } }
 
-    func write(_ body: (inout WriteTransaction) throws -> Void) throws {
-        var writing = try WriteTransaction(environment)
-        try body(&writing)
-        try writing.commit()
-    }
+    func write(_ body: (inout WriteTransaction) throws -> Void) throws { try environment.write(body) }
 
     func look<Result>(_ writing: borrowing WriteTransaction, _ body: (View) throws -> Result) throws -> Result { try body(writing.view) }
 

@@ -1,4 +1,5 @@
 import LMDB
+import LMDBTestSupport
 import System
 
 @testable import Maps
@@ -17,29 +18,16 @@ protocol MapPlace {
 
 /// Nodes in an environment of their own.
 struct LMDBPlace: MapPlace {
-    private let environment: Environment
+    private let environment: ScratchEnvironment
     let nodes: LMDBMapNodes
 
     init(_ path: String) throws {
-        let lockFile = try LockFile(try File.owned(path + "/lock"), patience: Patience())
-        let opening = try lockFile.hold(.opening)
-        defer { withExtendedLifetime(opening) {} }
-        environment = try Environment.open(path: path, number: 0, lockFile, mapBytes: 1 << 30, tables: 8, creating: true)
-        var tables = try TableOpening(environment, creating: true)
-        nodes = try LMDBMapNodes(&tables)
-        try tables.finish()
+        (environment, nodes) = try ScratchEnvironment.make(path) { (tables) throws(Failure) in try LMDBMapNodes(&tables) }
     }
 
-    func read<Result>(_ body: (View, Int) throws -> Result) throws -> Result {
-        let reading = try ReadTransaction(environment)
-        return try body(reading.view, reading.id)
-    }
+    func read<Result>(_ body: (View, Int) throws -> Result) throws -> Result { try environment.read(body) }
 
-    func write(_ body: (inout WriteTransaction) throws -> Void) throws {
-        var writing = try WriteTransaction(environment)
-        try body(&writing)
-        try writing.commit()
-    }
+    func write(_ body: (inout WriteTransaction) throws -> Void) throws { try environment.write(body) }
 
     func damage(_ number: UInt64, _ change: (inout [UInt8]) -> Void) throws {
         try write { (writing) throws in
