@@ -25,7 +25,7 @@ let package = Package(
         // A store and its disks.
         .library(
             name: "DedupDiskEngine",
-            targets: ["System", "BlockModel", "Hashing", "LMDB", "BlobModel", "Packs", "Index", "Counts", "Maps", "Catalogue", "Store", "Disk"]),
+            targets: ["System", "BlockModel", "Hashing", "LMDB", "BlobModel", "Packs", "Index", "Counts", "Maps", "Catalogue", "Store", "Disk", "Control"]),
         // Xen and NBD, for disks of any kind.
         .library(name: "DedupDiskServe", targets: ["System", "BlockModel", "XenBus", "Blkif", "NBD", "Serve"]),
         // A guest to drive them, and the machine that it runs on.
@@ -73,6 +73,8 @@ let package = Package(
             dependencies: ["Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "CLinux"],
             swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Catalogue", "Hashing", "System", "BlockModel"], swiftSettings: strict),
+        // What those who use a store at once say to each other.
+        .target(name: "Control", dependencies: ["Disk", "Store", "Catalogue", "System"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
         .target(name: "XenBus", dependencies: ["CXen", "System"], swiftSettings: strict),
@@ -88,7 +90,7 @@ let package = Package(
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Packs", "Disk", "Serve", "XenBus", "System", "BlockModel", "CProcess",
+                "Store", "Catalogue", "Packs", "Disk", "Control", "Serve", "XenBus", "System", "BlockModel", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),

@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <unistd.h>
@@ -52,6 +53,20 @@ int clinux_only_names(int descriptor)
 {
     int flags = fcntl(descriptor, F_GETFL);
     return flags >= 0 && (flags & O_PATH) != 0;
+}
+
+int clinux_give_socket(const char *path, uid_t user, gid_t group)
+{
+    // Who may write to the directory may put something else there at any time: what is given is what was looked at.
+    int descriptor = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    struct stat status;
+    if (descriptor < 0)
+        return errno;
+    int code = 0;
+    if (fstat(descriptor, &status) != 0 || (S_ISSOCK(status.st_mode) && fchownat(descriptor, "", user, group, AT_EMPTY_PATH) != 0))
+        code = errno;
+    close(descriptor);
+    return code;
 }
 
 static const char acl[] = "system.posix_acl_access";

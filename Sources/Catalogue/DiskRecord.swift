@@ -3,7 +3,7 @@ internal import Hashing
 public import Maps
 public import System
 
-/// A disk: table `disks`, key its name.
+/// A disk, or a snapshot of one: table `disks`, key its name. A snapshot is a disk that nobody writes to; its name is its disk's, `@`, and its own.
 ///
 ///      0  checksum          u64   XXH3-64 of bytes 8 on, seeded with the disk's number
 ///      8  number            u64   never used again; names the journal
@@ -11,7 +11,7 @@ public import System
 ///     24  root              u64   map node at the top, 0 when nothing is mapped
 ///     32  mapped            u64   blocks that are mapped
 ///     40  height            u32   levels of the map less one
-///     44  flags             u32   bit 0: incomplete (being imported or deleted), to be removed
+///     44  flags             u32   bit 0: incomplete (being imported, or a copy that somebody uses), to be removed; bit 1: a snapshot
 ///     48  journal sequence  u64   ┐ the map holds every record up to this one; the next
 ///     56  journal offset    u64   ┘ record, if there is one, begins at this offset
 ///     64  created           u64   seconds since 1970
@@ -25,8 +25,10 @@ public struct DiskRecord: Sendable, Equatable {
     public var byteCount: UInt64
     /// Its blocks.
     public var map: MapRoot
-    /// Being imported or deleted: no command shows it, `gc` removes what is left of it.
+    /// Being imported, or used by the one who has its lock: no command shows it, and what is left of it is removed.
     public var isIncomplete = false
+    /// Of a disk, which `diskName` names.
+    public var isSnapshot = false
     /// The journal's records up to this one are in the map.
     public var journal = JournalPosition(sequence: 0, offset: 0)
     /// Seconds since 1970.
@@ -47,6 +49,17 @@ public struct DiskRecord: Sendable, Equatable {
         map = MapRoot(forBlocks: Self.blocks(byteCount))
     }
 
+    /// The disk: itself, or the one that it is a snapshot of.
+    public var diskName: String { isSnapshot ? SnapshotName(name)?.disk ?? name : name }
+
+    /// The same under another name.
+    /// - Parameter number: another one, if it is to be another disk.
+    public func named(_ name: String, number: UInt64? = nil) -> DiskRecord {
+        var disk = DiskRecord(name: name, number: number ?? self.number, byteCount: byteCount, created: created)
+        (disk.map, disk.isIncomplete, disk.isSnapshot, disk.journal) = (map, isIncomplete, isSnapshot, journal)
+        return disk
+    }
+
     /// The error for a second disk of that name.
     public static func nameIsTaken(_ name: String) -> Failure {
         Failure(.exists, .create, .disk(name), "there is one of that name", remedy: "choose another name, or delete it first")
@@ -62,7 +75,9 @@ public struct DiskRecord: Sendable, Equatable {
         number = bytes.load(at: 8)
         byteCount = bytes.load(at: 16)
         map = MapRoot(node: bytes.load(at: 24), height: Int(bytes.load(at: 40, as: UInt32.self)), mappedBlocks: bytes.load(at: 32))
-        isIncomplete = bytes.load(at: 44, as: UInt32.self) & 1 != 0
+        let flags: UInt32 = bytes.load(at: 44)
+        isIncomplete = flags & 1 != 0
+        isSnapshot = flags & 2 != 0
         journal = JournalPosition(sequence: bytes.load(at: 48), offset: bytes.load(at: 56))
         created = bytes.load(at: 64)
     }
@@ -74,12 +89,27 @@ public struct DiskRecord: Sendable, Equatable {
             bytes.store(map.node, at: 24)
             bytes.store(map.mappedBlocks, at: 32)
             bytes.store(UInt32(map.height), at: 40)
-            bytes.store(UInt32(isIncomplete ? 1 : 0), at: 44)
+            bytes.store((isIncomplete ? 1 : 0) | (isSnapshot ? 2 : 0) as UInt32, at: 44)
             bytes.store(journal.sequence, at: 48)
             bytes.store(journal.offset, at: 56)
             bytes.store(created, at: 64)
             bytes.store(checksum(bytes.bytes.extracting(8..<Self.byteCount), seed: number), at: 0)
         }
+    }
+}
+
+/// A name of a disk's snapshot: DISK@NAME.
+public struct SnapshotName: Sendable {
+    public let disk, name: String
+
+    /// Nil: it has no `@`.
+    public init?(_ text: String) {
+        let bytes = text.utf8
+        guard let separator = bytes.lastIndex(of: UInt8(ascii: "@")), let disk = String(bytes[..<separator]),
+            let name = String(bytes[bytes.index(after: separator)...])
+        else { return nil }
+        self.disk = disk
+        self.name = name
     }
 }
 

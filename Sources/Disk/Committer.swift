@@ -131,14 +131,17 @@ final class Committer: Sendable {
     /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
     private func nextGeneration() -> Generation? {
         staging.wait { state in
-            if state.isClosing, state.active.isEmpty || state.failure != nil { return .done(nil) }
+            if state.isClosing, state.failure != nil || state.active.isEmpty && state.unhashed.isEmpty { return .done(nil) }
+            if state.batched >= Staging.maximumFrozen { return .notified }
+            if !state.unhashed.isEmpty { return .done(state.unhashed.removeFirst()) }
             // Records without a block leave nothing to commit.
-            if state.active.isEmpty || state.frozen.count == Staging.maximumFrozen { return .notified }
+            if state.active.isEmpty { return .notified }
             if !state.isClosing, state.waiting == 0, !self.isFull(state.active) || state.patience == .infinity {
                 let left = state.active.began + state.patience - monotonicSeconds()
                 if left > 0 { return .atMost(left) }
             }
-            return .done(state.freeze())
+            state.freeze()
+            return .done(state.unhashed.removeFirst())
         }
     }
 
@@ -161,7 +164,7 @@ final class Committer: Sendable {
     func runCommitting() {
         while let (generation, batch) = nextHashed() {
             do throws(Failure) {
-                try store.commit(batch, to: diskName, journal: generation.end, patience)
+                try store.commit(batch, to: diskName, journal: generation.end, copies: generation.copies, patience)
                 finish(nil)
             } catch {
                 finish(error)

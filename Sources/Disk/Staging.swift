@@ -15,6 +15,8 @@ final class Generation: @unchecked Sendable {
     private(set) var start = JournalPosition(sequence: 0, offset: 0)
     /// When its first record came.
     private(set) var began = 0.0
+    /// Copies of the disk that were begun, and have what it has once this is in the map.
+    var copies: [String] = []
 
     /// No offset in a journal, all of which are small.
     static let discarded = UInt64.max
@@ -48,6 +50,7 @@ final class Generation: @unchecked Sendable {
         table.removeAll()
         journalBytes = 0
         recordBytes = 0
+        copies = []
         self.end = end
         start = end
     }
@@ -77,6 +80,8 @@ struct Staging {
     var active = Generation()
     /// Being hashed and committed, the oldest first; at most `maximumFrozen`.
     var frozen: [Generation] = []
+    /// Those of the frozen that nobody hashes yet.
+    var unhashed: [Generation] = []
     /// For later use.
     var spare: [Generation] = []
     /// Those of the frozen that are hashed, each with its batch.
@@ -103,6 +108,9 @@ struct Staging {
         committed = end.sequence
     }
 
+    /// Generations that are being hashed, or wait with their batches.
+    var batched: Int { frozen.count - unhashed.count }
+
     /// Bytes of staged records.
     var recordBytes: UInt64 { frozen.reduce(active.recordBytes) { $0 + $1.recordBytes } }
     var isEmpty: Bool { active.isEmpty && frozen.isEmpty }
@@ -122,12 +130,21 @@ struct Staging {
     }
 
     /// Takes what is staged out of the writers' way.
-    mutating func freeze() -> Generation {
+    mutating func freeze() {
         let generation = active
         active = spare.popLast() ?? Generation()
         active.reset(end: generation.end)
         frozen.append(generation)
-        return generation
+        unhashed.append(generation)
+    }
+
+    /// A copy has what was staged so far, and nothing of what comes. The generation may be one too many, or an empty one: writers are not
+    /// kept waiting.
+    mutating func copy(to name: String) {
+        // Nothing was staged since the last one: it is the same moment.
+        if active.isEmpty, let last = unhashed.last, frozen.last === last { return last.copies.append(name) }
+        active.copies = [name]
+        freeze()
     }
 
     /// The oldest generation is in the map.

@@ -13,13 +13,17 @@ public final class StoreDisk: BlockDevice {
     public let isReadOnly: Bool
     private let sectors: Atomic<UInt64>
     let store: Store
-    let name: String
+    public let name: String
+    /// What the store has it under, whatever it is called.
+    public let number: UInt64
     let journal: JournalWriter
     let staging: Monitor<Staging>
     let committer: Committer
     let readers: ReaderPool
     private let threads: [Thread]
     private let isClosed = Atomic(false)
+    /// What is to end before the disk is closed.
+    private let companions = Mutex<[@Sendable () -> Void]>([])
     /// Blocks with data that were staged when the disk was opened, in ascending order.
     let leftoverBlocks: [UInt64]
 
@@ -46,14 +50,32 @@ public final class StoreDisk: BlockDevice {
         }
     }
 
+    /// Opens a copy, which nobody else sees.
+    public convenience init(_ store: Store, copy lock: consuming DiskLock, readOnly: Bool) throws(Failure) {
+        try self.init(store, lock, readOnly: readOnly, journalBytes: Self.defaultJournalBytes) { (file, capacity) throws(Failure) in
+            try FileJournalStorage(file, byteCount: capacity)
+        }
+    }
+
     /// - Parameter storage: what the journal lies in, of so many bytes, given the file that the disk's lock is on.
-    init(
+    convenience init(
         _ store: Store, _ name: String, readOnly: Bool = false, journalBytes: UInt64,
         storage: (consuming File, UInt64) throws(Failure) -> any JournalStorage
     ) throws(Failure) {
         let lock = try Self.lock(store, name, readOnly: readOnly)
+        guard !lock.record.isIncomplete else { throw store.noSuchDisk(name) }
+        try self.init(store, lock, readOnly: readOnly, journalBytes: journalBytes, storage: storage)
+    }
+
+    private init(
+        _ store: Store, _ lock: consuming DiskLock, readOnly: Bool, journalBytes: UInt64,
+        storage: (consuming File, UInt64) throws(Failure) -> any JournalStorage
+    ) throws(Failure) {
         let record = lock.record
-        guard !record.isIncomplete else { throw store.noSuchDisk(name) }
+        let name = record.name
+        guard readOnly || !record.isSnapshot else {
+            throw Failure(.invalidRequest, "write to", .disk(name), "it is a snapshot, which stays as it is", remedy: "clone it, or only read it")
+        }
         let capacity = max(journalBytes, 4 << 20) & ~4095
         let committer = Committer(store, record, Journal(try storage(lock.intoJournal(), capacity), id: record.number, capacity: capacity))
         let journal = committer.journal
@@ -71,6 +93,7 @@ public final class StoreDisk: BlockDevice {
         if !readOnly { journal.noteOpened() }
         self.store = store
         self.name = name
+        number = record.number
         self.journal = journal
         staging = committer.staging
         self.committer = committer
@@ -105,7 +128,7 @@ public final class StoreDisk: BlockDevice {
 
     /// Locks the disk. What waits in the journal is taken in first, also when the disk is only to be read, if the store can be
     /// written to.
-    private static func lock(_ store: Store, _ name: String, readOnly: Bool) throws(Failure) -> DiskLock {
+    static func lock(_ store: Store, _ name: String, readOnly: Bool) throws(Failure) -> DiskLock {
         guard readOnly else { return try store.lock(name) }
         let lock = try store.lock(name, exclusive: false)
         if store.isReadOnly { return lock }
@@ -213,6 +236,10 @@ public final class StoreDisk: BlockDevice {
     /// - Throws: when it can't; then everything is safe in the journal, and goes in when the disk is opened next.
     public func close() throws(Failure) {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+        for end in companions.withLock({ companions in
+            defer { companions = [] }
+            return companions
+        }) { end() }
         committer.patience.shorten(limit: Self.patienceAtEnd, limitWhenStopped: store.patience.limitWhenStopped)
         // With the descriptor goes the lock in any case.
         defer { try? journal.unlock() }
@@ -237,6 +264,9 @@ public final class StoreDisk: BlockDevice {
             // Whoever is at work leaves some room for the next to give back.
         }
     }
+
+    /// Has something end before the disk is closed, which uses it.
+    public func beforeClosing(_ end: @escaping @Sendable () -> Void) { companions.withLock { $0.append(end) } }
 
     /// Seconds for which the end waits for another process that is at work.
     private static let patienceAtEnd = 10.0

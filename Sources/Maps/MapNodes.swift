@@ -8,9 +8,11 @@ public import System
 /// A node that a transaction before wrote may be one for good, as what was published is never written over: `isOwn` says so. Then another takes
 /// its place, up to the root, and it is released.
 ///
-/// No node has two parents yet. For roots to share some, references are to be counted here, each node's by its number: added to the children of
-/// a node that is copied, and taken by `release`, which then says whether the node is gone. Whether a node is shared is to be asked on the way
-/// down, before anything below it changes: what lies under a shared node is shared, however few refer to it.
+/// Nodes and roots refer to nodes; how many refer to each is kept here. With the last of these a node is gone. What is below a node that several
+/// refer to is theirs, too, however few refer to it.
+///
+/// A tree that nothing refers to any more is detached, and then freed node by node: until then, the list of detached trees is what refers
+/// to its top.
 ///
 /// An implementation says what its transactions are, and who composes a store chooses one: no call is made through a box.
 public protocol MapNodes: Sendable {
@@ -33,10 +35,10 @@ public protocol MapNodes: Sendable {
     @_lifetime(borrow writing)
     func reading(_ writing: borrowing Writing) -> Reading
 
-    /// Whether a node may be written over.
+    /// Whether a node may be written over, if nothing else refers to it.
     func isOwn(_ number: UInt64, _ writing: borrowing Writing) throws(Failure) -> Bool
 
-    /// Makes a node.
+    /// Makes a node, to which one will refer.
     /// - Parameters:
     ///   - number: one that was never used.
     ///   - fill: writes all of its `count` bytes.
@@ -45,8 +47,50 @@ public protocol MapNodes: Sendable {
     /// Writes over a node that `isOwn`.
     func replace(_ number: UInt64, count: Int, _ writing: inout Writing, fill: (inout MutableRawSpan) -> Void) throws(Failure)
 
-    /// The one parent that a node had, or the disk, refers to it no more: it is gone. Whoever reads an older state still has it.
+    // MARK: References
+
+    /// Nodes that more than one refers to.
+    func sharedCount(_ reading: Reading) throws(Failure) -> Int
+
+    /// How many refer to a node that is there.
+    /// - Throws: `.damage` when what says so is not what was written.
+    func references(to number: UInt64, _ reading: Reading) throws(Failure) -> UInt32
+
+    /// One more refers to a node.
+    func retain(_ number: UInt64, _ writing: inout Writing) throws(Failure)
+
+    /// One that did refers to a node no more. With the last one it is gone; whoever reads an older state still has it.
     func release(_ number: UInt64, _ writing: inout Writing) throws(Failure)
+
+    /// Calls `body` with each node that more than one refers to, and how many do.
+    func forEachShared(_ reading: Reading, _ body: (UInt64, UInt32) throws(Failure) -> Void) throws(Failure)
+
+    /// All references are about to be counted anew: each node has one again.
+    func forgetShared(_ writing: inout Writing) throws(Failure)
+
+    // MARK: Detached trees
+
+    /// The one that refers to a node is the list of detached trees from now on.
+    func detach(_ node: DetachedNode, _ writing: inout Writing) throws(Failure)
+
+    /// A detached node that is not above another one of its tree. Nil: there is none.
+    func lowestDetached(_ reading: Reading) throws(Failure) -> DetachedNode?
+
+    /// A detached node is gone.
+    func free(_ node: DetachedNode, _ writing: inout Writing) throws(Failure)
+
+    /// Calls `body` with each detached node.
+    func forEachDetached(_ reading: Reading, _ body: (DetachedNode) throws(Failure) -> Void) throws(Failure)
+}
+
+/// A node that is to be freed, with all below it that nothing else refers to.
+public struct DetachedNode: Equatable, Sendable {
+    public let level: Int
+    public let number: UInt64
+    public init(level: Int, number: UInt64) {
+        self.level = level
+        self.number = number
+    }
 }
 
 extension MapNodes {

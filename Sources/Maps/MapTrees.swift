@@ -64,6 +64,8 @@ public struct MapChange: Sendable {
 public struct MapEdit: Sendable {
     public var nextNode: UInt64
     public var references: [ReferenceChange] = []
+    /// Some nodes are referred to by several, so that each is to be looked at.
+    var looksForShared = false
     public init(nextNode: UInt64) { self.nextNode = nextNode }
 }
 
@@ -71,11 +73,12 @@ extension MapTrees {
     /// Enters changes, sorted by block, each block once.
     @_specialize(where Nodes == LMDBMapNodes)
     public func change(
-        _ map: inout MapRoot, _ changes: [MapChange], _ edit: inout MapEdit, _ writing: inout Nodes.Writing
+        _ map: inout MapRoot, _ changes: ArraySlice<MapChange>, _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) {
         guard !changes.isEmpty else { return }
+        edit.looksForShared = try nodes.sharedCount(nodes.reading(writing)) > 0
         var mapped: Int64 = 0
-        map.node = try change(map.node, level: map.height, base: 0, changes[...], &mapped, &edit, &writing)
+        map.node = try change(map.node, level: map.height, base: 0, below: nil, changes, &mapped, &edit, &writing)
         map.mappedBlocks &+= UInt64(bitPattern: mapped)
     }
 
@@ -98,55 +101,93 @@ extension MapTrees {
         return (0..<MapNode.fanout).map { MapNode.entry(bytes, $0) }
     }
 
-    /// Stores what a node has now, in its place or in that of a new one; an empty one is gone. Returns its number, or 0.
+    /// Stores what a node that one alone refers to has now, in its place or in that of a new one; an empty one is gone. Returns its number, or 0.
     private func put(
         _ old: UInt64, level: Int, _ entries: [UInt64], _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) -> UInt64 {
-        var number: UInt64 = 0
-        if entries.contains(where: { $0 != 0 }) {
-            if old != 0, try nodes.isOwn(old, writing) {
-                try nodes.replace(old, count: MapNode.byteCount, &writing) { MapNode.encode(old, level: level, entries, into: &$0) }
-                return old
-            }
-            number = edit.nextNode
-            edit.nextNode += 1
-            try nodes.add(number, count: MapNode.byteCount, &writing) { MapNode.encode(number, level: level, entries, into: &$0) }
+        if old != 0, entries.contains(where: { $0 != 0 }), try nodes.isOwn(old, writing) {
+            try nodes.replace(old, count: MapNode.byteCount, &writing) { MapNode.encode(old, level: level, entries, into: &$0) }
+            return old
         }
+        let number = try add(level: level, entries, &edit, &writing)
         if old != 0 { try nodes.release(old, &writing) }
         return number
     }
 
+    /// Makes a node, unless it is empty. Returns its number, or 0.
+    private func add(level: Int, _ entries: [UInt64], _ edit: inout MapEdit, _ writing: inout Nodes.Writing) throws(Failure) -> UInt64 {
+        guard entries.contains(where: { $0 != 0 }) else { return 0 }
+        let number = edit.nextNode
+        edit.nextNode += 1
+        try nodes.add(number, count: MapNode.byteCount, &writing) { MapNode.encode(number, level: level, entries, into: &$0) }
+        return number
+    }
+
+    /// What is to be known of a node before it is changed.
+    private struct Sharing {
+        /// Whether several refer to it, or to one above it: it stays as it is, and a copy takes its place.
+        let isShared: Bool
+        /// Whether the one above stays, too, and goes on to refer to it.
+        let isParentShared: Bool
+        static var none: Sharing { Sharing(isShared: false, isParentShared: false) }
+    }
+
+    /// - Parameter above: what is known of the node above it; nil: it is the root.
+    private func sharing(of node: UInt64, below above: Sharing?, _ edit: MapEdit, _ writing: borrowing Nodes.Writing) throws(Failure) -> Sharing {
+        guard edit.looksForShared, node != 0 else { return .none }
+        let isParentShared = above?.isShared ?? false
+        if isParentShared { return Sharing(isShared: true, isParentShared: true) }
+        return try Sharing(isShared: nodes.references(to: node, nodes.reading(writing)) > 1, isParentShared: false)
+    }
+
+    /// Stores what a node has now: a copy of one that others refer to as well then refers to what has stayed the same, too.
+    private func put(
+        _ old: UInt64, level: Int, _ sharing: Sharing, _ before: [UInt64], _ entries: [UInt64], _ edit: inout MapEdit, _ writing: inout Nodes.Writing
+    ) throws(Failure) -> UInt64 {
+        guard sharing.isShared else { return try put(old, level: level, entries, &edit, &writing) }
+        for (index, entry) in entries.enumerated() where entry != 0 && entry == before[index] {
+            if level == 0 { edit.references.refer(to: BlobNumber(rawValue: entry), 1) } else { try nodes.retain(entry, &writing) }
+        }
+        let number = try add(level: level, entries, &edit, &writing)
+        if !sharing.isParentShared { try nodes.release(old, &writing) }
+        return number
+    }
+
     private func change(
-        _ node: UInt64, level: Int, base: UInt64, _ changes: ArraySlice<MapChange>, _ mapped: inout Int64,
+        _ node: UInt64, level: Int, base: UInt64, below above: Sharing?, _ changes: ArraySlice<MapChange>, _ mapped: inout Int64,
         _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) -> UInt64 {
         var entries = try entries(node, level: level, writing)
+        let sharing = try sharing(of: node, below: above, edit, writing)
+        let before = sharing.isShared ? entries : []
         let span = MapNode.entrySpan(level: level)
         var next = changes.startIndex
         var isChanged = false
         while next < changes.endIndex {
             let index = Int((changes[next].block - base) / span)
             if level == 0 {
-                if replace(&entries[index], with: changes[next].blob.rawValue, &mapped, &edit) { isChanged = true }
+                if replace(&entries[index], with: changes[next].blob.rawValue, sharing, &mapped, &edit) { isChanged = true }
                 next += 1
             } else {
                 let childBase = base + UInt64(index) * span
                 var end = next
                 while end < changes.endIndex, changes[end].block - childBase < span { end += 1 }
-                let child = try change(entries[index], level: level - 1, base: childBase, changes[next..<end], &mapped, &edit, &writing)
+                let child = try change(
+                    entries[index], level: level - 1, base: childBase, below: sharing, changes[next..<end], &mapped, &edit, &writing)
                 if child != entries[index] { isChanged = true }
                 entries[index] = child
                 next = end
             }
         }
-        return try !isChanged ? node : put(node, level: level, entries, &edit, &writing)
+        return try !isChanged ? node : put(node, level: level, sharing, before, entries, &edit, &writing)
     }
 
     /// - Returns: whether it is another.
-    private func replace(_ entry: inout UInt64, with new: UInt64, _ mapped: inout Int64, _ edit: inout MapEdit) -> Bool {
+    private func replace(_ entry: inout UInt64, with new: UInt64, _ sharing: Sharing, _ mapped: inout Int64, _ edit: inout MapEdit) -> Bool {
         guard entry != new else { return false }
         if entry != 0 {
-            edit.references.refer(to: BlobNumber(rawValue: entry), -1)
+            // A leaf that stays goes on to refer to it.
+            if !sharing.isShared { edit.references.refer(to: BlobNumber(rawValue: entry), -1) }
             mapped -= 1
         }
         if new != 0 {
@@ -166,8 +207,9 @@ extension MapTrees {
         // Beyond what the tree covers, nothing is mapped.
         let last = min(end, MapNode.entrySpan(level: map.height + 1))
         guard first < last else { return end }
+        edit.looksForShared = try nodes.sharedCount(nodes.reading(writing)) > 0
         var piece = Unmapping(done: first, end: last, budget: leaves)
-        map.node = try unmap(map.node, level: map.height, base: 0, &piece, &edit, &writing)
+        map.node = try unmap(map.node, level: map.height, base: 0, below: nil, &piece, &edit, &writing)
         map.mappedBlocks &+= UInt64(bitPattern: piece.mapped)
         return piece.done < last ? piece.done : end
     }
@@ -181,7 +223,7 @@ extension MapTrees {
     }
 
     private func unmap(
-        _ node: UInt64, level: Int, base: UInt64, _ piece: inout Unmapping, _ edit: inout MapEdit, _ writing: inout Nodes.Writing
+        _ node: UInt64, level: Int, base: UInt64, below above: Sharing?, _ piece: inout Unmapping, _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) -> UInt64 {
         let span = MapNode.entrySpan(level: level)
         guard node != 0 else {
@@ -189,23 +231,92 @@ extension MapTrees {
             return 0
         }
         var entries = try entries(node, level: level, writing)
+        let sharing = try sharing(of: node, below: above, edit, writing)
+        let before = sharing.isShared ? entries : []
         if level == 0 { piece.budget -= 1 }
         var isChanged = false
         while piece.done < piece.end, (piece.done - base) / span < UInt64(MapNode.fanout) {
             let index = Int((piece.done - base) / span)
             if level == 0 {
-                if replace(&entries[index], with: 0, &piece.mapped, &edit) { isChanged = true }
+                if replace(&entries[index], with: 0, sharing, &piece.mapped, &edit) { isChanged = true }
                 piece.done += 1
             } else if entries[index] == 0 {
                 piece.done = min(piece.end, base + UInt64(index + 1) * span)
             } else {
                 guard piece.budget > 0 else { break }
-                let child = try unmap(entries[index], level: level - 1, base: base + UInt64(index) * span, &piece, &edit, &writing)
+                let child = try unmap(
+                    entries[index], level: level - 1, base: base + UInt64(index) * span, below: sharing, &piece, &edit, &writing)
                 if child != entries[index] { isChanged = true }
                 entries[index] = child
             }
         }
         // What stays as it is is not written.
-        return try !isChanged ? node : put(node, level: level, entries, &edit, &writing)
+        return try !isChanged ? node : put(node, level: level, sharing, before, entries, &edit, &writing)
+    }
+}
+
+// MARK: Several roots
+
+extension MapTrees {
+    /// Another root refers to all of a map from now on: both have the same blocks, and what becomes of one is nothing to the other.
+    @_specialize(where Nodes == LMDBMapNodes)
+    public func share(_ map: MapRoot, _ writing: inout Nodes.Writing) throws(Failure) {
+        if map.node != 0 { try nodes.retain(map.node, &writing) }
+    }
+
+    /// A root is gone. What nothing else refers to is freed by `free`.
+    @_specialize(where Nodes == LMDBMapNodes)
+    public func detach(_ map: MapRoot, _ writing: inout Nodes.Writing) throws(Failure) {
+        if map.node != 0 { try drop(map.node, level: map.height, &writing) }
+    }
+
+    private func drop(_ node: UInt64, level: Int, _ writing: inout Nodes.Writing) throws(Failure) {
+        if try nodes.references(to: node, nodes.reading(writing)) > 1 {
+            try nodes.release(node, &writing)
+        } else {
+            try nodes.detach(DetachedNode(level: level, number: node), &writing)
+        }
+    }
+
+    /// Whether something is detached that is not freed yet.
+    public func hasDetached(_ reading: Nodes.Reading) throws(Failure) -> Bool { try nodes.lowestDetached(reading) != nil }
+
+    /// Frees what is detached, in bounded pieces.
+    /// - Parameter leaves: how many leaves a call frees at most. What other nodes refer to counts as a leaf for each 32.
+    /// - Returns: whether something is left to do.
+    @_specialize(where Nodes == LMDBMapNodes)
+    public func free(leaves: Int, _ edit: inout MapEdit, _ writing: inout Nodes.Writing) throws(Failure) -> Bool {
+        var budget = leaves
+        while let node = try nodes.lowestDetached(nodes.reading(writing)) {
+            guard budget > 0 else { return true }
+            budget -= try node.level == 0 ? freeLeaf(node, &edit, &writing) : freePart(node, budget, &edit, &writing)
+        }
+        return false
+    }
+
+    private func freeLeaf(_ node: DetachedNode, _ edit: inout MapEdit, _ writing: inout Nodes.Writing) throws(Failure) -> Int {
+        for entry in try entries(node.number, level: 0, writing) where entry != 0 { edit.references.refer(to: BlobNumber(rawValue: entry), -1) }
+        try nodes.free(node, &writing)
+        return 1
+    }
+
+    /// What a node above others refers to is let go of, as much of it as is allowed: what is left, a smaller one has.
+    private func freePart(_ node: DetachedNode, _ budget: Int, _ edit: inout MapEdit, _ writing: inout Nodes.Writing) throws(Failure) -> Int {
+        var entries = try entries(node.number, level: node.level, writing)
+        let used = entries.indices.filter { entries[$0] != 0 }
+        let part = used.prefix(min(budget, used.count) * 32)
+        for index in part {
+            try drop(entries[index], level: node.level - 1, &writing)
+            entries[index] = 0
+        }
+        if part.count == used.count {
+            try nodes.free(node, &writing)
+        } else if try nodes.isOwn(node.number, writing) {
+            try nodes.replace(node.number, count: MapNode.byteCount, &writing) { MapNode.encode(node.number, level: node.level, entries, into: &$0) }
+        } else {
+            try nodes.free(node, &writing)
+            try nodes.detach(DetachedNode(level: node.level, number: add(level: node.level, entries, &edit, &writing)), &writing)
+        }
+        return part.count / 32 + 1
     }
 }

@@ -13,6 +13,7 @@ public struct CheckReport: Sendable {
     public internal(set) var packs = 0
     public internal(set) var blobs = 0
     public internal(set) var disks = 0
+    public internal(set) var snapshots = 0
     public internal(set) var mappedBlocks: UInt64 = 0
     /// A line each, at most `limit` of them.
     public internal(set) var problems: [String] = []
@@ -137,16 +138,18 @@ extension Store {
             let snapshot = try transaction.snapshot()
             var counts: [UInt64: [UInt32]] = [:]
             var mapped: [DiskRecord] = []
+            var shared: [(node: UInt64, more: UInt32)] = []
             do {
                 var checker = Checker(store: self, meta: transaction.lmdb.view)
                 try checker.checkPacks(snapshot)
-                mapped = try checker.checkMaps()
+                (mapped, shared) = try checker.checkMaps()
                 counts = checker.counts
             }
             try parts.counts.clear(&transaction.lmdb)
             try parts.index.clear(&transaction.superblock.index, &transaction.lmdb)
             transaction.superblock.counted = .start
             transaction.counts.clear()
+            try parts.maps.recount(shared, &transaction.lmdb)
             for disk in mapped { try transaction.put(disk) }
             try transaction.adoptUnknownBlobs()
             try parts.index.retireFilter()

@@ -68,6 +68,7 @@ public struct GarbageCollection: ~Copyable {
     private let hold: LockFile.Hold
     private var phase = Phase.leftovers
     private var work = StepWork()
+    private var leaves = StepSize(least: Store.fewestLeaves, most: Store.leavesPerCommit)
     /// What is stored later is left to the next collection: a writer may make dead blobs as fast as they are collected.
     private var last: UInt64 = 0
     public private(set) var progress = Progress()
@@ -85,6 +86,8 @@ public struct GarbageCollection: ~Copyable {
         case leftovers
         /// Versions that are over, of packs from one on.
         case loose(from: UInt64)
+        /// Maps that nothing refers to any more.
+        case detached
         case index, counts(from: UInt64)
         /// Packs from one on; `wholly`: those alone that have nothing left.
         case packs(from: UInt64, wholly: Bool)
@@ -113,7 +116,12 @@ public struct GarbageCollection: ~Copyable {
             try store.removeLeftovers()
             phase = .loose(from: 0)
         case .loose(let first):
-            phase = if let next = try store.sweepLeftovers(from: first) { .loose(from: next) } else { .index }
+            phase = if let next = try store.sweepLeftovers(from: first) { .loose(from: next) } else { .detached }
+        case .detached:
+            var leaves = leaves
+            let isMore = try work.hold { () throws(Failure) in try store.freeDetached(&leaves) }
+            self.leaves = leaves
+            if !isMore { phase = .index }
         case .index:
             if try completeIndex() { phase = .counts(from: 0) }
         case .counts(let group):
@@ -174,6 +182,27 @@ extension Store {
         return collection.progress.freedBytes
     }
 
+    /// Frees some of the maps that nothing refers to any more.
+    /// - Returns: whether there is more.
+    fileprivate func freeDetached(_ leaves: inout StepSize) throws(Failure) -> Bool {
+        do {
+            let reading = try ReadTransaction(meta)
+            if try !parts.maps.hasDetached(reading.view) { return false }
+        }
+        return try wayOut(&leaves) { (leaves, room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            let isMore = try transaction.freeDetached(leaves: leaves)
+            try transaction.commit()
+            return isMore
+        }
+    }
+
+    /// All of them.
+    func freeDetached() throws(Failure) {
+        var leaves = StepSize(least: Self.fewestLeaves, most: Self.leavesPerCommit)
+        while try freeDetached(&leaves) {}
+    }
+
     /// The last pack that has counts.
     fileprivate func lastCountedPack() throws(Failure) -> UInt64 {
         let reading = try ReadTransaction(meta)
@@ -213,6 +242,13 @@ extension Store {
 }
 
 extension StoreTransaction {
+    /// Frees maps that nothing refers to any more, so many leaves of them.
+    /// - Returns: whether there is more.
+    mutating func freeDetached(leaves: Int) throws(Failure) -> Bool {
+        isUnmapping = true
+        return try store.parts.maps.free(leaves: leaves, &maps, &lmdb)
+    }
+
     /// Brings the index up to date from the packs' directories, about `limit` blobs of it.
     /// - Returns: whether all of it is.
     mutating func indexDirectories(limit: Int) throws(Failure) -> Bool {

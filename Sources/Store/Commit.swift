@@ -21,8 +21,11 @@ extension Store {
     /// returns, all of it is durable; when it throws, none of it happened.
     /// - Parameters:
     ///   - journal: what the map holds of the disk's journal afterwards; nil leaves that as it is.
+    ///   - copies: those that were begun, and have what the disk has then.
     ///   - patience: how long to wait for other writers; as long as others of the process when not given.
-    public func commit(_ batch: Batch, to name: String, journal: JournalPosition? = nil, _ patience: Patience? = nil) throws(Failure) {
+    public func commit(
+        _ batch: Batch, to name: String, journal: JournalPosition? = nil, copies: [String] = [], _ patience: Patience? = nil
+    ) throws(Failure) {
         try batch.hash()
         if SHA256.hashesSingly {
             hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
@@ -30,18 +33,18 @@ extension Store {
         let suspects: Set<BlobNumber>
         if batch.hasData {
             let early = try place(batch, patience)
-            suspects = try commit(batch, early, to: name, journal, patience, .beyondReserve)
+            suspects = try commit(batch, early, to: name, journal, copies, patience, .beyondReserve)
         } else {
             // What only unmaps makes room.
-            suspects = try wayOut(patience) { (room) throws(Failure) in try commit(batch, nil, to: name, journal, patience, room) }
+            suspects = try wayOut(patience) { (room) throws(Failure) in try commit(batch, nil, to: name, journal, copies, patience, room) }
         }
         parts.damage.forget(suspects)
     }
 
     /// - Returns: damaged blobs that are written down, or healed.
     func commit(
-        _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ patience: Patience? = nil,
-        _ room: Room = .beyondReserve
+        _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ copies: [String] = [],
+        _ patience: Patience? = nil, _ room: Room = .beyondReserve
     ) throws(Failure) -> Set<BlobNumber> {
         var transaction = try StoreTransaction.begin(self, patience, room: room)
         transaction.isUnmapping = room != .beyondReserve
@@ -51,6 +54,7 @@ extension Store {
         try transaction.changeMap(of: &disk, zip(0..., blobs).map { MapChange(block: batch[$0].block, blob: $1) })
         if let journal { disk.journal = journal }
         try transaction.put(disk)
+        try transaction.fill(copies, with: disk)
         let suspects = try transaction.recordSuspects()
         try transaction.commit()
         return suspects

@@ -27,10 +27,10 @@ extension Store {
     /// All disks in the order of their names, as of the last commit.
     public func disks() throws(Failure) -> [DiskRecord] {
         let reading = try ReadTransaction(meta)
-        return try parts.catalogue.disks(reading.view).filter { !$0.isIncomplete }
+        return try parts.catalogue.disks(reading.view).filter { !$0.isIncomplete && !$0.isSnapshot }
     }
 
-    /// The disk of that name, or nil.
+    /// The disk, or the snapshot, of that name, or nil.
     public func disk(_ name: String) throws(Failure) -> DiskRecord? {
         let reading = try ReadTransaction(meta)
         return try parts.catalogue.disk(name, reading.view).flatMap { $0.isIncomplete ? nil : $0 }
@@ -39,22 +39,27 @@ extension Store {
     /// Makes an empty disk; it takes no space until it is written.
     /// - Throws: `.usage` for a bad name or size, `.exists` when the name is taken.
     public func create(_ name: String, byteCount: UInt64) throws(Failure) {
-        _ = try create(name, byteCount: byteCount, incomplete: false)
+        _ = try makeNamed(name, byteCount: byteCount, incomplete: false)
     }
 
     /// Makes an empty disk that nobody sees until `complete` is called, so that an interrupted import leaves nothing
     /// half done. It is locked before it is there: without a lock it would be taken for a leftover.
     public func createIncomplete(_ name: String, byteCount: UInt64) throws(Failure) -> DiskLock {
-        try create(name, byteCount: byteCount, incomplete: true)
+        try makeNamed(name, byteCount: byteCount, incomplete: true)
     }
 
-    private func create(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
+    private func makeNamed(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
         try Self.checkName(name)
         try Self.checkSize(byteCount, of: name)
         if let old = try anyDisk(name) {
             guard old.isIncomplete else { throw DiskRecord.nameIsTaken(name) }
             try deleteLeftover(old)
         }
+        return try makeDisk(name, byteCount: byteCount, incomplete: incomplete)
+    }
+
+    /// - Parameter name: of a disk, or of what people never see.
+    func makeDisk(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
         var transaction = try StoreTransaction.begin(self)
         var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
         disk.isIncomplete = incomplete
@@ -157,32 +162,44 @@ extension Store {
         }
         let lock = try WriteTransaction(meta)
         for name in try leftoverJournals(lock.view) where unsafe unlink("\(path)/journals/\(name)") == 0 {
+            guard !name.hasSuffix(".socket") else { continue }
             reporter.tell(.leftover, "journal \(name), of a disk that is gone, is removed")
         }
     }
 
-    /// The names of journals that belong to no disk.
+    /// The names of journals, and of sockets beside them, that belong to no disk.
     private func leftoverJournals(_ view: View) throws(Failure) -> [String] {
-        let journals = try File.names(inDirectory: path + "/journals").filter { UInt64($0).map { "\($0)" } == $0 }
+        let journals = try File.names(inDirectory: path + "/journals").filter { Self.diskNumber($0) != nil }
         guard !journals.isEmpty else { return [] }
-        let known = Set(try parts.catalogue.disks(view).map { "\($0.number)" })
-        // A link, say, is a stranger's.
-        return journals.filter { !known.contains($0) && File.isRegular("\(path)/journals/\($0)") }
+        let known = Set(try parts.catalogue.disks(view).map(\.number))
+        return journals.filter { name in
+            guard let number = Self.diskNumber(name), !known.contains(number) else { return false }
+            // A link, say, is a stranger's.
+            return name == "\(number)" ? File.isRegular("\(path)/journals/\(name)") : File.isSocket("\(path)/journals/\(name)")
+        }
     }
 
-    private func anyDisk(_ name: String) throws(Failure) -> DiskRecord? {
+    /// Whose file that is, in the directory of journals.
+    private static func diskNumber(_ name: String) -> UInt64? {
+        guard let number = UInt64(name.prefix { $0 != "." }), name == "\(number)" || name == "\(number).socket" else { return nil }
+        return number
+    }
+
+    /// The disk or snapshot of that name, also one that is incomplete.
+    func anyDisk(_ name: String) throws(Failure) -> DiskRecord? {
         let reading = try ReadTransaction(meta)
         return try parts.catalogue.disk(name, reading.view)
     }
 
-    static func checkName(_ name: String) throws(Failure) {
+    /// - Parameter kind: what it is the name of.
+    static func checkName(_ name: String, of kind: StaticString = "disk") throws(Failure) {
         // Only of new names: what a store has can always be reached, shown with what is invisible in figures.
         guard let first = name.utf8.first, name.utf8.count <= maximumNameLength, first != UInt8(ascii: "-"), first != UInt8(ascii: "."),
-            name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && !PathText.isInvisible($0) })
+            name.unicodeScalars.allSatisfy({ $0 != " " && $0 != "/" && $0 != "@" && !PathText.isInvisible($0) })
         else {
             throw Failure(
-                .usage, "name", .disk("'\(name)'"),
-                "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes or characters that can't be seen, and does not begin with - or .")
+                .usage, "name", "\(kind) '\(name)'",
+                "a name has 1 to \(maximumNameLength) bytes, no spaces, slashes, @ or characters that can't be seen, and does not begin with - or .")
         }
     }
 
@@ -196,6 +213,14 @@ extension Store {
     // MARK: Locks
 
     func journalPath(_ number: UInt64) -> String { "\(path)/journals/\(number)" }
+    /// Where the one who has a disk to write to can be asked.
+    public func controlPath(of number: UInt64) -> String { "\(path)/journals/\(number).socket" }
+
+    /// Nothing is left of a disk's files.
+    private func removeFiles(of number: UInt64) {
+        unsafe unlink(journalPath(number))
+        unsafe unlink(controlPath(of: number))
+    }
 
     /// Takes the right to write to a disk; not `exclusive`: to read it while nobody writes.
     /// - Throws: `.notFound`; `.busy` when another process, or another part of this one, is in the way.
@@ -229,7 +254,7 @@ extension Store {
         return (try? journal.isLockedElsewhere()) ?? false
     }
 
-    // MARK: Unmapping and deleting
+    // MARK: Discarding and deleting
 
     /// Unmaps the blocks `first..<end` of a disk, in several commits, each bounded.
     /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
@@ -248,26 +273,61 @@ extension Store {
         }
     }
 
-    /// 256 MiB of disk: what a commit of a discard or a deletion works through.
-    private static let leavesPerCommit = 128
+    /// 256 MiB of disk: what a commit of a discard works through.
+    static let leavesPerCommit = 128
     /// Where there is only the reserve: counts of some sixty packs at most, each on a page of its own.
-    private static let fewestLeaves = 4
+    static let fewestLeaves = 4
 
-    /// Deletes a disk. From the first commit on no command shows it; what an interruption leaves is removed by `gc`,
-    /// or when a disk of that name is made.
-    public func delete(_ lock: consuming DiskLock) throws(Failure) {
+    /// Deletes a disk, or a snapshot. Its room is given back by and by, as maintenance frees what nothing else refers to.
+    /// - Parameter recursive: with all snapshots of the disk.
+    /// - Throws: `.invalidRequest` when it has snapshots that are to stay; `.busy` when somebody uses one.
+    public func delete(_ lock: consuming DiskLock, recursive: Bool = false) throws(Failure) {
         let name = lock.record.name
-        try wayOut { (room) throws(Failure) in try change(name, nil, room) { $0.isIncomplete = true } }
-        // Nobody will take in what is in it: up to 64 MiB for those who need them. A failure leaves it to the end.
-        try? lock.journal.truncate(to: 0)
-        try unmap(name, from: 0, to: BlockMaps.maximumBlocks)
+        if !lock.record.isSnapshot {
+            let snapshots = try snapshots(of: name).count
+            guard recursive || snapshots == 0 else {
+                throw Failure(.invalidRequest, "delete", .disk(name), "it has \(snapshots) snapshot\(snapshots == 1 ? "" : "s")", remedy: "delete these first")
+            }
+            if snapshots > 0 { try hideSnapshots(of: name) }
+        }
+        var gone: [DiskRecord] = []
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room)
-            try parts.catalogue.remove(name, &transaction.lmdb)
+            // As it is now: what was taken in of its journal has changed it.
+            let disk = try transaction.disk(name)
+            gone = try disk.isSnapshot ? [disk] : [disk] + snapshots(of: name, transaction.lmdb.view)
+            guard gone.dropFirst().allSatisfy(\.isIncomplete) else {
+                throw Failure(.busy, "delete", .disk(name), "a snapshot of it has just been made", remedy: "try again")
+            }
+            for disk in gone { try transaction.remove(disk) }
             try transaction.commit()
         }
-        unsafe unlink(journalPath(lock.record.number))
-        try trim()
+        for disk in gone { removeFiles(of: disk.number) }
         _ = consume lock
+    }
+
+    /// Nobody begins to read a snapshot of a disk any more: all are incomplete from now on.
+    /// - Throws: `.busy` when somebody reads one already; then they are as they were.
+    private func hideSnapshots(of name: String) throws(Failure) {
+        try refuseUse(ofSnapshotsOf: name, "delete")
+        try setIncomplete(true, snapshotsOf: name)
+        do throws(Failure) {
+            // Whoever has looked before has its lock by now.
+            try refuseUse(ofSnapshotsOf: name, "delete")
+        } catch {
+            try setIncomplete(false, snapshotsOf: name)
+            throw error
+        }
+    }
+
+    private func setIncomplete(_ isIncomplete: Bool, snapshotsOf name: String) throws(Failure) {
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            for var snapshot in try snapshots(of: name, transaction.lmdb.view) {
+                snapshot.isIncomplete = isIncomplete
+                try transaction.put(snapshot)
+            }
+            try transaction.commit()
+        }
     }
 }

@@ -41,7 +41,7 @@ struct Checker: ~Escapable {
         try checkDamaged(packs)
         try checkVersions(packs)
         try checkPacks(packs)
-        let disks = try checkMaps()
+        let disks = try checkMaps().disks
         for disk in disks {
             let recorded = try store.parts.catalogue.disk(disk.name, meta)?.map.mappedBlocks ?? 0
             if recorded != disk.map.mappedBlocks {
@@ -111,40 +111,44 @@ struct Checker: ~Escapable {
 
     // MARK: Maps
 
-    /// Walks every map. Returns the disks with the mapped blocks that were counted.
+    /// Walks every map. Returns the disks, and snapshots, with the mapped blocks that were counted, and the nodes that several refer to.
     @_lifetime(self: copy self)
-    mutating func checkMaps() throws(Failure) -> [DiskRecord] {
+    mutating func checkMaps() throws(Failure) -> (disks: [DiskRecord], shared: [(node: UInt64, more: UInt32)]) {
         var disks = try store.parts.catalogue.disks(meta)
         var walk = MapWalk(store.parts.maps, meta)
         for index in disks.indices {
-            report.disks += 1
-            let disk = disks[index]
-            var mapped: UInt64 = 0
+            let disk = disks[index], kind = disk.isSnapshot ? "snapshot" : "disk"
+            if disk.isSnapshot { report.snapshots += 1 } else { report.disks += 1 }
             var problems: [String] = []
-            try walk.walk(disk.map) { block, blob in
-                mapped += 1
-                refer(disk, block, blob, &problems)
+            let mapped = try walk.walk(disk.map) { block, blob in
+                refer("block \(block)", blob, &problems)
             } problem: {
                 problems.append($0)
             }
-            for problem in problems { report.add("disk \(disk.name): \(problem)") }
-            disks[index].map.mappedBlocks = mapped
-            report.mappedBlocks += mapped
+            if mapped.end > disk.blockCount && !disk.isIncomplete { problems.append("block \(mapped.end - 1) is mapped beyond its end") }
+            for problem in problems { report.add("\(kind) \(disk.name): \(problem)") }
+            disks[index].map.mappedBlocks = mapped.count
+            report.mappedBlocks += mapped.count
         }
+        var problems: [String] = []
+        try walk.walkDetached { refer("a block", $0, &problems) } problem: { problems.append($0) }
+        for problem in problems { report.add("what deleted disks have left: \(problem)") }
         // Nodes that are missing were reported where a map names them.
         let strangers = try walk.strangers()
         if strangers > 0 { report.add("\(strangers) map nodes belong to no disk") }
-        return disks
+        problems = []
+        try walk.checkReferences { problems.append($0) }
+        for problem in problems { report.add(problem, repairable: true) }
+        return (disks, walk.shared())
     }
 
-    /// A block of a disk is mapped to a blob.
-    private mutating func refer(_ disk: DiskRecord, _ block: UInt64, _ blob: BlobNumber, _ problems: inout [String]) {
-        if block &* UInt64(blockSize) >= disk.byteCount && !disk.isIncomplete { problems.append("block \(block) is mapped beyond its end") }
+    /// A block is mapped to a blob.
+    private mutating func refer(_ block: @autoclosure () -> String, _ blob: BlobNumber, _ problems: inout [String]) {
         if let count = counts[blob.pack].flatMap({ blob.slot < $0.count ? $0[blob.slot] : nil }), count < Self.collected {
             // 2^32 − 2 is as many as a count says.
             counts[blob.pack]?[blob.slot] = min(count + 1, Self.collected - 1)
         } else {
-            problems.append("block \(block) refers to blob \(blob), which is missing")
+            problems.append("\(block()) refers to blob \(blob), which is missing")
         }
     }
 

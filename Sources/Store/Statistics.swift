@@ -15,15 +15,24 @@ public struct Statistics: Sendable {
         public let size: UInt64
         /// 4096 × mapped blocks. Zero blocks are never mapped.
         public let mappedBytes: UInt64
-        /// 4096 × distinct blobs that this disk alone refers to: what deleting it would free.
+        /// 4096 × distinct blobs that this disk and its snapshots alone refer to: what deleting all of these would free; of a snapshot, what
+        /// deleting it alone would.
         public let exclusiveBytes: UInt64
         /// Whether a process holds the disk, to write or to read.
         public let isAttached: Bool
+        /// Seconds since 1970.
+        public let created: UInt64
+        /// The oldest first.
+        public internal(set) var snapshots: [Disk] = []
     }
     public let store: String
     public let disks: [Disk]
-    /// 4096 × distinct blobs that any disk refers to.
+    /// 4096 × distinct blobs that any disk or snapshot refers to.
     public let uniqueBytes: UInt64
+    /// 4096 × distinct blobs that any disk refers to.
+    public let uniqueOfDisksBytes: UInt64
+    /// 4096 × mapped blocks, summed over all snapshots.
+    public let snapshotBytes: UInt64
     /// Bytes that the store's files occupy on the filesystem, as du counts.
     public let storedBytes: UInt64
     /// Payload that nothing refers to any more, as stored.
@@ -35,57 +44,104 @@ public struct Statistics: Sendable {
 
     public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
     public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
-    /// `mappedBytes / uniqueBytes`, 1 when both are 0.
-    public var dedupRatio: Double { uniqueBytes == 0 ? 1 : Double(mappedBytes) / Double(uniqueBytes) }
+    /// `mappedBytes / uniqueOfDisksBytes`, 1 when both are 0.
+    public var dedupRatio: Double { uniqueOfDisksBytes == 0 ? 1 : Double(mappedBytes) / Double(uniqueOfDisksBytes) }
 }
 
 extension Store {
-    /// Measures the store. Takes memory of 8 bytes for each block that the largest disk maps.
-    /// - Parameter name: only this disk is listed; the store's totals stay the store's.
+    /// Measures the store. Takes memory of 8 bytes for each block that one disk, or all snapshots together, map and nothing else does.
+    /// - Parameter name: only this disk or snapshot is listed; the store's totals stay the store's.
     public func statistics(of name: String? = nil) throws(Failure) -> Statistics {
         let state = try state()
         let view = state.meta.view
         let superblock = try parts.superblock.superblock(view)
         var counts = parts.counts.reader(view)
         let totals = superblock.totals + (try counts.totals(state.packs))
+        let records = try parts.catalogue.disks(view)
+        let snapshots = Dictionary(grouping: records.filter { $0.isSnapshot && !$0.isIncomplete }) { PathText.bytes($0.diskName) }
+
+        // What is on its way out, or in, is nobody's.
+        var release = MapRelease(parts.maps, view)
+        var lost: [BlobNumber] = []
+        try release.releaseDetached { lost.append($0) }
+        lost.sort()
+        let dead = try blobs(losing: lost, after: [], &counts)
+        let reclaimable = totals.deadBytes + (try storedBytes(of: dead, state.packs))
+        for disk in records where disk.isIncomplete { try release.release(disk.map) { lost.append($0) } }
+        lost.sort()
+        let unique = totals.live - UInt64(try blobs(losing: lost, after: [], &counts).count)
+
+        func exclusive(_ disks: [DiskRecord]) throws(Failure) -> UInt64 {
+            var after = release
+            var more: [BlobNumber] = []
+            for disk in disks { try after.release(disk.map) { more.append($0) } }
+            more.sort()
+            return try UInt64(blobs(losing: more, after: lost, &counts).count) * UInt64(blockSize)
+        }
+        func entry(_ disk: DiskRecord, with snapshots: [DiskRecord] = []) throws(Failure) -> Statistics.Disk {
+            Statistics.Disk(
+                name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
+                exclusiveBytes: try exclusive([disk] + snapshots), isAttached: isLocked(disk), created: disk.created)
+        }
         var disks: [Statistics.Disk] = []
-        for disk in try parts.catalogue.disks(view) where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? true {
-            disks.append(
-                Statistics.Disk(
-                    name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
-                    exclusiveBytes: try exclusiveBlobs(disk, view, &counts) * UInt64(blockSize), isAttached: isLocked(disk)))
+        for disk in records where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? !disk.isSnapshot {
+            let own = disk.isSnapshot ? [] : (snapshots[PathText.bytes(disk.name)] ?? []).sorted { $0.number < $1.number }
+            var found = try entry(disk, with: own)
+            for snapshot in own { found.snapshots.append(try entry(snapshot)) }
+            disks.append(found)
         }
         if let name, disks.isEmpty { throw noSuchDisk(name) }
+        let all = snapshots.values.flatMap { $0 }
+        let ofSnapshots = try all.isEmpty ? 0 : exclusive(all)
         return Statistics(
-            store: path, disks: disks, uniqueBytes: totals.live * UInt64(blockSize), storedBytes: try storedBytes(),
-            reclaimableBytes: totals.deadBytes, damagedBlobs: try parts.damage.count(view), codec: superblock.codec)
+            store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize), uniqueOfDisksBytes: unique * UInt64(blockSize) - ofSnapshots,
+            snapshotBytes: all.reduce(0) { $0 + $1.mappedBlocks * UInt64(blockSize) }, storedBytes: try storedBytes(),
+            reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), codec: superblock.codec)
     }
 
-    /// Blobs all of whose references come from this disk.
-    private func exclusiveBlobs(_ disk: DiskRecord, _ view: View, _ reader: inout CountReader) throws(Failure) -> UInt64 {
-        var blobs: [BlobNumber] = []
-        blobs.reserveCapacity(Int(disk.map.mappedBlocks))
-        try parts.maps.reader(disk.map, blockCount: disk.blockCount, view).forEachLeaf { leaf in
-            guard !leaf.isEmpty else { return }
-            for block in leaf.first..<leaf.end where leaf.blob(block) != .none { blobs.append(leaf.blob(block)) }
-        }
-        blobs.sort()
-        var exclusive: UInt64 = 0
+    /// Blobs that nothing would refer to any more.
+    /// - Parameters:
+    ///   - lost: references that go, sorted.
+    ///   - before: others that are gone already, sorted.
+    private func blobs(losing lost: [BlobNumber], after before: [BlobNumber], _ reader: inout CountReader) throws(Failure) -> [BlobNumber] {
+        var found: [BlobNumber] = []
         var counts: [UInt32] = []
         var pack: UInt64 = 0
-        var start = 0
-        while start < blobs.count {
-            let blob = blobs[start]
-            var end = start
-            while end < blobs.count, blobs[end] == blob { end += 1 }
+        var start = 0, past = 0
+        while start < lost.count {
+            let blob = lost[start]
+            var references = 0
+            while start < lost.count, lost[start] == blob {
+                references += 1
+                start += 1
+            }
+            while past < before.count, before[past] < blob { past += 1 }
+            while past < before.count, before[past] == blob {
+                references += 1
+                past += 1
+            }
             if blob.pack != pack {
                 pack = blob.pack
                 counts = try reader.counts(ofPack: pack) ?? []
             }
-            if blob.slot < counts.count, Int(counts[blob.slot]) == end - start { exclusive += 1 }
-            start = end
+            if blob.slot < counts.count, Int(counts[blob.slot]) == references { found.append(blob) }
         }
-        return exclusive
+        return found
+    }
+
+    /// Bytes that these blobs, sorted, take.
+    private func storedBytes(of blobs: [BlobNumber], _ packs: borrowing PackSnapshot) throws(Failure) -> UInt64 {
+        var lengths: StoredLengths = []
+        var pack: UInt64 = 0
+        var sum: UInt64 = 0
+        for blob in blobs {
+            if blob.pack != pack {
+                pack = blob.pack
+                lengths = try packs.storedLengths(ofPack: pack) ?? []
+            }
+            if blob.slot < lengths.count { sum += UInt64(lengths[blob.slot]) }
+        }
+        return sum
     }
 
     /// Bytes that the store's files occupy: all that are in its directory, whatever they are.

@@ -173,7 +173,7 @@ public final class Store: Sendable {
 
     /// Address space only: LMDB's file is as long as what is in it.
     private static func openMeta(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Environment {
-        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 10, creating: creating)
+        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 16, creating: creating)
     }
 
     /// - Throws: when the packs are those of another store.

@@ -98,8 +98,7 @@ struct StoreTransaction: ~Copyable {
     consuming func abandon() { lmdb.abort() }
 
     consuming func commit() throws(Failure) {
-        let directory = try snapshot()
-        try store.parts.counts.apply(maps.references, &counts, canSettle: !isUnmapping, directory, &lmdb)
+        try enterReferences()
         superblock.nextNode = maps.nextNode
         superblock.totals = counts.totals
         try store.parts.superblock.put(superblock, &lmdb)
@@ -157,7 +156,22 @@ struct StoreTransaction: ~Copyable {
 
     /// Enters changes, sorted by block, each block once.
     mutating func changeMap(of disk: inout DiskRecord, _ changes: [MapChange]) throws(Failure) {
-        try store.parts.maps.change(&disk.map, changes, &maps, &lmdb)
+        var rest = changes[...]
+        while !rest.isEmpty {
+            try store.parts.maps.change(&disk.map, rest.prefix(Self.changesAtOnce), &maps, &lmdb)
+            rest = rest.dropFirst(Self.changesAtOnce)
+            if !rest.isEmpty, maps.references.count >= Self.mostReferences { try enterReferences() }
+        }
+    }
+
+    /// Where each change may bring that of all references of a leaf with it, which is to be copied, memory is bounded by these.
+    private static let changesAtOnce = 512, mostReferences = 1 << 18
+
+    /// Has the counts take in what references have changed.
+    private mutating func enterReferences() throws(Failure) {
+        let directory = try snapshot()
+        try store.parts.counts.apply(maps.references, &counts, canSettle: !isUnmapping, directory, &lmdb)
+        maps.references.removeAll(keepingCapacity: true)
     }
 
     /// Sets the size, with a map that is high enough for it.

@@ -26,6 +26,8 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case leftover
         /// Many blocks can't be hashed at once, as the library for that failed.
         case hashing
+        /// Others can't ask the one who serves a disk.
+        case control
     }
 
     /// As syslog(3) counts them.
@@ -69,7 +71,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     private var beginning: Priority {
         switch kind {
         case .damage, .syncFailure: .error
-        case .commitRetry, .journalLeft, .filterPrivate, .hashing: .warning
+        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control: .warning
         case .lockWait, .reserve, .healing: .notice
         case .journalReplay, .filterRebuild, .leftover: .info
         }

@@ -40,6 +40,26 @@ extension File {
         try File(path: path, options: [.directory, .notFollowing]).give(to: parent)
     }
 
+    /// Whether a socket is at `path` itself: lstat(2).
+    public static func isSocket(_ path: String) -> Bool {
+        var status = stat()
+        return unsafe lstat(path, &status) == 0 && status.st_mode & S_IFMT == S_IFSOCK
+    }
+
+    /// Removes the socket at `path`; does nothing when there is none.
+    public static func removeSocket(_ path: String) { if isSocket(path) { unsafe unlink(path) } }
+
+    /// Gives the socket at `path`, which this process has just made, to whom its directory belongs.
+    static func giveSocketToOwner(ofDirectoryOf path: String) throws(Failure) {
+        let owner = try Owner(directoryOf: path)
+        // Only root may give away; the group can be any that the process is in.
+        let code = unsafe clinux_give_socket(path, geteuid() == 0 ? owner.user : .max, owner.group)
+        guard code == 0 || code == EPERM else { throw Failure(systemCall: "set the owner of", .file(path), errno: code) }
+    }
+
+    /// What others may do with the files of the directory that `path` is in.
+    static func mode(ofFilesBeside path: String) throws(Failure) -> mode_t { try Owner(directoryOf: path).mode & 0o660 }
+
     /// Gives this new file, which is to be called `path`, to whom that directory belongs.
     func giveToOwner(ofDirectoryOf path: String) throws(Failure) { try give(to: Owner(directoryOf: path)) }
 

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Control
 import Disk
 import Glibc
 import Serve
@@ -45,7 +46,9 @@ struct BackendCommand: ParsableCommand {
         configuration.describe = { "\($0.advised)" }
         configuration.obstacle = { Self.obstacle($0) }
         let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
-            try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
+            let opened = try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
+            if !disk.isReadOnly { ControlServer.start(for: opened, of: store) }
+            return opened
         }
         Console.log("serving the disks of \(store.path)")
         try daemon.run()

@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlockModel
+import Control
 import Disk
 import Glibc
 import Store
@@ -10,7 +11,10 @@ struct DiskSource: ParsableArguments {
     @OptionGroup var options: StoreOptions
     @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
     @Flag(help: "The guest or client can't write.") var readOnly = false
-    @Flag(help: "What is written is gone at the end; the disk, or --path's file, stays as it is. It is kept in $TMPDIR, else /var/tmp, meanwhile.")
+    @Flag(
+        help:
+            "What is written is gone at the end; the disk, or --path's file, stays as it is. Meanwhile it is in the store, of --path's file in $TMPDIR, else /var/tmp."
+    )
     var ephemeral = false
     @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
     @Flag(help: "Serve --path's file or device also when it is mounted, or in use elsewhere.") var force = false
@@ -40,9 +44,18 @@ struct DiskSource: ParsableArguments {
             try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
         } else {
             let store = try openStore()
+            if ephemeral, !store.isReadOnly { return try serveCopy(of: name, in: store, by: server) }
             let disk = try open(name, in: store)
             try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server)
         }
+    }
+
+    /// What is written goes into a copy, which is gone at the end.
+    private func serveCopy(of name: String, in store: Store, by server: some DiskServer) throws {
+        try checkSize(of: name, in: store)
+        let copy = try Copier(store).copy(of: name)
+        defer { copy.remove() }
+        try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false)
     }
 
     private func serve<Device: BlockDevice>(
@@ -57,24 +70,32 @@ struct DiskSource: ParsableArguments {
     }
 
     private func openStore() throws -> Store {
-        guard size != nil, !ephemeral, !readOnly else { return try options.open(for: ephemeral || readOnly ? .reading : .writing) }
+        guard size != nil, !ephemeral, !readOnly else {
+            let store = try options.open(for: ephemeral || readOnly ? .reading : .writing)
+            // What was ephemeral, and was killed.
+            if !store.isReadOnly { try store.removeLeftovers() }
+            return store
+        }
         let store = try options.openOrCreate()
         try store.removeLeftovers()
         return store
     }
 
     private func open(_ name: String, in store: Store) throws -> StoreDisk {
-        if let old = try store.disk(name) {
-            if let size, size.bytes != old.byteCount {
-                throw Failure(.usage, .disk(name), "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")
-            }
-        } else {
-            guard let size, !ephemeral, !readOnly else {
-                throw Failure(.notFound, .disk(name), "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
-            }
-            try store.create(name, byteCount: size.bytes)
+        if try store.disk(name) == nil, let size, !ephemeral, !readOnly { try store.create(name, byteCount: size.bytes) }
+        try checkSize(of: name, in: store)
+        let disk = try StoreDisk(store, name, readOnly: readOnly || ephemeral)
+        if !readOnly, !ephemeral { ControlServer.start(for: disk, of: store) }
+        return disk
+    }
+
+    private func checkSize(of name: String, in store: Store) throws(Failure) {
+        guard let old = try store.disk(name) else {
+            throw Failure(.notFound, .disk(name), "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
         }
-        return try StoreDisk(store, name, readOnly: readOnly || ephemeral)
+        if let size, size.bytes != old.byteCount {
+            throw Failure(.usage, .disk(name), "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")
+        }
     }
 
     /// Where `--ephemeral` keeps what is written: $TMPDIR, else /var/tmp, which is rarely in memory, else /tmp.

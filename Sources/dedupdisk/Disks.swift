@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlockModel
+import Catalogue
 import Disk
 import Store
 import System
@@ -41,14 +42,20 @@ struct Resize: ParsableCommand {
 
 struct Delete: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Delete a disk.", discussion: "Blocks that other disks share stay; the space of the others is used again.")
+        abstract: "Delete disks or snapshots.",
+        discussion: """
+            Blocks that others share stay; the space of the others comes back by and by. A disk with snapshots is deleted with \
+            --recursive alone. Nothing is deleted that is in use.
+            """)
     @OptionGroup var options: StoreOptions
-    @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
+    @Argument(help: ArgumentHelp("The disks and snapshots.", valueName: "disk[@name]"), transform: CommandLineText.name) var disks: [String]
+    @Flag(help: "Delete the disks' snapshots, too.") var recursive = false
 
     func run() throws {
         let store = try options.open()
-        guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
-        try store.delete(try store.lock(disk))
+        // A name that is mistyped is found before anything is gone.
+        for disk in disks where try store.disk(disk) == nil { throw store.noSuchDisk(disk) }
+        for disk in disks { try store.delete(try store.lock(disk), recursive: recursive) }
         try store.removeLeftovers()
     }
 }
@@ -56,29 +63,47 @@ struct Delete: ParsableCommand {
 struct List: ParsableCommand {
     static let configuration = CommandConfiguration(abstract: "List the disks of a store.")
     @OptionGroup var options: StoreOptions
+    @Argument(help: "List this disk alone.", transform: CommandLineText.name) var disk: String?
+    @Flag(help: "List snapshots, too, each behind its disk, the oldest first.") var snapshots = false
     @Flag(help: "Print JSON.") var json = false
 
     struct Row: Encodable {
         let name: String
         let size, mappedBytes, created: UInt64
+        let snapshots: [Row]?
+
+        init(_ disk: DiskRecord, _ snapshots: [Row]? = nil) {
+            name = disk.name
+            size = disk.byteCount
+            mappedBytes = disk.mappedBlocks * UInt64(blockSize)
+            created = disk.created
+            self.snapshots = snapshots
+        }
     }
 
     func run() throws {
-        let rows = try options.open(for: .reading).disks().map {
-            Row(name: $0.name, size: $0.byteCount, mappedBytes: $0.mappedBlocks * UInt64(blockSize), created: $0.created)
+        let store = try options.open(for: .reading)
+        let disks: [DiskRecord]
+        if let disk {
+            guard let found = try store.disk(disk) else { throw store.noSuchDisk(disk) }
+            disks = [found]
+        } else {
+            disks = try store.disks()
         }
+        let rows = try disks.map { disk in Row(disk, snapshots ? try store.snapshots(of: disk.name).map { Row($0) } : nil) }
         if json { return try Console.printJSON(rows) }
         if rows.isEmpty { return }
         try Console.put(
             Console.table(
-                [["NAME", "SIZE", "MAPPED"]] + rows.map { [$0.name, Console.size($0.size), Console.size($0.mappedBytes)] }))
+                [["NAME", "SIZE", "MAPPED"]]
+                    + rows.flatMap { [$0] + ($0.snapshots ?? []) }.map { [$0.name, Console.size($0.size), Console.size($0.mappedBytes)] }))
     }
 }
 
 struct Map: ParsableCommand {
     static let configuration = CommandConfiguration(
         abstract: "Print a disk's map, from sector to hash.",
-        discussion: "A line for each mapped block: its first sector and its SHA-256. A disk in use is shown as of its last commit, a second ago at most.")
+        discussion: "A line for each mapped block: its first sector and its SHA-256. Of a disk in use, it is the map of one moment.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Begin at this byte of the disk.", valueName: "n")) var offset: ByteSize?
@@ -97,6 +122,10 @@ struct Map: ParsableCommand {
         let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
         try refuseStaged(in: store)
+        try CopiedDisk.with(disk, of: store) { (disk) throws(Failure) in try print(disk, of: store) }
+    }
+
+    private func print(_ disk: String, of store: Store) throws(Failure) {
         let first = (offset?.bytes ?? 0) / UInt64(blockSize)
         let (end, overflow) = (offset?.bytes ?? 0).addingReportingOverflow(length?.bytes ?? .max)
         // Rounded up without a sum that may not fit.

@@ -71,6 +71,8 @@ struct Export: ParsableCommand {
             a whole new one with the same owner, group, permissions and access control list; a link to it stays. Where \
             that can't be, as it has several names or a directory that can't be written, --in-place overwrites it.
 
+            A disk may be in use: the image has every write that was answered before, as after a loss of power.
+
             What is not mapped becomes a hole in a file, zeros in a pipe and on a device. A device's bytes behind the \
             disk's end stay as they were. A device that is mounted is refused, and so is a file that a VM uses.
 
@@ -93,11 +95,12 @@ struct Export: ParsableCommand {
         let given = try ImageTarget(given: file, isForced: force)
         let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
-        let source = try StoreDisk(store, disk, readOnly: true)
         let target = if let given { given } else { try ImageTarget(file, inPlace: inPlace, isForced: force) }
         let progress = Progress("exported")
         defer { progress.end() }
-        try Image.save(source, to: target, shouldStop: { stop.take() > 0 }) { progress.update($0, of: $1) }
+        try CopiedDisk.open(disk, of: store) { (source) throws(Failure) in
+            try Image.save(source, to: target, shouldStop: { stop.take() > 0 }) { progress.update($0, of: $1) }
+        }
     }
 
     private func refusal(_ format: ImageFormat) -> Failure {

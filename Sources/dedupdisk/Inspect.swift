@@ -9,8 +9,9 @@ struct Stats: ParsableCommand {
         discussion: """
             Exact as of the last commit; what a guest has just written is on its way for a second at most.
             mapped: 4096 bytes for each block that a disk maps; zero blocks are never mapped. unique: 4096 bytes for each \
-            distinct block. dedup ratio: mapped divided by unique. stored: bytes that the store's files occupy, as du \
-            counts. reclaimable: stored blocks that no disk maps any more; they are found again when the same content is written.
+            distinct block of disks and snapshots. dedup ratio: mapped divided by the distinct blocks of disks. exclusive: what deleting \
+            a disk with its snapshots, or a snapshot alone, would free. stored: bytes that the store's files occupy, as du \
+            counts. reclaimable: stored blocks that nothing maps any more; they are found again when the same content is written.
             """)
     @OptionGroup var options: StoreOptions
     @Argument(help: "Show this disk alone.", transform: CommandLineText.name) var disk: String?
@@ -19,8 +20,14 @@ struct Stats: ParsableCommand {
     struct Report: Encodable {
         struct Disk: Encodable {
             let name: String
-            let size, mappedBytes, exclusiveBytes: UInt64
+            let size, mappedBytes, exclusiveBytes, created: UInt64
             let attached: Bool
+            let snapshots: [Disk]
+
+            init(_ disk: Statistics.Disk) {
+                (name, size, mappedBytes, exclusiveBytes) = (disk.name, disk.size, disk.mappedBytes, disk.exclusiveBytes)
+                (created, attached, snapshots) = (disk.created, disk.isAttached, disk.snapshots.map { Disk($0) })
+            }
         }
         let format: Int
         let store: String
@@ -38,15 +45,13 @@ struct Stats: ParsableCommand {
                 Report(
                     format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                     uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
-                    snapshotBytes: 0, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
+                    snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
                     compression: found.codec.name,
-                    disks: found.disks.map {
-                        .init(name: $0.name, size: $0.size, mappedBytes: $0.mappedBytes, exclusiveBytes: $0.exclusiveBytes, attached: $0.isAttached)
-                    }))
+                    disks: found.disks.map { .init($0) }))
         }
         if disk == nil { try printStore(found) }
         if !found.disks.isEmpty {
-            let rows = found.disks.map {
+            let rows = found.disks.flatMap { [$0] + $0.snapshots }.map {
                 [$0.name, Console.size($0.size), Console.size($0.mappedBytes), Console.size($0.exclusiveBytes), $0.isAttached ? "in use" : ""]
             }
             try Console.put((disk == nil ? "\n" : "") + Console.table([["DISK", "SIZE", "MAPPED", "EXCLUSIVE", ""]] + rows))
@@ -54,18 +59,18 @@ struct Stats: ParsableCommand {
     }
 
     private func printStore(_ found: Statistics) throws(Failure) {
-        let saved = found.mappedBytes - min(found.mappedBytes, found.uniqueBytes)
+        let saved = found.mappedBytes - min(found.mappedBytes, found.uniqueOfDisksBytes)
         try Console.put(
             "dedup ratio  \(Console.fixed(found.dedupRatio, 2))\nsaved        \(Console.size(saved)) of \(Console.size(found.mappedBytes)) written\n\n")
         var rows = [
             ["provisioned", Console.size(found.provisionedBytes), "what the guests see"],
             ["mapped", Console.size(found.mappedBytes), "what they have written and not discarded"],
-            ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it"],
+            ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it" + (found.snapshotBytes > 0 ? ", and of snapshots" : "")],
             [
                 "stored", Console.size(found.storedBytes),
                 "on the filesystem, in \(PathText.shown(found.store))" + (found.codec == .raw ? "" : ", compressed with \(found.codec.name)"),
             ],
-            ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by no disk"],
+            ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by nothing"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }
         let width = rows.map { $0[1].count }.max() ?? 0
@@ -94,7 +99,7 @@ struct Check: ParsableCommand {
         for problem in report.problems { Console.complain(problem) }
         if report.problemCount > report.problems.count { Console.complain("and \(report.problemCount - report.problems.count) more") }
         try Console.print(
-            "\(Console.count(report.disks, "disk")), \(Console.count(report.mappedBlocks, "mapped block")), "
+            "\(Console.count(report.disks, "disk")), \(report.snapshots > 0 ? Console.count(report.snapshots, "snapshot") + ", " : "")\(Console.count(report.mappedBlocks, "mapped block")), "
                 + "\(Console.count(report.blobs, "blob")) in \(Console.count(report.packs, "pack")): "
                 + (report.problemCount == 0 ? "no damage" : report.isRepaired ? "repaired" : Console.count(report.problemCount, "problem")))
         if report.problemCount > 0, !report.isRepaired { throw ExitCode(3) }

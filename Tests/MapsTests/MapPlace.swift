@@ -31,9 +31,9 @@ struct LMDBPlace: MapPlace {
 
     func damage(_ number: UInt64, _ change: (inout [UInt8]) -> Void) throws {
         try write { (writing) throws in
-            var bytes = try unsafe writing.view.value(nodes.table, number)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
+            var bytes = try unsafe writing.view.value(nodes.nodes, number)?.withUnsafeBytes { unsafe [UInt8]($0) } ?? []
             change(&bytes)
-            try writing.put(nodes.table, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
+            try writing.put(nodes.nodes, number, count: bytes.count) { $0.copy(bytes.rawBytes, to: 0) }
         }
     }
 }

@@ -57,7 +57,14 @@ import TestSupport
         var edit = MapEdit(nextNode: content.nextNode)
         let index = Int.random(in: 0..<content.disks.count, using: &random)
         var disk = content.disks[index]
-        switch Int.random(in: 0..<6, using: &random) {
+        switch Int.random(in: 0..<9, using: &random) {
+        case 6, 7:
+            // Another disk becomes what this one is.
+            let other = Int.random(in: 0..<content.disks.count, using: &random)
+            try trees.share(disk.map, &writing)
+            try trees.detach(content.disks[other].map, &writing)
+            content.disks[other] = disk
+        case 8: _ = try trees.free(leaves: .random(in: 1...3, using: &random), &edit, &writing)
         case 0:
             disk.blockCount = max(disk.blockCount, sizes.randomElement(using: &random)!)
             try trees.grow(&disk.map, toBlocks: disk.blockCount, &edit, &writing)
@@ -73,7 +80,7 @@ import TestSupport
             disk.blocks = disk.blocks.filter { !(first..<end).contains($0.key) }
         default:
             let changes = changes(disk, &random)
-            try trees.change(&disk.map, changes, &edit, &writing)
+            try trees.change(&disk.map, changes[...], &edit, &writing)
             for change in changes { disk.blocks[change.block] = change.blob == .none ? nil : change.blob }
         }
         content.disks[index] = disk
@@ -90,14 +97,13 @@ import TestSupport
             var walk = MapWalk(trees, reading)
             for disk in content.disks {
                 #expect(disk.map.mappedBlocks == UInt64(disk.blocks.count), "seed \(seed)")
-                var found: [UInt64: BlobNumber] = [:]
-                try walk.walk(disk.map) {
-                    found[$0] = $1
+                let mapped = try walk.walk(disk.map) {
+                    #expect(disk.blocks[$0] == $1, "seed \(seed)")
+                    references[$1, default: 0] += 1
                 } problem: {
                     Issue.record("\($0), seed \(seed)")
                 }
-                #expect(found == disk.blocks, "seed \(seed)")
-                for blob in disk.blocks.values { references[blob, default: 0] += 1 }
+                #expect(mapped == MappedBlocks(count: disk.map.mappedBlocks, end: disk.blocks.keys.max().map { $0 + 1 } ?? 0), "seed \(seed)")
                 let reader = trees.reader(disk.map, blockCount: disk.blockCount, reading, cache.places, state)
                 var end: UInt64 = 0, mapped = 0
                 try reader.forEachLeaf { (leaf) throws(Failure) in
@@ -111,9 +117,56 @@ import TestSupport
                     #expect(leaf.covers(block) && leaf.blob(block) == disk.blocks[block] ?? .none, "seed \(seed), block \(block)")
                 }
             }
+            try walk.walkDetached {
+                references[$0, default: 0] += 1
+            } problem: {
+                Issue.record("\($0), seed \(seed)")
+            }
             #expect(try walk.strangers() == 0, "seed \(seed)")
+            try walk.checkReferences { Issue.record("\($0), seed \(seed)") }
+            try expectReleases(content, trees, reading, references, seed)
+            try expectDifferences(content, trees, reading, seed)
         }
         #expect(content.references.filter { $0.value != 0 } == references, "seed \(seed)")
+    }
+
+    /// What would go with some of the disks, by what the others keep.
+    private static func expectReleases<Nodes: MapNodes>(
+        _ content: Content, _ trees: MapTrees<Nodes>, _ reading: Nodes.Reading, _ all: [BlobNumber: Int64], _ seed: UInt64
+    ) throws {
+        for gone in 0..<1 << content.disks.count {
+            var left: [BlobNumber: Int64] = [:]
+            var walk = MapWalk(trees, reading)
+            var release = MapRelease(trees, reading)
+            var released: [BlobNumber: Int64] = [:]
+            try release.releaseDetached { released[$0, default: 0] += 1 }
+            for (index, disk) in content.disks.enumerated() {
+                if gone >> index & 1 != 0 {
+                    try release.release(disk.map) { released[$0, default: 0] += 1 }
+                } else {
+                    _ = try walk.walk(disk.map) { left[$1, default: 0] += 1 } problem: { Issue.record("\($0)") }
+                }
+            }
+            #expect(all.merging(released) { $0 - $1 }.filter { $0.value != 0 } == left, "seed \(seed)")
+        }
+    }
+
+    private static func expectDifferences<Nodes: MapNodes>(
+        _ content: Content, _ trees: MapTrees<Nodes>, _ reading: Nodes.Reading, _ seed: UInt64
+    ) throws {
+        for old in content.disks {
+            for new in content.disks {
+                var blocks = old.blocks
+                var last: UInt64?
+                try trees.forEachDifference(old.map, new.map, reading) { (block, before, after) throws(Failure) in
+                    #expect(last ?? 0 < block || last == nil && block == 0)
+                    #expect(before == blocks[block] ?? .none && before != after, "seed \(seed)")
+                    blocks[block] = after == .none ? nil : after
+                    last = block
+                }
+                #expect(blocks == new.blocks, "seed \(seed)")
+            }
+        }
     }
 
     private struct Dropped: Error {}
@@ -147,10 +200,15 @@ import TestSupport
                 #expect(
                     try trees.unmap(&content.disks[index].map, from: 0, to: BlockMaps.maximumBlocks, leaves: .max, &edit, &writing) == BlockMaps.maximumBlocks)
                 #expect(content.disks[index].map.node == 0 && content.disks[index].map.mappedBlocks == 0)
+                while try trees.free(leaves: 1, &edit, &writing) {}
                 content.nextNode = edit.nextNode
+                for reference in edit.references { content.references[reference.blob, default: 0] += reference.change }
             }
         }
-        try place.read { (reading, _) throws in #expect(try trees.nodeCount(reading) == 0) }
+        #expect(content.references.allSatisfy { $0.value == 0 })
+        try place.read { (reading, _) throws in
+            #expect(try trees.nodeCount(reading) == 0 && place.nodes.sharedCount(reading) == 0 && !trees.hasDetached(reading))
+        }
     }
 
     /// Of a tree of three levels, what has to be written for a block, and for what is so already.
@@ -166,7 +224,7 @@ import TestSupport
         func expect(_ block: UInt64, _ slot: Int, added: Int, replaced: Int) throws {
             let before = (nodes.faults.added.load(ordering: .relaxed), nodes.faults.replaced.load(ordering: .relaxed))
             try place.write { (writing) throws in
-                try trees.change(&map, [MapChange(block: block, blob: BlobNumber(pack: 1, slot: slot))], &edit, &writing)
+                try trees.change(&map, [MapChange(block: block, blob: BlobNumber(pack: 1, slot: slot))][...], &edit, &writing)
             }
             #expect(nodes.faults.added.load(ordering: .relaxed) - before.0 == added, "block \(block)")
             #expect(nodes.faults.replaced.load(ordering: .relaxed) - before.1 == replaced, "block \(block)")
@@ -223,7 +281,7 @@ import TestSupport
         try place.write { (writing) throws in
             var edit = MapEdit(nextNode: content.nextNode)
             let mapped = MapChange(block: 77, blob: BlobNumber(pack: 1, slot: 1))
-            try trees.change(&content.disks[0].map, [mapped], &edit, &writing)
+            try trees.change(&content.disks[0].map, [mapped][...], &edit, &writing)
             content.disks[0].blocks[mapped.block] = mapped.blob
         }
         try place.read { (reading, _) throws in
@@ -255,7 +313,7 @@ import TestSupport
         try place.write { (writing) throws in
             var edit = MapEdit(nextNode: 1)
             let changes = [0, 1000, 2000].map { MapChange(block: $0, blob: BlobNumber(pack: 1, slot: 1)) }
-            try trees.change(&map, changes, &edit, &writing)
+            try trees.change(&map, changes[...], &edit, &writing)
         }
         let leaf = try place.read { (reading, _) throws in try trees.reader(map, blockCount: 508 * 508, reading).leafPlace(over: 1000).node }
         for change: (inout [UInt8]) -> Void in [
@@ -284,7 +342,7 @@ import TestSupport
             #expect(throws: Failure.self) {
                 try place.write { (writing) throws in
                     var changed = map, edit = MapEdit(nextNode: 100)
-                    try trees.change(&changed, [MapChange(block: 1001, blob: BlobNumber(pack: 1, slot: 1))], &edit, &writing)
+                    try trees.change(&changed, [MapChange(block: 1001, blob: BlobNumber(pack: 1, slot: 1))][...], &edit, &writing)
                 }
             }
         }

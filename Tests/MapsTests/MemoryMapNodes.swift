@@ -18,16 +18,23 @@ struct MemoryMapNodes: MapNodes {
         deinit { unsafe bytes.deallocate() }
     }
 
+    /// All that is committed.
+    struct Content {
+        fileprivate var nodes: [UInt64: Node] = [:]
+        fileprivate var used: Set<UInt64> = []
+        fileprivate var references: [UInt64: UInt32] = [:]
+        fileprivate var detached: [DetachedNode] = []
+    }
+
     struct Reading: ~Escapable {
-        fileprivate let nodes: [UInt64: Node]
+        fileprivate let content: Content
 
         @_lifetime(immortal)
-        fileprivate init(_ nodes: [UInt64: Node]) { self.nodes = nodes }
+        fileprivate init(_ content: Content) { self.content = content }
     }
 
     struct Writing: ~Copyable {
-        fileprivate var nodes: [UInt64: Node]
-        fileprivate var used: Set<UInt64>
+        fileprivate var content: Content
         /// Nodes that were made here.
         fileprivate var own: Set<UInt64> = []
     }
@@ -36,64 +43,104 @@ struct MemoryMapNodes: MapNodes {
 
     @_lifetime(copy reading)
     func bytes(of number: UInt64, _ reading: Reading) throws(Failure) -> RawSpan? {
-        guard let node = reading.nodes[number] else { return nil }
+        guard let node = reading.content.nodes[number] else { return nil }
         return unsafe _overrideLifetime(RawSpan(_unsafeBytes: node.bytes), copying: reading)
     }
 
     func expect(_ numbers: [UInt64], _ reading: Reading) {}
-    func count(_ reading: Reading) throws(Failure) -> Int { reading.nodes.count }
+    func count(_ reading: Reading) throws(Failure) -> Int { reading.content.nodes.count }
 
     @_lifetime(borrow writing)
-    func reading(_ writing: borrowing Writing) -> Reading { Reading(writing.nodes) }
+    func reading(_ writing: borrowing Writing) -> Reading { Reading(writing.content) }
 
     func isOwn(_ number: UInt64, _ writing: borrowing Writing) throws(Failure) -> Bool { writing.own.contains(number) }
 
     func add(_ number: UInt64, count: Int, _ writing: inout Writing, fill: (inout MutableRawSpan) -> Void) throws(Failure) {
-        guard writing.used.insert(number).inserted else { throw Self.misuse }
+        guard writing.content.used.insert(number).inserted else { throw Self.misuse }
         writing.own.insert(number)
-        writing.nodes[number] = Node([UInt8](count: count, fill: fill))
+        writing.content.nodes[number] = Node([UInt8](count: count, fill: fill))
     }
 
     func replace(_ number: UInt64, count: Int, _ writing: inout Writing, fill: (inout MutableRawSpan) -> Void) throws(Failure) {
         guard writing.own.contains(number) else { throw Self.misuse }
-        writing.nodes[number] = Node([UInt8](count: count, fill: fill))
+        writing.content.nodes[number] = Node([UInt8](count: count, fill: fill))
+    }
+
+    // MARK: References
+
+    func sharedCount(_ reading: Reading) throws(Failure) -> Int { reading.content.references.count }
+
+    func references(to number: UInt64, _ reading: Reading) throws(Failure) -> UInt32 {
+        guard reading.content.nodes[number] != nil else { throw Self.misuse }
+        return reading.content.references[number] ?? 1
+    }
+
+    func retain(_ number: UInt64, _ writing: inout Writing) throws(Failure) {
+        guard writing.content.nodes[number] != nil else { throw Self.misuse }
+        writing.content.references[number, default: 1] += 1
     }
 
     func release(_ number: UInt64, _ writing: inout Writing) throws(Failure) {
-        guard writing.nodes.removeValue(forKey: number) != nil else { throw Self.misuse }
-        writing.own.remove(number)
+        guard writing.content.nodes[number] != nil else { throw Self.misuse }
+        switch writing.content.references[number] {
+        case nil:
+            writing.content.nodes[number] = nil
+            writing.own.remove(number)
+        case 2: writing.content.references[number] = nil
+        case let references?: writing.content.references[number] = references - 1
+        }
+    }
+
+    func forEachShared(_ reading: Reading, _ body: (UInt64, UInt32) throws(Failure) -> Void) throws(Failure) {
+        for (number, references) in reading.content.references { try body(number, references) }
+    }
+
+    func forgetShared(_ writing: inout Writing) throws(Failure) { writing.content.references = [:] }
+
+    // MARK: Detached trees
+
+    func detach(_ node: DetachedNode, _ writing: inout Writing) throws(Failure) {
+        guard writing.content.nodes[node.number] != nil, writing.content.references[node.number] == nil, !writing.content.detached.contains(node) else {
+            throw Self.misuse
+        }
+        writing.content.detached.append(node)
+    }
+
+    func lowestDetached(_ reading: Reading) throws(Failure) -> DetachedNode? { reading.content.detached.min { $0.level < $1.level } }
+
+    func free(_ node: DetachedNode, _ writing: inout Writing) throws(Failure) {
+        guard let index = writing.content.detached.firstIndex(of: node) else { throw Self.misuse }
+        writing.content.detached.remove(at: index)
+        try release(node.number, &writing)
+    }
+
+    func forEachDetached(_ reading: Reading, _ body: (DetachedNode) throws(Failure) -> Void) throws(Failure) {
+        for node in reading.content.detached { try body(node) }
     }
 }
 
 /// Where they lie.
 final class MemoryPlace: MapPlace {
     let nodes = MemoryMapNodes()
-    private let content = Mutex(Content())
-
-    private struct Content {
-        var nodes: [UInt64: MemoryMapNodes.Node] = [:]
-        var used: Set<UInt64> = []
-        var state = 1
-    }
+    private let content = Mutex((committed: MemoryMapNodes.Content(), state: 1))
 
     func read<Result>(_ body: (MemoryMapNodes.Reading, Int) throws -> Result) throws -> Result {
-        let (nodes, state) = content.withLock { ($0.nodes, $0.state) }
-        return try body(.init(nodes), state)
+        let (committed, state) = content.withLock { $0 }
+        return try body(.init(committed), state)
     }
 
     func write(_ body: (inout MemoryMapNodes.Writing) throws -> Void) throws {
-        let (nodes, used) = content.withLock { ($0.nodes, $0.used) }
-        var writing = MemoryMapNodes.Writing(nodes: nodes, used: used)
+        var writing = MemoryMapNodes.Writing(content: content.withLock { $0.committed })
         try body(&writing)
-        let new = Content(nodes: writing.nodes, used: writing.used, state: content.withLock { $0.state + 1 })
-        content.withLock { $0 = new }
+        let new = writing.content
+        content.withLock { $0 = (new, $0.state + 1) }
     }
 
     func damage(_ number: UInt64, _ change: (inout [UInt8]) -> Void) throws {
         content.withLock { content in
-            var bytes = content.nodes[number].map { unsafe [UInt8]($0.bytes) } ?? []
+            var bytes = content.committed.nodes[number].map { unsafe [UInt8]($0.bytes) } ?? []
             change(&bytes)
-            content.nodes[number] = .init(bytes)
+            content.committed.nodes[number] = .init(bytes)
             content.state += 1
         }
     }
@@ -150,9 +197,54 @@ struct FaultyMapNodes<Below: MapNodes>: MapNodes {
         try below.replace(number, count: count, &writing, fill: fill)
     }
 
+    func sharedCount(_ reading: Below.Reading) throws(Failure) -> Int {
+        try faults.call()
+        return try below.sharedCount(reading)
+    }
+
+    func references(to number: UInt64, _ reading: Below.Reading) throws(Failure) -> UInt32 {
+        try faults.call()
+        return try below.references(to: number, reading)
+    }
+
+    func retain(_ number: UInt64, _ writing: inout Below.Writing) throws(Failure) {
+        try faults.call()
+        try below.retain(number, &writing)
+    }
+
     func release(_ number: UInt64, _ writing: inout Below.Writing) throws(Failure) {
         try faults.call()
         try below.release(number, &writing)
+    }
+
+    func forEachShared(_ reading: Below.Reading, _ body: (UInt64, UInt32) throws(Failure) -> Void) throws(Failure) {
+        try faults.call()
+        try below.forEachShared(reading, body)
+    }
+
+    func forgetShared(_ writing: inout Below.Writing) throws(Failure) {
+        try faults.call()
+        try below.forgetShared(&writing)
+    }
+
+    func detach(_ node: DetachedNode, _ writing: inout Below.Writing) throws(Failure) {
+        try faults.call()
+        try below.detach(node, &writing)
+    }
+
+    func lowestDetached(_ reading: Below.Reading) throws(Failure) -> DetachedNode? {
+        try faults.call()
+        return try below.lowestDetached(reading)
+    }
+
+    func free(_ node: DetachedNode, _ writing: inout Below.Writing) throws(Failure) {
+        try faults.call()
+        try below.free(node, &writing)
+    }
+
+    func forEachDetached(_ reading: Below.Reading, _ body: (DetachedNode) throws(Failure) -> Void) throws(Failure) {
+        try faults.call()
+        try below.forEachDetached(reading, body)
     }
 }
 

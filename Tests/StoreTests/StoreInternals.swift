@@ -92,11 +92,16 @@ extension Store {
 
     /// Commits blocks to a disk, from its beginning on; there need not be one yet.
     func write(_ name: String, _ blocks: [[UInt8]]) throws {
+        try write(name, blocks.enumerated().map { (UInt64($0), $1) })
+    }
+
+    /// Commits blocks to a disk, in ascending order; there need not be one yet.
+    func write(_ name: String, _ blocks: [(block: UInt64, content: [UInt8])]) throws {
         if try disk(name) == nil { try create(name, byteCount: 64 << 20) }
-        let data = blocks.flatMap { $0 }
+        let data = blocks.flatMap(\.content)
         let batch = try Batch(self)
         try unsafe data.withUnsafeBytes { bytes in
-            for index in blocks.indices { unsafe batch.append(UInt64(index), lending: bytes.baseAddress! + index * blockSize) }
+            for (index, change) in blocks.enumerated() { unsafe batch.append(change.block, lending: bytes.baseAddress! + index * blockSize) }
             try commit(batch, to: name)
         }
     }

@@ -1,0 +1,127 @@
+internal import Catalogue
+internal import Disk
+public import Store
+public import System
+
+/// Makes copies of disks, whoever has them.
+public struct Copier {
+    private let store: Store
+
+    public init(_ store: Store) { self.store = store }
+
+    /// Seconds in which a server has to answer.
+    private static let patience = 2.0
+    /// Seconds in which it has to have copied what was staged.
+    private static let patienceToCommit = 30.0
+    /// Times that several servers are asked to stand still at once.
+    private static let tries = 3
+
+    /// Copies of disks, in their order, all as of one moment: each has all writes that were answered before this was called, and none that began
+    /// after it returned.
+    /// - Parameter names: of disks, each once, or snapshots.
+    /// - Throws: `.notFound`; `.busy` when who has a disk does not answer.
+    public func copies(of names: [String]) throws(Failure) -> [Copy] {
+        var failure: Failure?
+        for _ in 0..<Self.tries {
+            do throws(Failure) {
+                return try copiesOnce(of: names)
+            } catch where error.kind == .busy && names.count > 1 {
+                failure = error
+            }
+        }
+        throw failure ?? Failure(.busy, "copy", .store(store.path), "its disks are in use")
+    }
+
+    /// A copy of a disk or a snapshot.
+    public func copy(of name: String) throws(Failure) -> Copy {
+        guard let copy = try copies(of: [name]).first else { throw store.noSuchDisk(name) }
+        return copy
+    }
+
+    /// Gives copies their names, all or none.
+    public func name(_ copies: [Copy], _ names: [CopyName]) throws(Failure) {
+        try store.name(zip(copies, names).map { ($0.name, $1) })
+    }
+
+    private func copiesOnce(of names: [String]) throws(Failure) -> [Copy] {
+        var copies: [Copy] = []
+        var isDone = false
+        defer { if !isDone { for copy in copies { copy.remove() } } }
+        // Locks of those that nobody writes to, and conversations with those that have the others.
+        var still = Locks()
+        var idle: [(copy: String, disk: String)] = []
+        var asked: [Conversation] = []
+        for name in names {
+            let copy = try Copy(store)
+            copies.append(copy)
+            do throws(Failure) {
+                try still.append(StoreDisk.settle(name, of: store))
+                idle.append((copy.name, name))
+            } catch where error.kind == .busy {
+                guard let conversation = try Conversation(store, name, copy.name) else { throw error }
+                asked.append(conversation)
+            }
+        }
+        if asked.count == 1, idle.isEmpty {
+            try asked[0].begin()
+        } else {
+            let end = monotonicSeconds() + Self.patience
+            for conversation in asked { try conversation.hold(until: end) }
+            for conversation in asked { try conversation.go(until: end) }
+        }
+        if !idle.isEmpty { try store.fill(idle) }
+        let end = monotonicSeconds() + Self.patienceToCommit
+        for conversation in asked { try conversation.finish(until: end) }
+        still.release()
+        isDone = true
+        return copies
+    }
+
+    /// Locks that are held.
+    private struct Locks: ~Copyable {
+        private final class Held {
+            let lock: DiskLock
+            init(_ lock: consuming DiskLock) { self.lock = lock }
+        }
+        private var held: [Held] = []
+        mutating func append(_ lock: consuming DiskLock) { held.append(Held(lock)) }
+        mutating func release() { held.removeAll() }
+    }
+
+    /// What is said to the one who has a disk.
+    private struct Conversation {
+        let disk, copy: String
+        let socket: LocalSocket
+
+        /// Nil: nobody has it who could be asked.
+        init?(_ store: Store, _ name: String, _ copy: String) throws(Failure) {
+            guard let record = try store.disk(name) else { throw store.noSuchDisk(name) }
+            guard let socket = try LocalSocket.connect(to: store.controlPath(of: record.number)) else { return nil }
+            self.socket = socket
+            self.copy = copy
+            disk = name
+        }
+
+        func begin() throws(Failure) { try expect("copying", after: "copy \(copy)", until: monotonicSeconds() + Copier.patience) }
+        func hold(until end: Double) throws(Failure) { try expect("held", after: "hold \(copy)", until: end) }
+        func go(until end: Double) throws(Failure) { try expect("copying", after: "go", until: end) }
+        func finish(until end: Double) throws(Failure) { try expect("copied", after: nil, until: end) }
+
+        private func expect(_ answer: String, after question: String?, until end: Double) throws(Failure) {
+            if let question { _ = socket.send(question) }
+            switch socket.receive(within: end - monotonicSeconds()) {
+            case .line(answer): return
+            case .line("thawed"): throw failure("it could not stand still long enough", remedy: "try again")
+            case .line(let line): throw failure(line.hasPrefix("failed ") ? String(line.dropFirst(7)) : line)
+            case .closed: throw failure("it has gone", remedy: "try again")
+            case .late: throw failure("it does not answer", remedy: "see whether it is stopped: kill -CONT \(socket.peer)")
+            }
+        }
+
+        private func failure(_ why: String, remedy: String? = nil) -> Failure {
+            Failure(.busy, "copy", .disk(disk), "\(holder) has it, and \(why)", remedy: remedy)
+        }
+
+        private var holder: String { "process \(socket.peer)" }
+    }
+}

@@ -1,0 +1,35 @@
+import Control
+import Disk
+import Store
+import System
+
+/// A disk as it is at this moment, whoever has it. While it is read, others may write to the disk, as what is read is a copy.
+enum CopiedDisk {
+    /// Calls `body` with the name of what has all that was written to a disk, or of the snapshot.
+    static func with(_ name: String, of store: Store, _ body: (String) throws(Failure) -> Void) throws(Failure) {
+        guard let copy = try copy(of: name, in: store) else { return try body(name) }
+        defer { copy.remove() }
+        try body(copy.name)
+    }
+
+    /// Calls `body` with what has all that was written to a disk, or with the snapshot.
+    static func open(_ name: String, of store: Store, _ body: (StoreDisk) throws(Failure) -> Void) throws(Failure) {
+        guard let copy = try copy(of: name, in: store) else { return try body(StoreDisk(store, name, readOnly: true)) }
+        defer { copy.remove() }
+        let disk = try copy.open(readOnly: true)
+        // It was only read.
+        defer { try? disk.close() }
+        try body(disk)
+    }
+
+    /// Nil: it can't be written to, or there is no room for a copy, so that it is read where it is.
+    private static func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
+        guard let disk = try store.disk(name) else { throw store.noSuchDisk(name) }
+        if disk.isSnapshot || store.isReadOnly { return nil }
+        do throws(Failure) {
+            return try Copier(store).copy(of: name)
+        } catch where error.kind == .noSpace {
+            return nil
+        }
+    }
+}
