@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
@@ -55,7 +56,7 @@ int clinux_only_names(int descriptor)
     return flags >= 0 && (flags & O_PATH) != 0;
 }
 
-int clinux_give_socket(const char *path, uid_t user, gid_t group)
+int clinux_give_socket(const char *path, uid_t user, gid_t group, mode_t mode)
 {
     // Who may write to the directory may put something else there at any time: what is given is what was looked at.
     int descriptor = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
@@ -63,10 +64,25 @@ int clinux_give_socket(const char *path, uid_t user, gid_t group)
     if (descriptor < 0)
         return errno;
     int code = 0;
-    if (fstat(descriptor, &status) != 0 || (S_ISSOCK(status.st_mode) && fchownat(descriptor, "", user, group, AT_EMPTY_PATH) != 0))
+    char path_of[32];
+    snprintf(path_of, sizeof path_of, "/proc/self/fd/%d", descriptor);
+    if (fstat(descriptor, &status) != 0)
         code = errno;
+    else if (S_ISSOCK(status.st_mode)) {
+        if (fchownat(descriptor, "", user, group, AT_EMPTY_PATH) != 0)
+            code = errno;
+        // bind(2) has taken the umask away. Without /proc it stays so.
+        chmod(path_of, mode);
+    }
     close(descriptor);
     return code;
+}
+
+pid_t clinux_peer(int descriptor)
+{
+    struct ucred peer;
+    socklen_t size = sizeof peer;
+    return getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0;
 }
 
 static const char acl[] = "system.posix_acl_access";

@@ -15,8 +15,9 @@ public import System
 ///     48  journal sequence  u64   ┐ the map holds every record up to this one; the next
 ///     56  journal offset    u64   ┘ record, if there is one, begins at this offset
 ///     64  created           u64   seconds since 1970
+///     72  source            u64   of a copy that was filled: the number of the disk that it is of; else 0
 public struct DiskRecord: Sendable, Equatable {
-    static let byteCount = 72
+    static let byteCount = 80
 
     public let name: String
     /// Unique in the store, for ever.
@@ -33,6 +34,12 @@ public struct DiskRecord: Sendable, Equatable {
     public var journal = JournalPosition(sequence: 0, offset: 0)
     /// Seconds since 1970.
     public let created: UInt64
+    /// Of a copy that was filled: the number of the disk that it is of; else 0.
+    public var source: UInt64 = 0
+    public var isFilled: Bool { source != 0 }
+
+    /// How the names of copies begin, and no disk's.
+    public static let copyPrefix = ".copy-"
 
     /// Blocks that are mapped.
     public var mappedBlocks: UInt64 { map.mappedBlocks }
@@ -53,10 +60,9 @@ public struct DiskRecord: Sendable, Equatable {
     public var diskName: String { isSnapshot ? SnapshotName(name)?.disk ?? name : name }
 
     /// The same under another name.
-    /// - Parameter number: another one, if it is to be another disk.
-    public func named(_ name: String, number: UInt64? = nil) -> DiskRecord {
-        var disk = DiskRecord(name: name, number: number ?? self.number, byteCount: byteCount, created: created)
-        (disk.map, disk.isIncomplete, disk.isSnapshot, disk.journal) = (map, isIncomplete, isSnapshot, journal)
+    public func named(_ name: String) -> DiskRecord {
+        var disk = DiskRecord(name: name, number: number, byteCount: byteCount, created: created)
+        (disk.map, disk.isIncomplete, disk.isSnapshot, disk.journal, disk.source) = (map, isIncomplete, isSnapshot, journal, source)
         return disk
     }
 
@@ -80,6 +86,7 @@ public struct DiskRecord: Sendable, Equatable {
         isSnapshot = flags & 2 != 0
         journal = JournalPosition(sequence: bytes.load(at: 48), offset: bytes.load(at: 56))
         created = bytes.load(at: 64)
+        source = bytes.load(at: 72)
     }
 
     var encoded: [UInt8] {
@@ -93,6 +100,7 @@ public struct DiskRecord: Sendable, Equatable {
             bytes.store(journal.sequence, at: 48)
             bytes.store(journal.offset, at: 56)
             bytes.store(created, at: 64)
+            bytes.store(source, at: 72)
             bytes.store(checksum(bytes.bytes.extracting(8..<Self.byteCount), seed: number), at: 0)
         }
     }

@@ -1,7 +1,7 @@
 public import Disk
 internal import Synchronization
 public import Store
-public import System
+internal import System
 
 /// Answers what other processes ask the one that has a disk to write to. Beside the disk's journal, whose lock says who may, lies a socket:
 /// whoever may write to the store may connect to it. Lines are asked and answered:
@@ -19,6 +19,9 @@ public final class ControlServer: Sendable {
     private let path: String
     private let connections = Mutex(Connections())
     private let listener = Mutex<Thread?>(nil)
+
+    /// When writers may be held again: seconds of the monotonic clock; nil: they are held.
+    private let nextHold = Mutex<Double?>(0)
 
     private struct Connections {
         var open: [Connection] = []
@@ -103,12 +106,28 @@ public final class ControlServer: Sendable {
         do throws(Failure) {
             switch (words.first, words.count) {
             case ("copy", 2): return try copy(to: words[1], client) { true }
-            case ("hold", 2):
-                return try copy(to: words[1], client) { client.send("held") && client.receive(within: Self.longestHold) == .line("go") }
+            case ("hold", 2): return try hold(words[1], client)
             default: return client.send("failed it asks for what this program does not know")
             }
         } catch {
             return client.send("failed \(error)")
+        }
+    }
+
+    /// Holds writers until the client says so. Between two times they have ten times as long to themselves.
+    private func hold(_ name: String, _ client: LocalSocket) throws(Failure) -> Bool {
+        let mayHold = nextHold.withLock { next in
+            guard let time = next, time <= monotonicSeconds() else { return false }
+            next = nil
+            return true
+        }
+        guard mayHold else { return client.send("thawed") }
+        var held = 0.0
+        defer { nextHold.withLock { $0 = monotonicSeconds() + 10 * held } }
+        return try copy(to: name, client) {
+            let began = monotonicSeconds()
+            defer { held = monotonicSeconds() - began }
+            return client.send("held") && client.receive(within: Self.longestHold) == .line("go")
         }
     }
 

@@ -27,6 +27,8 @@ public struct Copier {
                 return try copiesOnce(of: names)
             } catch where error.kind == .busy && names.count > 1 {
                 failure = error
+                // Two that ask for the same at once should not meet again.
+                pause(milliseconds: .random(in: 20...200))
             }
         }
         throw failure ?? Failure(.busy, "copy", .store(store.path), "its disks are in use")
@@ -40,7 +42,10 @@ public struct Copier {
 
     /// Gives copies their names, all or none.
     public func name(_ copies: [Copy], _ names: [CopyName]) throws(Failure) {
+        var isDone = false
+        defer { if !isDone { for copy in copies { copy.remove() } } }
         try store.name(zip(copies, names).map { ($0.name, $1) })
+        isDone = true
     }
 
     private func copiesOnce(of names: [String]) throws(Failure) -> [Copy] {
@@ -63,15 +68,19 @@ public struct Copier {
             }
         }
         if asked.count == 1, idle.isEmpty {
-            try asked[0].begin()
+            asked[0].say("copy \(asked[0].copy)")
+            try asked[0].expect("copying", until: monotonicSeconds() + Self.patience)
         } else {
             let end = monotonicSeconds() + Self.patience
-            for conversation in asked { try conversation.hold(until: end) }
-            for conversation in asked { try conversation.go(until: end) }
+            // All at once: each stands still for a tenth of a second at most.
+            for conversation in asked { conversation.say("hold \(conversation.copy)") }
+            for conversation in asked { try conversation.expect("held", until: end) }
+            for conversation in asked { conversation.say("go") }
+            for conversation in asked { try conversation.expect("copying", until: end) }
         }
         if !idle.isEmpty { try store.fill(idle) }
         let end = monotonicSeconds() + Self.patienceToCommit
-        for conversation in asked { try conversation.finish(until: end) }
+        for conversation in asked { try conversation.expect("copied", until: end) }
         still.release()
         isDone = true
         return copies
@@ -102,19 +111,16 @@ public struct Copier {
             disk = name
         }
 
-        func begin() throws(Failure) { try expect("copying", after: "copy \(copy)", until: monotonicSeconds() + Copier.patience) }
-        func hold(until end: Double) throws(Failure) { try expect("held", after: "hold \(copy)", until: end) }
-        func go(until end: Double) throws(Failure) { try expect("copying", after: "go", until: end) }
-        func finish(until end: Double) throws(Failure) { try expect("copied", after: nil, until: end) }
+        /// Whoever is gone is found out when it should answer.
+        func say(_ line: String) { _ = socket.send(line) }
 
-        private func expect(_ answer: String, after question: String?, until end: Double) throws(Failure) {
-            if let question { _ = socket.send(question) }
+        func expect(_ answer: String, until end: Double) throws(Failure) {
             switch socket.receive(within: end - monotonicSeconds()) {
             case .line(answer): return
             case .line("thawed"): throw failure("it could not stand still long enough", remedy: "try again")
             case .line(let line): throw failure(line.hasPrefix("failed ") ? String(line.dropFirst(7)) : line)
             case .closed: throw failure("it has gone", remedy: "try again")
-            case .late: throw failure("it does not answer", remedy: "see whether it is stopped: kill -CONT \(socket.peer)")
+            case .late: throw failure("it does not answer", remedy: "see whether it is stopped" + (socket.peer > 0 ? ": kill -CONT \(socket.peer)" : ""))
             }
         }
 
@@ -122,6 +128,6 @@ public struct Copier {
             Failure(.busy, "copy", .disk(disk), "\(holder) has it, and \(why)", remedy: remedy)
         }
 
-        private var holder: String { "process \(socket.peer)" }
+        private var holder: String { socket.peer > 0 ? "process \(socket.peer)" : "a process of another container" }
     }
 }

@@ -1,6 +1,6 @@
 internal import Catalogue
 public import Disk
-public import Store
+internal import Store
 internal import Synchronization
 public import System
 
@@ -18,16 +18,18 @@ public final class Copy: Sendable {
         self.lock = Mutex(lock)
     }
 
+    private func take() -> DiskLock? { lock.withLock { $0.take() } }
+
     /// Removes it, unless it has a name by now. What it was opened as is closed before.
     public func remove() {
-        _ = lock.withLock { $0.take() }
+        _ = take()
         // What can't be removed now is left to whoever removes such things.
         try? store.removeCopy(name)
     }
 
     /// Opens it, once, to read it or to write to it.
     public func open(readOnly: Bool) throws(Failure) -> StoreDisk {
-        guard let lock = lock.withLock({ $0.take() }) else { throw Failure(.busy, "open", .disk(name), "it is open") }
-        return try StoreDisk(store, copy: lock, readOnly: readOnly)
+        guard let lock = take() else { throw Failure(.busy, "open", .disk(name), "it is open") }
+        return try StoreDisk(store, copy: store.refreshed(lock), readOnly: readOnly)
     }
 }

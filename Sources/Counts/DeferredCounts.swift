@@ -177,6 +177,9 @@ extension ReferenceCounts {
         if let first = below.first { throw Self.belowZero(first.blob) }
     }
 
+    /// Whether changes are put off.
+    public func hasDeferred(_ view: View) throws(Failure) -> Bool { try view.count(changes) > 0 }
+
     /// Enters what was put off in `counts`, so that these say what is dead: of so many groups from one on.
     /// - Returns: the group to go on from; nil: there is nothing beyond. And whether anything was changed.
     public func settle(

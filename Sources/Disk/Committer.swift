@@ -163,12 +163,24 @@ final class Committer: Sendable {
     /// Commits what is hashed, until nothing more will be.
     func runCommitting() {
         while let (generation, batch) = nextHashed() {
+            slowDown()
             do throws(Failure) {
                 try store.commit(batch, to: diskName, journal: generation.end, copies: generation.copies, patience)
                 finish(nil)
             } catch {
                 finish(error)
             }
+        }
+    }
+
+    /// Waits a little when blobs die faster than they can be collected.
+    private func slowDown() {
+        let seconds = store.pauseBeforeCommit
+        guard seconds > 0 else { return }
+        let end = monotonicSeconds() + seconds
+        staging.wait { state in
+            let left = end - monotonicSeconds()
+            return state.isClosing || left <= 0 ? .done(()) : .atMost(left)
         }
     }
 
@@ -184,6 +196,7 @@ final class Committer: Sendable {
     private func finish(_ failure: Failure?) {
         let isClosing = staging.with { state in
             state.failure = failure
+            if let failure { state.giveUpCopies(because: failure) }
             if failure == nil {
                 state.hashed.removeFirst()
                 // Under the lock that whoever reads a staged block has.

@@ -97,6 +97,8 @@ struct Staging {
     var isHashingDone = false
     /// Why the last commit failed; it is tried again.
     var failure: Failure?
+    /// Copies that could not be filled, until somebody has asked.
+    var failedCopies: [String: Failure] = [:]
     /// Seconds that a staged block waits at most.
     var patience = 1.0
 
@@ -138,13 +140,30 @@ struct Staging {
         unhashed.append(generation)
     }
 
+    /// Generations that there are at most before no more copies are begun.
+    private static let mostFrozenForCopies = 8
+
     /// A copy has what was staged so far, and nothing of what comes. The generation may be one too many, or an empty one: writers are not
     /// kept waiting.
-    mutating func copy(to name: String) {
+    /// - Returns: false: commits are far behind.
+    mutating func copy(to name: String) -> Bool {
         // Nothing was staged since the last one: it is the same moment.
-        if active.isEmpty, let last = unhashed.last, frozen.last === last { return last.copies.append(name) }
+        if active.isEmpty, let last = unhashed.last, frozen.last === last {
+            last.copies.append(name)
+            return true
+        }
+        guard frozen.count < Self.mostFrozenForCopies, failure == nil else { return false }
         active.copies = [name]
         freeze()
+        return true
+    }
+
+    /// A commit failed, be it because of a copy: all copies that wait are given up, so that what guests wait for goes on without them.
+    mutating func giveUpCopies(because failure: Failure) {
+        for generation in frozen {
+            for copy in generation.copies { failedCopies[copy] = failure }
+            generation.copies = []
+        }
     }
 
     /// The oldest generation is in the map.

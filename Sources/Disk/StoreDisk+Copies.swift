@@ -10,9 +10,11 @@ extension StoreDisk {
     /// - Returns: what `isWanted` says.
     public func copy(to name: String, when isWanted: () -> Bool = { true }) throws(Failure) -> Bool {
         guard !isReadOnly else { throw Failure(.invalidRequest, "copy", .disk(self.name), "it is only read here") }
-        let isCopied = journal.turns.withLock { (_) in
+        let isCopied = try journal.turns.withLock { (_) throws(Failure) in
             guard isWanted() else { return false }
-            staging.with { $0.copy(to: name) }
+            guard staging.with({ $0.copy(to: name) }) else {
+                throw Failure(.busy, "copy", .disk(self.name), "its commits are far behind, or fail", remedy: "try again")
+            }
             return true
         }
         if isCopied { staging.notify() }
@@ -22,7 +24,17 @@ extension StoreDisk {
     /// Waits until a copy is in the store.
     /// - Throws: why it can't be had at this time. It may still come.
     public func finishCopy(_ name: String) throws(Failure) {
-        try committer.drain { staging in !staging.frozen.contains { $0.copies.contains(name) } }
+        var failure: Failure?
+        defer { staging.with { $0.failedCopies[name] = nil } }
+        do throws(Failure) {
+            try committer.drain { staging in
+                failure = staging.failedCopies[name]
+                return failure != nil || !staging.frozen.contains { $0.copies.contains(name) }
+            }
+        } catch {
+            failure = error
+        }
+        if let failure { throw failure }
     }
 
     /// A disk is again what a snapshot of it is. What waits in its journal is thrown away with the rest.
@@ -38,12 +50,13 @@ extension StoreDisk {
 
     /// Takes in what waits in the journal of a disk that is not in use.
     /// - Returns: the disk's lock. Nobody writes to it as long as that is held.
-    /// - Throws: `.busy` when somebody writes to it, or reads what waits in its journal.
+    /// - Throws: `.busy` when somebody writes to it; `.noSpace` when what waits in its journal can't be taken in.
     public static func settle(_ name: String, of store: Store) throws(Failure) -> DiskLock {
         let lock = try lock(store, name, readOnly: true)
         guard !lock.record.isIncomplete else { throw store.noSuchDisk(name) }
-        guard try lock.record.isSnapshot || lock.journal.size() == 0 else {
-            throw Failure(.busy, "copy", .disk(name), "what waits in its journal can't be taken in: somebody reads it there, or the store is full")
+        if lock.record.isSnapshot { return lock }
+        guard try lock.journal.size() == 0 else {
+            throw Failure(.noSpace, "copy", .disk(name), "what waits in its journal can't be taken in: somebody reads it there, or the store is full")
         }
         return lock
     }

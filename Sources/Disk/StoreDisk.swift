@@ -236,11 +236,11 @@ public final class StoreDisk: BlockDevice {
     /// - Throws: when it can't; then everything is safe in the journal, and goes in when the disk is opened next.
     public func close() throws(Failure) {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }
+        committer.patience.shorten(limit: Self.patienceAtEnd, limitWhenStopped: store.patience.limitWhenStopped)
         for end in companions.withLock({ companions in
             defer { companions = [] }
             return companions
         }) { end() }
-        committer.patience.shorten(limit: Self.patienceAtEnd, limitWhenStopped: store.patience.limitWhenStopped)
         // With the descriptor goes the lock in any case.
         defer { try? journal.unlock() }
         // Who finds damage says so before it goes; that it can't does not make the disk fail.

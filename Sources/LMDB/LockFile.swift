@@ -30,10 +30,12 @@ public final class LockFile: Sendable {
         static func writing(_ environment: Int) -> Lock { Lock(number: 1 + 2 * environment, name: "the store's write lock") }
         /// Entering the table of readers of that environment.
         static func reading(_ environment: Int) -> Lock { Lock(number: 2 + 2 * environment, name: "the store's table of readers") }
-        /// Collecting blobs that nothing refers to. Nobody else waits for it, so that its holder may be stopped.
-        public static let collecting = Lock(number: 5, name: "the right to collect")
-        static let count = 6
-        var defersStops: Bool { self != .collecting }
+        /// Maintenance: collecting blobs that nothing refers to, and what goes with it. Nobody else waits for it, so that its holder may be
+        /// stopped. Then another takes the next one of these: two at once get in each other's way, and do no harm.
+        static func collecting(_ turn: Int) -> Lock { Lock(number: 5 + turn, name: "the right to collect") }
+        static let collectors = 4
+        static let count = 5 + collectors
+        var defersStops: Bool { number < 5 }
         public static func == (a: Lock, b: Lock) -> Bool { a.number == b.number }
     }
 
@@ -188,6 +190,28 @@ public final class LockFile: Sendable {
             clinux_await_stop()
         }
         return Hold(self, lock)
+    }
+
+    /// Waits for the right to do maintenance. Whoever has it and is stopped is not waited for.
+    /// - Throws: `.busy` when patience is at its end.
+    public func holdCollecting(_ patience: Patience? = nil) throws(Failure) -> Hold {
+        for turn in 0..<Lock.collectors - 1 {
+            let lock = Lock.collecting(turn)
+            do throws(Failure) {
+                return try hold(lock, Self.impatience)
+            } catch where error.kind == .busy {
+                guard holder(of: lock)?.isStopped == true else { return try hold(lock, patience) }
+            }
+        }
+        return try hold(.collecting(Lock.collectors - 1), patience)
+    }
+
+    private static let impatience = Patience(limit: 0.01, limitWhenStopped: 0.01)
+
+    /// Whether another process waits for the right to do maintenance.
+    public func isCollectingWanted() throws(Failure) -> Bool {
+        for turn in 0..<Lock.collectors { if try isWaitedFor(.collecting(turn)) { return true } }
+        return false
     }
 
     /// - Returns: whether this process was the last that had it, as far as it knows.

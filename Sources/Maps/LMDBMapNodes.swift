@@ -51,9 +51,9 @@ public struct LMDBMapNodes: MapNodes {
     private static let sharedByteCount = 8
 
     private static func checksum(of references: UInt32, _ number: UInt64) -> UInt32 {
-        var bytes = InlineArray<1, UInt32>(repeating: references)
+        let word = InlineArray<1, UInt32>(repeating: references)
         // The bytes of an initialised integer.
-        return UInt32(truncatingIfNeeded: unsafe Hashing.checksum(bytes.mutableSpan.mutableBytes.bytes, seed: number))
+        return UInt32(truncatingIfNeeded: unsafe Hashing.checksum(word.span.bytes, seed: number))
     }
 
     private static func references(_ record: RawSpan, _ number: UInt64) throws(Failure) -> UInt32 {

@@ -2,12 +2,14 @@ public import BlobModel
 public import System
 
 extension MapTrees {
-    /// Calls `body` with each block, in order, that two maps have other blobs for, and those. What both share is not looked at.
+    /// Calls `body` with each block from one on, in order, that two maps have other blobs for, and those, until it says false. What both share is
+    /// not looked at.
     public func forEachDifference(
-        _ old: MapRoot, _ new: MapRoot, _ reading: Nodes.Reading, _ body: (UInt64, BlobNumber, BlobNumber) throws(Failure) -> Void
+        _ old: MapRoot, _ new: MapRoot, from first: UInt64 = 0, _ reading: Nodes.Reading,
+        _ body: (UInt64, BlobNumber, BlobNumber) throws(Failure) -> Bool
     ) throws(Failure) {
         let old = Subtree(node: old.node, level: old.height), new = Subtree(node: new.node, level: new.height)
-        try compare(old, new, level: max(old.level, new.level), base: 0, reading, body)
+        _ = try compare(old, new, level: max(old.level, new.level), base: 0, from: first, reading, body)
     }
 
     /// A node, or nothing. One of a lower level than is asked for is all that the first part of a higher one has.
@@ -17,23 +19,28 @@ extension MapTrees {
     }
 
     private func compare(
-        _ old: Subtree, _ new: Subtree, level: Int, base: UInt64, _ reading: Nodes.Reading,
-        _ body: (UInt64, BlobNumber, BlobNumber) throws(Failure) -> Void
-    ) throws(Failure) {
-        if old == new || old.node == 0 && new.node == 0 { return }
+        _ old: Subtree, _ new: Subtree, level: Int, base: UInt64, from start: UInt64, _ reading: Nodes.Reading,
+        _ body: (UInt64, BlobNumber, BlobNumber) throws(Failure) -> Bool
+    ) throws(Failure) -> Bool {
+        if old == new || old.node == 0 && new.node == 0 { return true }
         let before = try parts(old, level: level, reading), after = try parts(new, level: level, reading)
         if level > 0 { nodes.expect((0..<MapNode.fanout).filter { before[$0] != after[$0] }.flatMap { [before[$0], after[$0]] }.filter { $0 != 0 }, reading) }
+        let span = MapNode.entrySpan(level: level)
         for index in 0..<MapNode.fanout where before[index] != after[index] {
-            let first = base + UInt64(index) * MapNode.entrySpan(level: level)
+            let first = base + UInt64(index) * span
+            guard first + span > start else { continue }
+            let goesOn: Bool
             if level == 0 {
-                try body(first, BlobNumber(rawValue: before[index]), BlobNumber(rawValue: after[index]))
+                goesOn = try body(first, BlobNumber(rawValue: before[index]), BlobNumber(rawValue: after[index]))
             } else {
                 let below = level - 1
-                try compare(
+                goesOn = try compare(
                     Subtree(node: before[index], level: min(old.level, below)), Subtree(node: after[index], level: min(new.level, below)), level: below,
-                    base: first, reading, body)
+                    base: first, from: start, reading, body)
             }
+            guard goesOn else { return false }
         }
+        return true
     }
 
     private func parts(_ tree: Subtree, level: Int, _ reading: Nodes.Reading) throws(Failure) -> [UInt64] {

@@ -26,7 +26,13 @@ public struct MapRelease<Nodes: MapNodes>: ~Escapable {
     public mutating func releaseDetached(_ body: (BlobNumber) -> Void) throws(Failure) {
         var detached: [DetachedNode] = []
         try nodes.forEachDetached(reading) { detached.append($0) }
-        for node in detached { try release(node.number, level: node.level, body) }
+        for node in detached {
+            do throws(Failure) {
+                try release(node.number, level: node.level, body)
+            } catch where error.kind == .damage {
+                // What lies below a damaged one stays.
+            }
+        }
     }
 
     private static var nodesAhead: Int { 64 }

@@ -289,7 +289,13 @@ extension MapTrees {
         var budget = leaves
         while let node = try nodes.lowestDetached(nodes.reading(writing)) {
             guard budget > 0 else { return true }
-            budget -= try node.level == 0 ? freeLeaf(node, &edit, &writing) : freePart(node, budget, &edit, &writing)
+            do throws(Failure) {
+                budget -= try node.level == 0 ? freeLeaf(node, &edit, &writing) : freePart(node, budget, &edit, &writing)
+            } catch where error.kind == .damage {
+                // What it referred to stays counted, which a check tells; all else goes on.
+                try nodes.free(node, &writing)
+                budget -= 1
+            }
         }
         return false
     }

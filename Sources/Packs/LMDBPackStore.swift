@@ -145,6 +145,13 @@ public final class LMDBPackStore: PackStore {
 
     public func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
         guard !changes.isEmpty else { return [] }
+        // What another codec stores is compressed before anybody has to wait for it. A pack that is not open stays what it is here.
+        let early = try ReadTransaction(environment)
+        let open = try numbering(early.view).open
+        var prepared: [UInt64: PackRewriting] = [:]
+        for change in changes where change.codec != .raw && change.from.number != open {
+            prepared[change.from.number] = try unsafe rewriting(change, as: 0, early.view)
+        }
         var writing = try WriteTransaction(environment, patience)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(environment)
@@ -153,24 +160,34 @@ public final class LMDBPackStore: PackStore {
         var done: [RewrittenPack] = []
         for change in changes {
             let next = try max(versions.state(of: change.from.number).next, highest(of: change.from.number, before.view).map { $0 + 1 } ?? 0)
-            if next < PackVersion.most, let pack = try rewrite(change, as: next, before.view, &writing) { done.append(pack) }
+            guard next < PackVersion.most else { continue }
+            var rewriting = prepared[change.from.number]
+            // It is gone, or was written anew.
+            if rewriting != nil, try before.view.value(packs, change.from.key) == nil { continue }
+            rewriting?.builder.version = next
+            if rewriting == nil { rewriting = try unsafe self.rewriting(change, as: next, before.view) }
+            if let rewriting { done.append(try put(rewriting, change, &writing)) }
         }
         try close(done.map(\.number), &writing)
         try writing.commit()
+        // What was prepared borrows from here.
+        withExtendedLifetime(prepared) {}
+        withExtendedLifetime(early) {}
         return done
     }
 
-    private func rewrite(
-        _ change: PackRewrite, as version: UInt32, _ before: View, _ writing: inout WriteTransaction
-    ) throws(Failure) -> RewrittenPack? {
-        guard let value = try before.value(packs, change.from.key), let pack = PackView(value, change.from), pack.isIntact(storeID) else { return nil }
+    /// - Returns: nil: the pack can't be had.
+    @unsafe private func rewriting(_ change: PackRewrite, as version: UInt32, _ view: View) throws(Failure) -> PackRewriting? {
+        guard let value = try view.value(packs, change.from.key), let pack = PackView(value, change.from), pack.isIntact(storeID) else { return nil }
         if change.dropped.count < pack.slotCount { value.expect() }
-        guard var rewriting = unsafe try PackRewriting(change, of: pack, as: version) else { return nil }
+        return unsafe try PackRewriting(change, of: pack, as: version)
+    }
+
+    private func put(_ rewriting: PackRewriting, _ change: PackRewrite, _ writing: inout WriteTransaction) throws(Failure) -> RewrittenPack {
         let done = rewriting.outcome(change)
         if let new = done.new {
             try writing.put(packs, PackVersion(done.number, new).key, count: rewriting.builder.byteCount) { _ = rewriting.builder.write(into: &$0, storeID) }
         }
-        rewriting.release()
         for version in done.loose { try writing.put(loose, version.key, count: 0) { _ in } }
         return done
     }

@@ -7,7 +7,7 @@ internal import System
 struct PackBuilder {
     let number: UInt64
     /// See `PackVersion`.
-    let version: UInt32
+    var version: UInt32
     private var entries: [Entry] = []
     /// Bytes of the blobs, each with the room it takes.
     private var blobBytes = 0

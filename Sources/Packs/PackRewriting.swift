@@ -10,6 +10,7 @@ struct PackRewriting {
     let dropped: [Int]
     /// Stored bytes of the slots that were healed, before and now.
     private(set) var healed: [Int: (before: Int, now: Int)] = [:]
+    private(set) var recoded: [Int: (before: Int, now: Int)] = [:]
     /// What is lent until the pack is written.
     private var rooms: [CompressedBlocks] = []
 
@@ -38,11 +39,36 @@ struct PackRewriting {
                 }
             }
         }
+        if change.codec != .raw { try unsafe recode(pack, change) }
+    }
+
+    /// Has a codec store what is stored as a block, where it gains something. What is not what was hashed is left alone.
+    @unsafe private mutating func recode(_ pack: PackView, _ change: PackRewrite) throws(Failure) {
+        var slots: [Int] = []
+        var blobs: [NewBlob] = []
+        for slot in 0..<pack.slotCount where pack.codec(slot) == BlobCodec.raw.rawValue && !change.dropped.contains(slot) && healed[slot] == nil {
+            guard let digest = pack.digest(slot), let range = pack.range(slot), range.upperBound <= pack.bytes.byteCount,
+                let stored = unsafe LentBytes(pack.bytes.extracting(range)), PackFormat.check(stored.bytes, digest) == pack.check(slot)
+            else { continue }
+            slots.append(slot)
+            blobs.append(NewBlob(digest: digest, check: pack.check(slot), source: stored))
+        }
+        for start in stride(from: 0, to: slots.count, by: CompressedBlocks.capacity) {
+            let part = start..<min(start + CompressedBlocks.capacity, slots.count)
+            let room = try CompressedBlocks(change.codec)
+            try room.compress(blobs[part])
+            rooms.append(room)
+            for index in part {
+                guard let (codec, check, stored) = room.result(index - start) else { continue }
+                let before = builder.storedLength(slots[index])
+                if builder.replace(slots[index], check: check, codec, stored) { recoded[slots[index]] = (before, stored.count) }
+            }
+        }
     }
 
     /// What came of it.
     func outcome(_ change: PackRewrite) -> RewrittenPack {
-        RewrittenPack(from: change.from, new: builder.isEmpty ? nil : builder.version, dropped: dropped, healed: healed)
+        RewrittenPack(from: change.from, new: builder.isEmpty ? nil : builder.version, dropped: dropped, healed: healed, recoded: recoded)
     }
 
     /// The pack was written.

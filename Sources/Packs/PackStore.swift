@@ -91,11 +91,14 @@ public struct PackRewrite {
     public var dropped: Set<Int>
     /// Slots that get other bytes for the same block, in the form that they have.
     public var healed: [Int: NewBlob]
+    /// What blobs that are stored as blocks are stored by from now on, where that gains something.
+    public var codec: BlobCodec
 
-    public init(from: PackVersion, dropped: Set<Int> = [], healed: [Int: NewBlob] = [:]) {
+    public init(from: PackVersion, dropped: Set<Int> = [], healed: [Int: NewBlob] = [:], codec: BlobCodec = .raw) {
         self.from = from
         self.dropped = dropped
         self.healed = healed
+        self.codec = codec
     }
 }
 
@@ -109,6 +112,8 @@ public struct RewrittenPack: Sendable {
     public let dropped: [Int]
     /// Stored bytes of the slots that were healed, before and now.
     public let healed: [Int: (before: Int, now: Int)]
+    /// The same of those that another codec stores.
+    public let recoded: [Int: (before: Int, now: Int)]
 
     public var number: UInt64 { from.number }
 

@@ -22,7 +22,8 @@ extension Store {
     ) throws(Failure) -> (changes: [PackRewrite], next: UInt64?, total: Int) {
         let state = try state()
         let total = try parts.counts.packsWithDead(state.meta.view)
-        let indexed = try parts.superblock.superblock(state.meta.view).index.indexed
+        let superblock = try parts.superblock.superblock(state.meta.view)
+        let indexed = superblock.index.indexed
         var work: [PackRewrite] = []
         var next: UInt64?
         var seen = 0, bytes = 0, entries = 0
@@ -50,10 +51,50 @@ extension Store {
                 next = number
                 return false
             }
-            work.append(PackRewrite(from: PackVersion(number, pack.version), dropped: Set(dead)))
+            work.append(PackRewrite(from: PackVersion(number, pack.version), dropped: Set(dead), codec: wholly ? .raw : superblock.laterCodec))
             return true
         }
         return (work, next, total)
+    }
+
+    /// The next packs that have blocks which another codec is to store, and where to go on from; nil: there are none to be looked at.
+    /// - Parameter last: the last one to be looked at.
+    func findCold(to last: UInt64, _ step: StepWork) throws(Failure) -> (changes: [PackRewrite], next: UInt64)? {
+        let state = try state()
+        let superblock = try parts.superblock.superblock(state.meta.view)
+        let codec = superblock.laterCodec, first = max(superblock.recoded, 1)
+        guard codec != .raw, first <= last else { return nil }
+        var work: [PackRewrite] = []
+        var next = first, bytes = 0, seen = 0
+        try state.packs.forEachPack(from: first) { (number, pack) throws(Failure) in
+            guard number <= last, bytes <= step.packBytes, seen < step.packsSeen, work.count < Self.packsPerPiece else { return false }
+            seen += 1
+            next = number + 1
+            guard let pack, try !packs.isClaimed(number), (0..<pack.slotCount).contains(where: { pack.codec($0) == BlobCodec.raw.rawValue }) else { return true }
+            bytes += pack.bytes.byteCount
+            work.append(PackRewrite(from: PackVersion(number, pack.version), codec: codec))
+            return true
+        }
+        return (work, next > first ? next : last + 1)
+    }
+
+    /// Has another codec store the blocks of these packs, as far as nothing comes in between.
+    /// - Parameter next: behind the last of them.
+    func recode(_ work: [PackRewrite], upTo next: UInt64, _ step: inout StepWork) throws(Failure) {
+        // Compressing comes before anybody has to wait.
+        let copies = try packs.rewrite(work, versions, nil)
+        do throws(Failure) {
+            try step.hold { () throws(Failure) in
+                var transaction = try StoreTransaction.begin(self)
+                _ = try transaction.collect(copies, takesRecent: false)
+                transaction.superblock.recoded = max(transaction.superblock.recoded, next)
+                try transaction.commit()
+            }
+        } catch {
+            sweep(behind: copies)
+            throw error
+        }
+        sweep(behind: copies)
     }
 
     /// Collects as many packs at a time as there is room for.
@@ -157,8 +198,17 @@ extension StoreTransaction {
         for copy in copies {
             _ = try makeCurrent(copy)
             if copy.new == nil { try removeCounts(ofPack: copy.number) }
+            if !copy.recoded.isEmpty { try noteLengths(copy.recoded, ofPack: copy.number) }
         }
         return gone.reduce(0) { $0 + UInt64($1.length) }
+    }
+
+    /// Blobs of a pack take other lengths: of dead ones it is known what they take.
+    mutating func noteLengths(_ lengths: [Int: (before: Int, now: Int)], ofPack number: UInt64) throws(Failure) {
+        let settled = try store.parts.counts.settled(ofPack: number, lmdb.view) ?? []
+        for (slot, length) in lengths where slot >= settled.count || settled[slot] == 0 {
+            counts.lengthenDead(by: length.now - length.before, ofPack: number)
+        }
     }
 
     /// Those packs that nothing has come in between of, and what goes with the slots that they have lost.

@@ -71,6 +71,8 @@ public struct GarbageCollection: ~Copyable {
     private var leaves = StepSize(least: Store.fewestLeaves, most: Store.leavesPerCommit)
     /// What is stored later is left to the next collection: a writer may make dead blobs as fast as they are collected.
     private var last: UInt64 = 0
+    /// What was stored in so many packs last may soon be dead, and is not compressed.
+    private let warmPacks: UInt64
     public private(set) var progress = Progress()
 
     /// How far it is.
@@ -91,15 +93,24 @@ public struct GarbageCollection: ~Copyable {
         case index, counts(from: UInt64)
         /// Packs from one on; `wholly`: those alone that have nothing left.
         case packs(from: UInt64, wholly: Bool)
+        /// Packs that another codec is to store.
+        case cold
         case space, over
     }
 
-    /// - Throws: `.busy` when another process collects.
-    public init(_ store: Store) throws(Failure) {
+    /// - Parameters:
+    ///   - patience: how long to wait for another process that collects.
+    ///   - isQuiet: nobody writes to the store.
+    /// - Throws: `.busy` when it goes on.
+    public init(_ store: Store, _ patience: Patience? = nil, isQuiet: Bool = true) throws(Failure) {
         self.store = store
+        warmPacks = isQuiet ? 0 : Self.warmPacksBesideWriters
         // Two would write the same packs anew.
-        hold = try store.lockFile.hold(.collecting)
+        hold = try store.lockFile.holdCollecting(patience)
     }
+
+    /// 1 GiB.
+    private static let warmPacksBesideWriters: UInt64 = 1400
 
     /// Goes on for a step.
     /// - Returns: how far it is.
@@ -139,7 +150,13 @@ public struct GarbageCollection: ~Copyable {
                 progress.freedBytes += try store.collectWithin(found.changes, &work)
                 progress.packsDone += found.changes.count
             }
-            phase = if let next = found.next { .packs(from: next, wholly: wholly) } else if wholly { .packs(from: 1, wholly: false) } else { .space }
+            phase = if let next = found.next { .packs(from: next, wholly: wholly) } else if wholly { .packs(from: 1, wholly: false) } else { .cold }
+        case .cold:
+            if let (changes, next) = try store.findCold(to: last - min(last, warmPacks), work) {
+                try store.recode(changes, upTo: next, &work)
+            } else {
+                phase = .space
+            }
         case .space:
             try store.trim()
             phase = .over
@@ -165,11 +182,13 @@ public struct GarbageCollection: ~Copyable {
 
 extension Store {
     /// Frees the bytes of blobs that nothing refers to, and gives them back to the filesystem.
-    /// - Parameter progress: told packs done and packs in all.
+    /// - Parameters:
+    ///   - patience: how long to wait for another process that collects.
+    ///   - progress: told packs done and packs in all.
     /// - Returns: payload bytes that were freed.
     /// - Throws: `.busy` when another process collects.
-    public func collect(shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
-        var collection = try GarbageCollection(self)
+    public func collect(patience: Patience? = nil, shouldStop: () -> Bool, progress: (Int, Int) -> Void) throws(Failure) -> UInt64 {
+        var collection = try GarbageCollection(self, patience)
         var isStopping = false
         while !collection.progress.isOver {
             let now = try collection.step()

@@ -32,7 +32,16 @@ public enum CopyName: Sendable {
 extension Store {
     /// Begins a copy that nobody sees but who has its lock.
     public func beginCopy() throws(Failure) -> DiskLock {
-        try makeDisk(".copy-" + String(UInt64.random(in: 0 ... .max), radix: 16), byteCount: UInt64(sectorSize), incomplete: true)
+        // No disk is called that.
+        let name = DiskRecord.copyPrefix + String(UInt64.random(in: 0 ... .max), radix: 16)
+        return try wayOut { (room) throws(Failure) in try makeDisk(name, byteCount: UInt64(sectorSize), incomplete: true, room) }
+    }
+
+    /// What is known of a copy by now: it was filled since it was begun.
+    public func refreshed(_ lock: consuming DiskLock) throws(Failure) -> DiskLock {
+        let name = lock.record.name
+        guard let record = try anyDisk(name), record.number == lock.record.number, record.isFilled else { throw noSuchDisk(name) }
+        return DiskLock(journal: lock.intoJournal(), record: record)
     }
 
     /// Removes a copy that nobody has any more, if it has no name by now.
@@ -62,13 +71,17 @@ extension Store {
             var transaction = try StoreTransaction.begin(self, room: room)
             for (name, new) in copies {
                 let copy = try transaction.disk(name)
+                guard copy.isFilled else { throw noSuchDisk(name) }
                 if case .snapshot(let snapshot) = new {
                     let disk = try transaction.disk(snapshot.disk)
                     guard !disk.isIncomplete, !disk.isSnapshot else { throw noSuchDisk(snapshot.disk) }
+                    // Another may have its name by now.
+                    guard copy.source == disk.number else { throw Failure(.busy, "snapshot", .disk(disk.name), "it is another disk now", remedy: "try again") }
                 }
                 try parts.catalogue.remove(name, &transaction.lmdb)
                 var named = copy.named(new.description)
                 named.isIncomplete = false
+                named.source = 0
                 if case .snapshot = new { named.isSnapshot = true }
                 try transaction.add(named)
             }
@@ -160,25 +173,20 @@ extension Store {
 }
 
 extension StoreTransaction {
-    /// Removes a copy that nobody has any more, if it has no name by now.
-    public func removeCopy(_ name: String) throws(Failure) {
-        guard let copy = try anyDisk(name), copy.isIncomplete else { return }
-        try deleteLeftover(copy)
-    }
-
     /// Fills copies with what a disk is. Whoever began one may have given it up.
     /// - Returns: false: one of them is not there any more.
     @discardableResult
     mutating func fill(_ copies: [String], with disk: DiskRecord) throws(Failure) -> Bool {
         var isComplete = true
         for name in copies {
-            guard var copy = try store.parts.catalogue.disk(name, lmdb.view), copy.isIncomplete, copy.map.node == 0 else {
+            guard name.hasPrefix(DiskRecord.copyPrefix), var copy = try store.parts.catalogue.disk(name, lmdb.view), copy.isIncomplete, !copy.isFilled else {
                 isComplete = false
                 continue
             }
             try store.parts.maps.share(disk.map, &lmdb)
             copy.map = disk.map
             copy.byteCount = disk.byteCount
+            copy.source = disk.number
             try put(copy)
         }
         return isComplete

@@ -1,5 +1,5 @@
 internal import BlobModel
-public import BlockModel
+internal import BlockModel
 internal import Catalogue
 internal import LMDB
 internal import Maps
@@ -15,28 +15,36 @@ public struct Difference: Equatable, Sendable {
 }
 
 extension Store {
-    /// Calls `body` with each run of bytes in which the second of two disks, or snapshots, differs from the first, as far as the second reaches:
-    /// in order, as long as they can be. What they share is not looked at.
-    public func forEachDifference(_ old: String, _ new: String, _ body: (Difference) throws(Failure) -> Void) throws(Failure) {
+    /// Runs of bytes in which the second of two disks, or snapshots, differs from the first, as far as the second reaches: in order, as long as they
+    /// can be. What they share is not looked at. Nobody may write to either.
+    /// - Parameters:
+    ///   - start: where to go on.
+    ///   - limit: about how many.
+    /// - Returns: them, and where to go on; nil: there are no more.
+    public func differences(_ old: String, _ new: String, from start: UInt64, limit: Int) throws(Failure) -> (runs: [Difference], next: UInt64?) {
         let state = try state()
         let view = state.meta.view
         guard let before = try parts.catalogue.disk(old, view) else { throw noSuchDisk(old) }
         guard let after = try parts.catalogue.disk(new, view) else { throw noSuchDisk(new) }
-        var run: Difference?
-        try parts.maps.forEachDifference(before.map, after.map, view) { (block, one, other) throws(Failure) in
+        var runs: [Difference] = []
+        var next: UInt64?
+        try parts.maps.forEachDifference(before.map, after.map, from: start / UInt64(blockSize), view) { (block, one, other) throws(Failure) in
             // Two writers may have stored the same content at the same moment.
-            if one != .none, other != .none, let digest = try state.packs.digest(of: one), try state.packs.digest(of: other) == digest { return }
+            if one != .none, other != .none, let digest = try state.packs.digest(of: one), try state.packs.digest(of: other) == digest { return true }
             let offset = block * UInt64(blockSize)
-            guard offset < after.byteCount else { return }
+            guard offset < after.byteCount else { return false }
             let length = min(UInt64(blockSize), after.byteCount - offset)
-            if let last = run, last.offset + last.length == offset, last.isHole == (other == .none) {
-                run?.length += length
-            } else {
-                if let run { try body(run) }
-                run = Difference(offset: offset, length: length, isHole: other == .none)
+            if let last = runs.last, last.offset + last.length == offset, last.isHole == (other == .none) {
+                runs[runs.count - 1].length += length
+                return true
             }
+            guard runs.count < limit else {
+                next = offset
+                return false
+            }
+            runs.append(Difference(offset: offset, length: length, isHole: other == .none))
+            return true
         }
-        // What lies in a last block beyond the end of a shorter disk is not its own.
-        if let run { try body(run) }
+        return (runs, next)
     }
 }

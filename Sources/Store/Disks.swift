@@ -3,12 +3,12 @@ public import Catalogue
 internal import Glibc
 internal import LMDB
 internal import Maps
-public import Packs
+internal import Packs
 public import System
 
 /// The right to write to one disk, or to see it unchanged: a lock on its journal file that ends with its holder,
 /// however that dies.
-public struct DiskLock: ~Copyable {
+public struct DiskLock: ~Copyable, Sendable {
     /// The journal file, empty or holding what an interrupted writer left.
     public let journal: File
     /// The disk as it was when it was locked.
@@ -59,8 +59,8 @@ extension Store {
     }
 
     /// - Parameter name: of a disk, or of what people never see.
-    func makeDisk(_ name: String, byteCount: UInt64, incomplete: Bool) throws(Failure) -> DiskLock {
-        var transaction = try StoreTransaction.begin(self)
+    func makeDisk(_ name: String, byteCount: UInt64, incomplete: Bool, _ room: Room = .beyondReserve) throws(Failure) -> DiskLock {
+        var transaction = try StoreTransaction.begin(self, room: room)
         var disk = DiskRecord(name: name, number: transaction.superblock.nextDisk, byteCount: byteCount, created: UInt64(max(0, time(nil))))
         disk.isIncomplete = incomplete
         transaction.superblock.nextDisk += 1
@@ -98,19 +98,6 @@ extension Store {
         }
     }
 
-    /// How new blobs are stored.
-    public func codec() throws(Failure) -> BlobCodec {
-        let reading = try ReadTransaction(meta)
-        return try parts.superblock.superblock(reading.view).codec
-    }
-
-    /// Stores new blobs that way from now on; those that are there stay as they are.
-    public func use(_ codec: BlobCodec) throws(Failure) {
-        var transaction = try StoreTransaction.begin(self)
-        transaction.superblock.use(codec)
-        try transaction.commit()
-    }
-
     /// Notes how much of the disk's journal its map holds.
     /// - Parameter patience: how long to wait for other writers; as long as others of the process when not given.
     public func note(_ journal: JournalPosition, of name: String, _ patience: Patience? = nil) throws(Failure) {
@@ -135,7 +122,8 @@ extension Store {
             let reading = try ReadTransaction(meta)
             leftovers = try parts.catalogue.disks(reading.view).filter { $0.isIncomplete }
         }
-        for disk in leftovers {
+        // Whoever has one is not waited for.
+        for disk in leftovers where !isLocked(disk) {
             do throws(Failure) {
                 try deleteLeftover(disk)
             } catch where error.kind == .busy || error.kind == .notFound {
@@ -231,9 +219,9 @@ extension Store {
             guard try journal.tryLock(exclusive: exclusive) else {
                 throw Failure(.busy, .disk(name), "in use by another process", remedy: "disconnect it there first")
             }
-            // The disk may have been deleted, and another made, between the look and the lock.
-            if let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
-            unsafe unlink(journalPath(record.number))
+            // Between the look and the lock the disk may have been deleted, its journal with it, and another made; or it has another name.
+            let isInPlace = try isReadOnly ? true : journal.isInPlace()
+            if isInPlace, let now = try anyDisk(name), now.number == record.number { return DiskLock(journal: journal, record: now) }
         }
         throw Failure(.busy, .disk(name), "it is made and deleted again and again", remedy: "try again")
     }
@@ -279,55 +267,38 @@ extension Store {
     static let fewestLeaves = 4
 
     /// Deletes a disk, or a snapshot. Its room is given back by and by, as maintenance frees what nothing else refers to.
-    /// - Parameter recursive: with all snapshots of the disk.
-    /// - Throws: `.invalidRequest` when it has snapshots that are to stay; `.busy` when somebody uses one.
+    /// - Parameter recursive: with all snapshots of the disk: each goes by itself, the oldest first, and the disk when all are gone.
+    /// - Throws: `.invalidRequest` when it has snapshots that are to stay; `.busy` when somebody reads one, which stays then, with the disk.
     public func delete(_ lock: consuming DiskLock, recursive: Bool = false) throws(Failure) {
         let name = lock.record.name
         if !lock.record.isSnapshot {
-            let snapshots = try snapshots(of: name).count
-            guard recursive || snapshots == 0 else {
-                throw Failure(.invalidRequest, "delete", .disk(name), "it has \(snapshots) snapshot\(snapshots == 1 ? "" : "s")", remedy: "delete these first")
+            let snapshots = try snapshots(of: name)
+            guard recursive || snapshots.isEmpty else {
+                throw Failure(
+                    .invalidRequest, "delete", .disk(name), "it has \(snapshots.count) snapshot\(snapshots.count == 1 ? "" : "s")",
+                    remedy: "delete these first")
             }
-            if snapshots > 0 { try hideSnapshots(of: name) }
+            try refuseUse(ofSnapshotsOf: name, "delete")
+            for snapshot in snapshots { try remove(self.lock(snapshot.name)) }
         }
-        var gone: [DiskRecord] = []
+        try remove(lock)
+    }
+
+    private func remove(_ lock: consuming DiskLock) throws(Failure) {
+        let name = lock.record.name
+        var number: UInt64 = 0
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room)
             // As it is now: what was taken in of its journal has changed it.
             let disk = try transaction.disk(name)
-            gone = try disk.isSnapshot ? [disk] : [disk] + snapshots(of: name, transaction.lmdb.view)
-            guard gone.dropFirst().allSatisfy(\.isIncomplete) else {
+            if !disk.isSnapshot, try snapshots(of: name, transaction.lmdb.view).contains(where: { !$0.isIncomplete }) {
                 throw Failure(.busy, "delete", .disk(name), "a snapshot of it has just been made", remedy: "try again")
             }
-            for disk in gone { try transaction.remove(disk) }
+            number = disk.number
+            try transaction.remove(disk)
             try transaction.commit()
         }
-        for disk in gone { removeFiles(of: disk.number) }
+        removeFiles(of: number)
         _ = consume lock
-    }
-
-    /// Nobody begins to read a snapshot of a disk any more: all are incomplete from now on.
-    /// - Throws: `.busy` when somebody reads one already; then they are as they were.
-    private func hideSnapshots(of name: String) throws(Failure) {
-        try refuseUse(ofSnapshotsOf: name, "delete")
-        try setIncomplete(true, snapshotsOf: name)
-        do throws(Failure) {
-            // Whoever has looked before has its lock by now.
-            try refuseUse(ofSnapshotsOf: name, "delete")
-        } catch {
-            try setIncomplete(false, snapshotsOf: name)
-            throw error
-        }
-    }
-
-    private func setIncomplete(_ isIncomplete: Bool, snapshotsOf name: String) throws(Failure) {
-        try wayOut { (room) throws(Failure) in
-            var transaction = try StoreTransaction.begin(self, room: room)
-            for var snapshot in try snapshots(of: name, transaction.lmdb.view) {
-                snapshot.isIncomplete = isIncomplete
-                try transaction.put(snapshot)
-            }
-            try transaction.commit()
-        }
     }
 }

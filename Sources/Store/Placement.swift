@@ -362,11 +362,8 @@ extension StoreTransaction {
         // Also those of a commit that fails.
         for copy in copies where !copy.healed.isEmpty {
             guard try makeCurrent(copy) else { continue }
-            let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view) ?? []
-            for (slot, length) in copy.healed {
-                healed.insert(BlobNumber(pack: copy.number, slot: slot))
-                if slot >= settled.count || settled[slot] == 0 { counts.lengthenDead(by: length.now - length.before, ofPack: copy.number) }
-            }
+            for slot in copy.healed.keys { healed.insert(BlobNumber(pack: copy.number, slot: slot)) }
+            try noteLengths(copy.healed, ofPack: copy.number)
         }
         try store.parts.damage.remove(healed, &lmdb)
         var lost: [Int] = []

@@ -44,7 +44,7 @@ struct StepSize {
 extension Store {
     /// Does a step of a way out of "full". Where there is no room, it is done again in its least size, with the reserve.
     /// - Parameter step: one commit, or none; it is told how much to do, and what it may take.
-    func wayOut<Result>(
+    func wayOut<Result: ~Copyable>(
         _ size: inout StepSize, _ patience: Patience? = nil, _ step: (Int, Room) throws(Failure) -> Result
     ) throws(Failure) -> Result {
         do throws(Failure) {
@@ -61,7 +61,7 @@ extension Store {
     }
 
     /// The same of one that has a size only.
-    func wayOut<Result>(_ patience: Patience? = nil, _ step: (Room) throws(Failure) -> Result) throws(Failure) -> Result {
+    func wayOut<Result: ~Copyable>(_ patience: Patience? = nil, _ step: (Room) throws(Failure) -> Result) throws(Failure) -> Result {
         var size = StepSize(least: 1, most: 1)
         return try wayOut(&size, patience) { (_, room) throws(Failure) in try step(room) }
     }

@@ -4,7 +4,7 @@ internal import Catalogue
 internal import Counts
 internal import LMDB
 internal import Maps
-public import Packs
+internal import Packs
 public import System
 
 /// What a store holds and saves, exact as of the last commit. All sizes in bytes.
@@ -39,8 +39,7 @@ public struct Statistics: Sendable {
     public let reclaimableBytes: UInt64
     /// Blobs that are known to be damaged.
     public let damagedBlobs: Int
-    /// How new blobs are stored.
-    public let codec: BlobCodec
+    public let settings: Settings
 
     public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
     public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
@@ -69,34 +68,44 @@ extension Store {
         let reclaimable = totals.deadBytes + (try storedBytes(of: dead, state.packs))
         for disk in records where disk.isIncomplete { try release.release(disk.map) { lost.append($0) } }
         lost.sort()
-        let unique = totals.live - UInt64(try blobs(losing: lost, after: [], &counts).count)
+        let gone = UInt64(try blobs(losing: lost, after: [], &counts).count)
+        // Where counts are wrong, which a check tells.
+        let unique = totals.live - min(totals.live, gone)
 
-        func exclusive(_ disks: [DiskRecord]) throws(Failure) -> UInt64 {
-            var after = release
-            var more: [BlobNumber] = []
-            for disk in disks { try after.release(disk.map) { more.append($0) } }
-            more.sort()
-            return try UInt64(blobs(losing: more, after: lost, &counts).count) * UInt64(blockSize)
-        }
-        func entry(_ disk: DiskRecord, with snapshots: [DiskRecord] = []) throws(Failure) -> Statistics.Disk {
-            Statistics.Disk(
-                name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize),
-                exclusiveBytes: try exclusive([disk] + snapshots), isAttached: isLocked(disk), created: disk.created)
-        }
         var disks: [Statistics.Disk] = []
         for disk in records where !disk.isIncomplete && name?.hasSameBytes(as: disk.name) ?? !disk.isSnapshot {
             let own = disk.isSnapshot ? [] : (snapshots[PathText.bytes(disk.name)] ?? []).sorted { $0.number < $1.number }
-            var found = try entry(disk, with: own)
-            for snapshot in own { found.snapshots.append(try entry(snapshot)) }
+            var found = entry(disk, exclusive: try exclusiveBytes(of: [disk] + own, release, lost, &counts))
+            for snapshot in own { found.snapshots.append(entry(snapshot, exclusive: try exclusiveBytes(of: [snapshot], release, lost, &counts))) }
             disks.append(found)
         }
         if let name, disks.isEmpty { throw noSuchDisk(name) }
         let all = snapshots.values.flatMap { $0 }
-        let ofSnapshots = try all.isEmpty ? 0 : exclusive(all)
+        let ofSnapshots = try exclusiveBytes(of: all, release, lost, &counts)
         return Statistics(
-            store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize), uniqueOfDisksBytes: unique * UInt64(blockSize) - ofSnapshots,
+            store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize), uniqueOfDisksBytes: unique * UInt64(blockSize) - min(unique * UInt64(blockSize), ofSnapshots),
             snapshotBytes: all.reduce(0) { $0 + $1.mappedBlocks * UInt64(blockSize) }, storedBytes: try storedBytes(),
-            reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), codec: superblock.codec)
+            reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), settings: superblock.settings)
+    }
+
+    private func entry(_ disk: DiskRecord, exclusive: UInt64) -> Statistics.Disk {
+        Statistics.Disk(
+            name: disk.name, size: disk.byteCount, mappedBytes: disk.map.mappedBlocks * UInt64(blockSize), exclusiveBytes: exclusive,
+            isAttached: isLocked(disk), created: disk.created)
+    }
+
+    /// What would go with some disks and snapshots.
+    /// - Parameters:
+    ///   - release: what goes before.
+    ///   - lost: the references that go with it, sorted.
+    private func exclusiveBytes(
+        of disks: [DiskRecord], _ release: MapRelease<LMDBMapNodes>, _ lost: [BlobNumber], _ counts: inout CountReader
+    ) throws(Failure) -> UInt64 {
+        var release = release
+        var more: [BlobNumber] = []
+        for disk in disks { try release.release(disk.map) { more.append($0) } }
+        more.sort()
+        return try UInt64(blobs(losing: more, after: lost, &counts).count) * UInt64(blockSize)
     }
 
     /// Blobs that nothing would refer to any more.

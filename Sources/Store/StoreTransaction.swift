@@ -103,6 +103,7 @@ struct StoreTransaction: ~Copyable {
         superblock.totals = counts.totals
         try store.parts.superblock.put(superblock, &lmdb)
         try lmdb.commit()
+        store.noteExcess(superblock)
         store.parts.damage.noteHealed(healed)
         withExtendedLifetime(claims) {}
     }

@@ -20,9 +20,12 @@ internal import System
 ///    144  merged           u64   the merge has done digests whose first word is less
 ///    152  codec            u32   of new blobs (`BlobCodec`)
 ///    156  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
-///    160  checksum         u64   XXH3-64 of bytes 0–159
+///    160  unmaintained     u32   1: what nothing refers to is left to `gc`
+///    164  codec of packs that are written anew   u32   (`BlobCodec`); 0: blobs stay as they are
+///    168  recoded          u64   every pack before this number was written anew with that codec, or has nothing to gain by it
+///    176  checksum         u64   XXH3-64 of bytes 0–175
 struct Superblock: Equatable {
-    static let byteCount = 168
+    static let byteCount = 184
 
     var header: FormatHeader
     var nextNode: UInt64 = 1
@@ -34,13 +37,20 @@ struct Superblock: Equatable {
     var index = IndexState()
     /// Of new blobs.
     private(set) var codec = BlobCodec.raw
+    /// Of blobs in packs that are written anew; raw: as they are.
+    private(set) var laterCodec = BlobCodec.raw
+    var isMaintained = true
+    /// Packs before this one need not be written anew with `laterCodec`.
+    var recoded: UInt64 = 0
 
     init(storeID: StoreID) { header = FormatHeader(storeID: storeID) }
 
-    /// From now on, new blobs are stored by that codec.
-    mutating func use(_ codec: BlobCodec) {
+    /// From now on, new blobs are stored by that codec, and packs written anew with another one.
+    mutating func use(_ codec: BlobCodec, later: BlobCodec = .raw) {
+        if later != laterCodec { recoded = 0 }
         self.codec = codec
-        header.incompatibleFeatures |= codec.feature
+        laterCodec = later
+        header.incompatibleFeatures |= codec.feature | later.feature
     }
 
     /// - Throws: as `FormatHeader.init` does.
@@ -54,12 +64,18 @@ struct Superblock: Equatable {
         index.indexed = PackPlace(pack: bytes.load(at: 112), slots: bytes.load(at: 120))
         index.merging = PackPlace(pack: bytes.load(at: 128), slots: bytes.load(at: 136))
         index.merged = bytes.load(at: 144)
-        let number: UInt32 = bytes.load(at: 152)
+        codec = try Self.codec(bytes.load(at: 152), path)
+        isMaintained = bytes.load(at: 160, as: UInt32.self) == 0
+        laterCodec = try Self.codec(bytes.load(at: 164), path)
+        recoded = bytes.load(at: 168)
+        index.pastTable = bytes.load(at: 156)
+    }
+
+    private static func codec(_ number: UInt32, _ path: String) throws(Failure) -> BlobCodec {
         guard let codec = BlobCodec(rawValue: UInt8(truncatingIfNeeded: number)), number <= UInt8.max else {
             throw Failure(.system, .file(path), "its blobs are stored by codec \(number), which this program does not know", remedy: "use a newer dedupdisk")
         }
-        self.codec = codec
-        index.pastTable = bytes.load(at: 156)
+        return codec
     }
 
     /// The record's bytes.
@@ -80,6 +96,9 @@ struct Superblock: Equatable {
             bytes.store(index.merged, at: 144)
             bytes.store(UInt32(codec.rawValue), at: 152)
             bytes.store(index.pastTable, at: 156)
+            bytes.store(isMaintained ? 0 : 1 as UInt32, at: 160)
+            bytes.store(UInt32(laterCodec.rawValue), at: 164)
+            bytes.store(recoded, at: 168)
         }
     }
 

@@ -26,6 +26,8 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case leftover
         /// Many blocks can't be hashed at once, as the library for that failed.
         case hashing
+        /// What nothing refers to can't be collected.
+        case maintenance
         /// Others can't ask the one who serves a disk.
         case control
     }
@@ -71,7 +73,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     private var beginning: Priority {
         switch kind {
         case .damage, .syncFailure: .error
-        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control: .warning
+        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control, .maintenance: .warning
         case .lockWait, .reserve, .healing: .notice
         case .journalReplay, .filterRebuild, .leftover: .info
         }

@@ -15,8 +15,8 @@ public final class LocalSocket: Sendable {
 
     deinit { _ = close(descriptor) }
 
-    private static func make() throws(Failure) -> Int32 {
-        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue), 0)
+    private static func make(_ flags: UInt32 = 0) throws(Failure) -> Int32 {
+        let descriptor = socket(AF_UNIX, Int32(SOCK_STREAM.rawValue | SOCK_CLOEXEC.rawValue | flags), 0)
         guard descriptor >= 0 else { throw Failure(systemCall: "make", "a socket", errno: errno) }
         return descriptor
     }
@@ -24,9 +24,9 @@ public final class LocalSocket: Sendable {
     /// Listens at `path`, where nothing may be. Whoever may write to the directory's files may connect.
     public static func listen(at path: String) throws(Failure) -> LocalSocket {
         let socket = LocalSocket(try make())
-        // Linux gives the file the socket's own mode.
-        guard try fchmod(socket.descriptor, File.mode(ofFilesBeside: path)) == 0 else { throw Failure(systemCall: "protect", .file(path), errno: errno) }
-        let code = try withAddress(path) { (address, size) in unsafe bind(socket.descriptor, address, size) == 0 ? 0 : errno }
+        // Linux gives the file the socket's own mode, and the umask's.
+        guard fchmod(socket.descriptor, 0o600) == 0 else { throw Failure(systemCall: "protect", .file(path), errno: errno) }
+        let code = unsafe try withAddress(path) { address, size in unsafe bind(socket.descriptor, address, size) == 0 ? 0 : errno }
         guard code == 0 else { throw Failure(systemCall: "listen on", .file(path), errno: code) }
         do throws(Failure) {
             try File.giveSocketToOwner(ofDirectoryOf: path)
@@ -39,9 +39,11 @@ public final class LocalSocket: Sendable {
     }
 
     /// Connects to who listens at `path`. Nil: nobody does.
+    /// - Throws: `.busy` when whoever does has not taken in those who came before, for long.
     public static func connect(to path: String) throws(Failure) -> LocalSocket? {
-        let socket = LocalSocket(try make())
-        let code = try withAddress(path) { (address, size) in
+        // connect(2) would wait for the place of another.
+        let socket = LocalSocket(try make(SOCK_NONBLOCK.rawValue))
+        let code = unsafe try withAddress(path) { address, size in
             var code: Int32
             repeat { code = unsafe Glibc.connect(socket.descriptor, address, size) == 0 ? 0 : errno } while code == EINTR
             return code
@@ -49,6 +51,7 @@ public final class LocalSocket: Sendable {
         switch code {
         case 0: return socket
         case ENOENT, ECONNREFUSED: return nil
+        case EAGAIN: throw Failure(.busy, "ask", "who listens on \(path)", "it does not answer", remedy: "see whether it is stopped")
         default: throw Failure(systemCall: "ask who listens on", .file(path), errno: code)
         }
     }
@@ -61,7 +64,12 @@ public final class LocalSocket: Sendable {
                 _ = fcntl(connected, F_SETFD, FD_CLOEXEC)
                 return LocalSocket(connected)
             }
-            guard errno == EINTR || errno == ECONNABORTED else { return nil }
+            switch errno {
+            case EINTR, ECONNABORTED: continue
+            // Whoever comes waits until there are some again.
+            case EMFILE, ENFILE, ENOBUFS, ENOMEM: pause(milliseconds: 100)
+            default: return nil
+            }
         }
     }
 
@@ -69,20 +77,16 @@ public final class LocalSocket: Sendable {
     public func shutdown() { _ = Glibc.shutdown(descriptor, Int32(SHUT_RDWR)) }
 
     /// The process at the other end: its number here; 0 where it has none here.
-    public var peer: Int32 {
-        var peer = ucred()
-        var size = socklen_t(MemoryLayout<ucred>.size)
-        return unsafe getsockopt(descriptor, SOL_SOCKET, SO_PEERCRED, &peer, &size) == 0 ? peer.pid : 0
-    }
+    public var peer: Int32 { clinux_peer(descriptor) }
 
-    /// Sends a line. False: the other end is gone.
+    /// Sends a line, and never waits. False: the other end is gone, or does not read.
     public func send(_ line: String) -> Bool {
         var bytes = Array(line.utf8)
         bytes.append(UInt8(ascii: "\n"))
         var done = 0
         while done < bytes.count {
             let count = unsafe bytes.withUnsafeBytes { bytes in
-                unsafe Glibc.send(descriptor, bytes.baseAddress.map { unsafe $0 + done }, bytes.count - done, Int32(MSG_NOSIGNAL))
+                unsafe Glibc.send(descriptor, bytes.baseAddress.map { unsafe $0 + done }, bytes.count - done, Int32(MSG_NOSIGNAL | MSG_DONTWAIT))
             }
             if count < 0, errno != EINTR { return false }
             done += max(0, count)

@@ -53,12 +53,9 @@ extension File {
     static func giveSocketToOwner(ofDirectoryOf path: String) throws(Failure) {
         let owner = try Owner(directoryOf: path)
         // Only root may give away; the group can be any that the process is in.
-        let code = unsafe clinux_give_socket(path, geteuid() == 0 ? owner.user : .max, owner.group)
+        let code = unsafe clinux_give_socket(path, geteuid() == 0 ? owner.user : .max, owner.group, owner.mode & 0o660)
         guard code == 0 || code == EPERM else { throw Failure(systemCall: "set the owner of", .file(path), errno: code) }
     }
-
-    /// What others may do with the files of the directory that `path` is in.
-    static func mode(ofFilesBeside path: String) throws(Failure) -> mode_t { try Owner(directoryOf: path).mode & 0o660 }
 
     /// Gives this new file, which is to be called `path`, to whom that directory belongs.
     func giveToOwner(ofDirectoryOf path: String) throws(Failure) { try give(to: Owner(directoryOf: path)) }

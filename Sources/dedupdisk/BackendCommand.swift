@@ -50,6 +50,9 @@ struct BackendCommand: ParsableCommand {
             if !disk.isReadOnly { ControlServer.start(for: opened, of: store) }
             return opened
         }
+        let maintainer = Maintainer(store)
+        try maintainer.start()
+        defer { maintainer.stop() }
         Console.log("serving the disks of \(store.path)")
         try daemon.run()
         Console.log("ended; disks stay plugged until it is started again")

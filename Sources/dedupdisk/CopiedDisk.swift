@@ -7,9 +7,20 @@ import System
 enum CopiedDisk {
     /// Calls `body` with the name of what has all that was written to a disk, or of the snapshot.
     static func with(_ name: String, of store: Store, _ body: (String) throws(Failure) -> Void) throws(Failure) {
-        guard let copy = try copy(of: name, in: store) else { return try body(name) }
+        guard let copy = try copy(of: name, in: store) else {
+            try refuseStaged(name, in: store)
+            return try body(name)
+        }
         defer { copy.remove() }
         try body(copy.name)
+    }
+
+    /// Maps don't have what waits in a journal.
+    private static func refuseStaged(_ name: String, in store: Store) throws(Failure) {
+        guard try StoreDisk(store, name, readOnly: true).hasStaged else { return }
+        throw Failure(
+            .readOnly, "map", .disk(name), "its last writes are in its journal, and the store can't be written to",
+            remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
     }
 
     /// Calls `body` with what has all that was written to a disk, or with the snapshot.

@@ -17,7 +17,8 @@ struct DedupDisk: ParsableCommand {
         version: programVersion,
         subcommands: [
             Connect.self, BackendCommand.self, Serve.self, Create.self, Rename.self, Resize.self, Delete.self, List.self, Snapshot.self, Clone.self,
-            Rollback.self, Prune.self, Diff.self, Import.self, Export.self, Map.self, Stats.self, Check.self, Collect.self,
+            Rollback.self, Prune.self, Diff.self, Import.self, Export.self, Map.self, Stats.self, Check.self, Collect.self, Maintain.self, Change.self,
+            Get.self,
         ])
 
     /// Runs the command line. Every failure becomes one line on standard error, and an exit status.

@@ -44,18 +44,27 @@ struct DiskSource: ParsableArguments {
             try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
         } else {
             let store = try openStore()
-            if ephemeral, !store.isReadOnly { return try serveCopy(of: name, in: store, by: server) }
+            let maintainer = Maintainer(store)
+            try maintainer.start()
+            defer { maintainer.stop() }
+            if ephemeral, let copy = try copy(of: name, in: store) {
+                defer { copy.remove() }
+                return try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false)
+            }
             let disk = try open(name, in: store)
             try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server)
         }
     }
 
-    /// What is written goes into a copy, which is gone at the end.
-    private func serveCopy(of name: String, in store: Store, by server: some DiskServer) throws {
+    /// A copy for what is written. Nil: there is no room for one in the store.
+    private func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
         try checkSize(of: name, in: store)
-        let copy = try Copier(store).copy(of: name)
-        defer { copy.remove() }
-        try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false)
+        if store.isReadOnly { return nil }
+        do throws(Failure) {
+            return try Copier(store).copy(of: name)
+        } catch where error.kind == .noSpace {
+            return nil
+        }
     }
 
     private func serve<Device: BlockDevice>(
@@ -72,8 +81,8 @@ struct DiskSource: ParsableArguments {
     private func openStore() throws -> Store {
         guard size != nil, !ephemeral, !readOnly else {
             let store = try options.open(for: ephemeral || readOnly ? .reading : .writing)
-            // What was ephemeral, and was killed.
-            if !store.isReadOnly { try store.removeLeftovers() }
+            // What was ephemeral, and was killed; what can't be removed now is no reason not to serve.
+            if !store.isReadOnly { try? store.removeLeftovers() }
             return store
         }
         let store = try options.openOrCreate()

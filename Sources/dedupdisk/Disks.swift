@@ -12,15 +12,15 @@ struct Create: ParsableCommand {
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
     @Option(
         help: ArgumentHelp(
-            "How the store compresses new blocks from now on, whatever disk they are of: none, lz4 or zstd. A new store does not.", valueName: "codec"))
+            "How the store compresses blocks from now on, whatever disk they are of: none, lz4, zstd, or background: zstd, when maintenance writes them anew. A new store does not.",
+            valueName: "codec"))
     var compression: CompressionName?
 
     func run() throws {
-        let codec = compression?.codec
-        let store = try options.openOrCreate(codec: codec)
+        let store = try options.openOrCreate()
         try store.removeLeftovers()
         try store.create(disk, byteCount: size.bytes)
-        if let codec, try store.codec() != codec { try store.use(codec) }
+        if let compression = compression?.compression, try store.settings().compression != compression { try store.change { $0.compression = compression } }
     }
 }
 
@@ -110,18 +110,9 @@ struct Map: ParsableCommand {
     @Option(help: ArgumentHelp("Look at no more than this many bytes.", valueName: "n")) var length: ByteSize?
     @Flag(help: "Print JSON, an object a line.") var json = false
 
-    /// The map of a store that can't be written to may be older than the disk.
-    private func refuseStaged(in store: Store) throws {
-        guard store.isReadOnly, try StoreDisk(store, disk, readOnly: true).hasStaged else { return }
-        throw Failure(
-            .readOnly, "map", .disk(disk), "its last writes are in its journal, and the store can't be written to",
-            remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
-    }
-
     func run() throws {
         let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
-        try refuseStaged(in: store)
         try CopiedDisk.with(disk, of: store) { (disk) throws(Failure) in try print(disk, of: store) }
     }
 

@@ -46,7 +46,7 @@ struct Stats: ParsableCommand {
                     format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                     uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                     snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
-                    compression: found.codec.name,
+                    compression: found.settings.compression.name,
                     disks: found.disks.map { .init($0) }))
         }
         if disk == nil { try printStore(found) }
@@ -55,6 +55,14 @@ struct Stats: ParsableCommand {
                 [$0.name, Console.size($0.size), Console.size($0.mappedBytes), Console.size($0.exclusiveBytes), $0.isAttached ? "in use" : ""]
             }
             try Console.put((disk == nil ? "\n" : "") + Console.table([["DISK", "SIZE", "MAPPED", "EXCLUSIVE", ""]] + rows))
+        }
+    }
+
+    private func compression(_ compression: Settings.Compression) -> String {
+        switch compression {
+        case .atOnce(.raw): ""
+        case .atOnce(let codec): ", compressed with \(codec.name)"
+        case .background: ", compressed in the background"
         }
     }
 
@@ -68,7 +76,7 @@ struct Stats: ParsableCommand {
             ["unique", Console.size(found.uniqueBytes), "the distinct blocks of it" + (found.snapshotBytes > 0 ? ", and of snapshots" : "")],
             [
                 "stored", Console.size(found.storedBytes),
-                "on the filesystem, in \(PathText.shown(found.store))" + (found.codec == .raw ? "" : ", compressed with \(found.codec.name)"),
+                "on the filesystem, in \(PathText.shown(found.store))" + compression(found.settings.compression),
             ],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by nothing"],
         ]
@@ -128,5 +136,33 @@ struct Collect: ParsableCommand {
         let after = try store.storedBytes()
         try Console.print("freed \(Console.size(freed)) of blocks; the store's files take \(Console.size(before - min(before, after))) less")
         if isStopped { throw Failure(.interrupted, "gc", "interrupted", remedy: "run it again to go on") }
+    }
+}
+
+struct Maintain: ParsableCommand {
+    static let configuration = CommandConfiguration(
+        abstract: "Do the maintenance that is due, and end.",
+        discussion: """
+            What nothing refers to any more is collected, and its space given back, as whoever serves a disk does it all the time. For a \
+            timer, where a store is not always in use. Ends at once where another process is at it, or `set maintenance=off` says so.
+            """)
+    @OptionGroup var options: StoreOptions
+
+    private static let patience = Patience(limit: 0.1, limitWhenStopped: 0.1)
+
+    func run() throws {
+        let store = try options.open()
+        guard try store.settings().isMaintained else { return }
+        let stop = try StopRequest()
+        stop.sendOnSignals()
+        do throws(Failure) {
+            try collect(store, stop)
+        } catch where error.kind == .busy {
+            // Whoever has it does the same.
+        }
+    }
+
+    private func collect(_ store: Store, _ stop: StopRequest) throws(Failure) {
+        _ = try store.collect(patience: Self.patience, shouldStop: { stop.take() > 0 }) { _, _ in }
     }
 }

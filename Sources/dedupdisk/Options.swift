@@ -17,20 +17,33 @@ struct StoreOptions: ParsableArguments {
     /// The store, which is there.
     func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, events: Console.events) }
     /// The store, made when there is none.
-    func openOrCreate(codec: BlobCodec? = nil) throws(Failure) -> Store {
-        try Store(path: path, creating: true, codec: codec ?? .raw, events: Console.events)
-    }
+    func openOrCreate() throws(Failure) -> Store { try Store(path: path, creating: true, events: Console.events) }
 }
 
 /// How a store compresses, by its name on the command line.
 struct CompressionName: ExpressibleByArgument {
-    let codec: BlobCodec
+    let compression: Settings.Compression
 
     init?(argument: String) {
-        guard let found = BlobCodec.allCases.first(where: { $0.name == argument }) else { return nil }
-        codec = found
+        if argument == "background" {
+            compression = .background
+        } else if let codec = BlobCodec.allCases.first(where: { $0.name == argument }) {
+            compression = .atOnce(codec)
+        } else {
+            return nil
+        }
     }
-    static var allValueStrings: [String] { BlobCodec.allCases.map(\.name) }
+    static var allValueStrings: [String] { BlobCodec.allCases.map(\.name) + ["background"] }
+}
+
+extension Settings.Compression {
+    /// What it is called on the command line.
+    var name: String {
+        switch self {
+        case .atOnce(let codec): codec.name
+        case .background: "background"
+        }
+    }
 }
 
 /// A size on the command line: `4096`, `512M`, `20G`, `1.5TiB`.

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Catalogue
 import Glibc
 import Store
 import System
@@ -30,28 +31,37 @@ struct Prune: ParsableCommand {
     func run() throws {
         let store = try options.open(for: dryRun ? .reading : .writing)
         let rules = KeepRules(last: keepLast, hourly: keepHourly, daily: keepDaily, weekly: keepWeekly, monthly: keepMonthly)
-        for disk in disks where try store.disk(disk)?.isSnapshot ?? true { throw store.noSuchDisk(disk) }
-        var failure: Failure?
         for disk in disks {
-            let snapshots = try store.snapshots(of: disk)
-            let kept = rules.kept(snapshots.map(\.created))
-            for (index, snapshot) in snapshots.enumerated() {
-                if kept.contains(index) {
-                    try Console.print("keep    \(snapshot.name)")
-                } else if dryRun {
-                    try Console.print("delete  \(snapshot.name)")
-                } else {
-                    do throws(Failure) {
-                        try store.delete(try store.lock(snapshot.name))
-                        try Console.print("deleted \(snapshot.name)")
-                    } catch where error.kind == .busy {
-                        // The others can go all the same.
-                        failure = error
-                    }
-                }
+            guard let found = try store.disk(disk), !found.isSnapshot else { throw store.noSuchDisk(disk) }
+        }
+        var busy: Failure?
+        for disk in disks {
+            if let failure = try prune(disk, of: store, rules) { busy = failure }
+        }
+        if let busy { throw busy }
+    }
+
+    /// - Returns: why one that was to go is still there: somebody reads it.
+    private func prune(_ disk: String, of store: Store, _ rules: KeepRules) throws(Failure) -> Failure? {
+        let snapshots = try store.snapshots(of: disk)
+        let kept = rules.kept(snapshots.map(\.created))
+        var busy: Failure?
+        for (index, snapshot) in snapshots.enumerated() {
+            if kept.contains(index) {
+                try Console.print("keep    \(snapshot.name)")
+            } else if dryRun {
+                try Console.print("delete  \(snapshot.name)")
+            } else {
+                // The others can go all the same.
+                do throws(Failure) { try delete(snapshot, of: store) } catch where error.kind == .busy { busy = error }
             }
         }
-        if let failure { throw failure }
+        return busy
+    }
+
+    private func delete(_ snapshot: DiskRecord, of store: Store) throws(Failure) {
+        try store.delete(try store.lock(snapshot.name))
+        try Console.print("deleted \(snapshot.name)")
     }
 }
 
@@ -84,10 +94,10 @@ struct KeepRules {
 
     private static func text(_ format: String, _ seconds: UInt64) -> String {
         var time = time_t(clamping: seconds)
-        var parts = tm()
-        _ = unsafe localtime_r(&time, &parts)
-        return unsafe String(unsafeUninitializedCapacity: 64) { buffer in
-            unsafe buffer.withMemoryRebound(to: CChar.self) { unsafe strftime($0.baseAddress, $0.count, format, &parts) }
-        }
+        var parts = unsafe tm()
+        guard unsafe localtime_r(&time, &parts) != nil else { return "" }
+        var text = [CChar](repeating: 0, count: 64)
+        let count = unsafe strftime(&text, text.count, format, &parts)
+        return String(decoding: text.prefix(count).map { UInt8(bitPattern: $0) }, as: UTF8.self)
     }
 }

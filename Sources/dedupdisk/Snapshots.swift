@@ -1,5 +1,6 @@
 import ArgumentParser
 import BlockModel
+import Catalogue
 import Control
 import Disk
 import Store
@@ -34,6 +35,7 @@ struct Snapshot: ParsableCommand {
 
     func run() throws {
         let store = try options.open()
+        try store.removeLeftovers()
         let names = snapshots.map(\.name)
         guard Set(names.map { PathText.bytes($0.disk) }).count == names.count else {
             throw Failure(.usage, "snapshot", "the disks", "one is named twice", remedy: "take one snapshot of each")
@@ -81,6 +83,7 @@ struct Rename: ParsableCommand {
 
     func run() throws {
         let store = try options.open()
+        try store.removeLeftovers()
         let lock = try store.lock(disk)
         guard !lock.record.isIncomplete else { throw store.noSuchDisk(disk) }
         try store.rename(lock, to: new)
@@ -102,16 +105,21 @@ struct Diff: ParsableCommand {
     func run() throws {
         let store = try options.open(for: .reading)
         guard let new = new ?? SnapshotName(old)?.disk else { throw ValidationError("name a snapshot, DISK@NAME, or two disks") }
-        var text = ""
-        try CopiedDisk.with(new, of: store) { (new) throws(Failure) in
-            try store.forEachDifference(old, new) { (found) throws(Failure) in
-                let kind = found.isHole ? "hole" : "data"
-                text += json ? #"{"offset":\#(found.offset),"length":\#(found.length),"type":"\#(kind)"}"# + "\n" : "\(found.offset) \(found.length) \(kind)\n"
-                guard text.utf8.count > 1 << 16 else { return }
-                try Console.put(text)
-                text = ""
-            }
+        try CopiedDisk.with(old, of: store) { (old) throws(Failure) in
+            try CopiedDisk.with(new, of: store) { (new) throws(Failure) in try print(old, new, of: store) }
         }
-        try Console.put(text)
+    }
+
+    private func print(_ old: String, _ new: String, of store: Store) throws(Failure) {
+        var next: UInt64? = 0
+        while let start = next {
+            let (runs, end) = try store.differences(old, new, from: start, limit: 4096)
+            try Console.put(
+                runs.map { run in
+                    let kind = run.isHole ? "hole" : "data"
+                    return json ? #"{"offset":\#(run.offset),"length":\#(run.length),"type":"\#(kind)"}"# + "\n" : "\(run.offset) \(run.length) \(kind)\n"
+                }.joined())
+            next = end
+        }
     }
 }

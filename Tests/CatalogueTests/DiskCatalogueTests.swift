@@ -148,13 +148,13 @@ import TestSupport
         var random = SeededGenerator(seed: 4)
         let good = record("good", &random)
         try place.write { (writing) throws in try place.catalogue.add(good, &writing) }
-        for number in 0..<74 {
+        for number in 0..<82 {
             let bad = record("bad", &random)
             try place.write { (writing) throws in
                 try place.catalogue.change(bad, &writing)
                 // A bit of each byte, and a byte less or more.
                 try place.damage(
-                    "bad", { if number < 72 { $0[number] ^= 1 << (number % 8) } else if number == 72 { $0.removeLast() } else { $0.append(0) } }, &writing)
+                    "bad", { if number < 80 { $0[number] ^= 1 << (number % 8) } else if number == 80 { $0.removeLast() } else { $0.append(0) } }, &writing)
             }
             try place.read { (reading) throws in
                 let one = try #require(throws: Failure.self) { _ = try place.catalogue.disk("bad", reading) }

@@ -279,7 +279,7 @@ import TestSupport
         let statistics = try store.statistics()
         let unique = Set(blocks.filter { $0.contains { $0 != 0 } })
         #expect(statistics.uniqueBytes == UInt64(unique.count) * 4096)
-        #expect(statistics.codec == codec)
+        #expect(statistics.settings.compression == .atOnce(codec))
         let payload = try File.allocatedBytes(ofFile: store.path + "/packs/data.mdb") ?? 0
         #expect(codec == .raw ? payload > statistics.uniqueBytes : payload < statistics.uniqueBytes)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])

@@ -97,13 +97,13 @@ import TestSupport
             var walk = MapWalk(trees, reading)
             for disk in content.disks {
                 #expect(disk.map.mappedBlocks == UInt64(disk.blocks.count), "seed \(seed)")
-                let mapped = try walk.walk(disk.map) {
+                let walked = try walk.walk(disk.map) {
                     #expect(disk.blocks[$0] == $1, "seed \(seed)")
                     references[$1, default: 0] += 1
                 } problem: {
                     Issue.record("\($0), seed \(seed)")
                 }
-                #expect(mapped == MappedBlocks(count: disk.map.mappedBlocks, end: disk.blocks.keys.max().map { $0 + 1 } ?? 0), "seed \(seed)")
+                #expect(walked == MappedBlocks(count: disk.map.mappedBlocks, end: disk.blocks.keys.max().map { $0 + 1 } ?? 0), "seed \(seed)")
                 let reader = trees.reader(disk.map, blockCount: disk.blockCount, reading, cache.places, state)
                 var end: UInt64 = 0, mapped = 0
                 try reader.forEachLeaf { (leaf) throws(Failure) in
@@ -163,8 +163,17 @@ import TestSupport
                     #expect(before == blocks[block] ?? .none && before != after, "seed \(seed)")
                     blocks[block] = after == .none ? nil : after
                     last = block
+                    return true
                 }
                 #expect(blocks == new.blocks, "seed \(seed)")
+                // From the middle on, and no further than asked.
+                guard let last else { continue }
+                var found: [UInt64] = []
+                try trees.forEachDifference(old.map, new.map, from: last, reading) { (block, _, _) throws(Failure) in
+                    found.append(block)
+                    return false
+                }
+                #expect(found == [last], "seed \(seed)")
             }
         }
     }
@@ -296,7 +305,7 @@ import TestSupport
                 faulty.faults.fail(behind: calls)
                 var walk = MapWalk(trees, reading)
                 #expect(throws: failure) {
-                    try walk.walk(disk.map) { _, _ in
+                    _ = try walk.walk(disk.map) { _, _ in
                     } problem: {
                         Issue.record("\($0)")
                     }
@@ -332,7 +341,7 @@ import TestSupport
                 #expect(try reader.leaf(over: 2000).blob(2000) == BlobNumber(pack: 1, slot: 1))
                 var walk = MapWalk(trees, reading)
                 var found: [UInt64] = [], problems = 0
-                try walk.walk(map) { block, _ in
+                _ = try walk.walk(map) { block, _ in
                     found.append(block)
                 } problem: { _ in
                     problems += 1

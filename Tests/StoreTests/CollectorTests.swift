@@ -202,7 +202,8 @@ import TestSupport
             let store = try Store(path: path)
             for round in 0..<UInt64(rounds) {
                 // Between the kept ones, and as new ones.
-                try store.write("gone", (1...1200).map { block($0 % 3 == 1 && round == 0 ? $0 : 10_000 * (round + 1) + $0) })
+                let numbers = (1...1200 as ClosedRange<UInt64>).map { $0 % 3 == 1 && round == 0 ? $0 : 10_000 * (round + 1) + $0 }
+                try store.write("gone", numbers.map { block($0) })
                 if round == 0 { try SharingTests.commit(kept.enumerated().map { (UInt64($0), $1) }, to: "keep", of: store) }
                 try store.delete(try store.lock("gone"))
             }

@@ -136,8 +136,8 @@ import TestSupport
 
     @Test func aLockThatAnotherHolds() throws {
         let other = try Store(path: store.path)
-        let hold = try other.lockFile.hold(.collecting)
-        let waiting = try Thread("waiting") { [store] in _ = try? store.lockFile.hold(.collecting) }
+        let hold = try other.lockFile.hold(.collecting(0))
+        let waiting = try Thread("waiting") { [store] in _ = try? store.lockFile.hold(.collecting(0)) }
         #expect(heard.wait(for: 1, .lockWait).map(\.phase) == [.begins])
         #expect(heard.all(.lockWait)[0].text.contains("waiting for the right to collect: held for"))
         usleep(300_000)
@@ -151,9 +151,9 @@ import TestSupport
     /// Whose patience ends before that, is told of as well.
     @Test func aLockThatIsGivenUp() throws {
         let other = try Store(path: store.path)
-        let hold = try other.lockFile.hold(.collecting)
+        let hold = try other.lockFile.hold(.collecting(0))
         let patience = Patience(limit: 1.3, reporter: store.reporter)
-        #expect(throws: Failure.self) { _ = try store.lockFile.hold(.collecting, patience) }
+        #expect(throws: Failure.self) { _ = try store.lockFile.hold(.collecting(0), patience) }
         #expect(heard.all(.lockWait).map { $0.phase == .begins } == [true, false])
         _ = consume hold
     }

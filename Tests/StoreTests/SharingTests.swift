@@ -177,7 +177,7 @@ import TestSupport
         }
         switch meta {
         case .some(let meta):
-            var cursor = try meta.view.cursor(store.parts.maps.nodes.table)
+            var cursor = try meta.view.cursor(store.parts.maps.nodes.nodes)
             var more = try cursor.first()
             while more {
                 found[1 << 40 + (cursor.integerKey ?? 0)] = Int(truncatingIfNeeded: checksum(cursor.value))

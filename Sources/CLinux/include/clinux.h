@@ -52,8 +52,12 @@ int clinux_is_written(int descriptor);
 // Whether a descriptor merely names a file, so that nothing can be read or written through it: fcntl(2), O_PATH.
 int clinux_only_names(int descriptor);
 
-// Gives the socket at `path` to a user and a group: open(2) with O_PATH, fchownat(2). Does nothing to what is no socket. 0, or an error number.
-int clinux_give_socket(const char *path, uid_t user, gid_t group);
+// The process at the other end of a UNIX socket: getsockopt(2), SO_PEERCRED. 0: it has no number here.
+pid_t clinux_peer(int descriptor);
+
+// Gives the socket at `path` to a user and a group, with these permissions: open(2) with O_PATH, fchownat(2), chmod(2). Does nothing to what is no
+// socket. 0, or an error number.
+int clinux_give_socket(const char *path, uid_t user, gid_t group, mode_t mode);
 
 // getxattr(2), fsetxattr(2), fremovexattr(2) of the access control list that POSIX.1e drafted (acl(5)).
 ssize_t clinux_get_acl(const char *path, void *value, size_t size);

@@ -1,0 +1,61 @@
+internal import LMDB
+public import Packs
+public import System
+
+/// What people may choose of a store.
+public struct Settings: Equatable, Sendable {
+    /// When blobs are compressed.
+    public enum Compression: Equatable, Sendable {
+        /// As they come: new blobs are stored by that codec.
+        case atOnce(BlobCodec)
+        /// They are stored as they come, and compressed when maintenance writes packs anew.
+        case background
+    }
+
+    public var compression = Compression.atOnce(.raw)
+    /// Whoever serves a disk has what nothing refers to collected by and by. Else that is left to `gc`.
+    public var isMaintained = true
+
+    public init() {}
+}
+
+extension Store {
+    /// The codec of packs that are written anew in the background.
+    static let backgroundCodec = BlobCodec.zstd
+
+    public func settings() throws(Failure) -> Settings {
+        let reading = try ReadTransaction(meta)
+        return try parts.superblock.superblock(reading.view).settings
+    }
+
+    /// Changes settings. What is stored stays as it is.
+    public func change(_ body: (inout Settings) -> Void) throws(Failure) {
+        var transaction = try StoreTransaction.begin(self)
+        var settings = transaction.superblock.settings
+        body(&settings)
+        switch settings.compression {
+        case .atOnce(let codec): transaction.superblock.use(codec)
+        case .background: transaction.superblock.use(.raw, later: Self.backgroundCodec)
+        }
+        transaction.superblock.isMaintained = settings.isMaintained
+        try transaction.commit()
+    }
+
+    /// How new blobs are stored.
+    public func codec() throws(Failure) -> BlobCodec {
+        let reading = try ReadTransaction(meta)
+        return try parts.superblock.superblock(reading.view).codec
+    }
+
+    /// Stores new blobs that way from now on; those that are there stay as they are.
+    public func use(_ codec: BlobCodec) throws(Failure) { try change { $0.compression = .atOnce(codec) } }
+}
+
+extension Superblock {
+    var settings: Settings {
+        var settings = Settings()
+        settings.compression = laterCodec == .raw ? .atOnce(codec) : .background
+        settings.isMaintained = isMaintained
+        return settings
+    }
+}
