@@ -82,7 +82,7 @@ import TestSupport
     @Test func aPackIsForgottenUnderAWriterThatLooks() throws {
         try write("a", Array(1...300))
         try write("b", [299, 300])
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.completeIndex()
         try store.settleCounts()
         let copies = try store.rewrite([1])
@@ -102,7 +102,7 @@ import TestSupport
     @Test(arguments: 1...4, [false, true]) func aCollectionThatIsKilled(commits: Int, isWholly: Bool) throws {
         try write("a", Array(1...300))
         try write("b", isWholly ? [299, 300] : Array(150...260))
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.completeIndex()
         try store.settleCounts()
         let copies = try store.rewrite([1, 2])
@@ -139,7 +139,7 @@ import TestSupport
     @Test(arguments: 0..<3) func othersMayComeInBetween(who: Int) throws {
         try write("a", Array(1...300))
         try write("b", Array(250...260))
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.completeIndex()
         try store.settleCounts()
         let other = try Store(path: store.path)
@@ -179,7 +179,7 @@ import TestSupport
             return sum
         }
         #expect(try sum() == 300)
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         #expect(try store.collect(shouldStop: { false }) { _, _ in } == 289 * 4096)
         #expect(try sum() == 300)
         var finder = PackFinder(old.packs)
@@ -238,7 +238,7 @@ import TestSupport
     @Test func recentBlobs() throws {
         try write("a", Array(1...300))
         try write("b", Array(250...260))
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.settleCounts()
         #expect(try store.collect([1, 2]) == 0)
         #expect(try store.collect([1, 2], takesRecent: true) == 289 * 4096)
@@ -254,7 +254,7 @@ import TestSupport
     @Test func repairKnowsWhatIsCollected() throws {
         try write("a", Array(1...300))
         try write("b", Array(1...10))
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         var transaction = try StoreTransaction.begin(store)
         transaction.counts.totals.live += 1

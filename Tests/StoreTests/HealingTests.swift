@@ -77,7 +77,7 @@ import TestSupport
 
     @Test func aDeadBlob() throws {
         try write("a", (1...20).map { Self.soft($0) })
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try rot([3, 7])
         #expect(try problems().count == 2)
         try write("b", [Self.soft(4)])
@@ -105,7 +105,7 @@ import TestSupport
     @Test(arguments: 0..<3) func besideACollection(moment: Int) throws {
         try write("a", (1...40).map { Self.soft($0) })
         try write("b", (1...20).map { Self.soft($0) })
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try rot([3, 7, 30])
         #expect(try problems().count > 0)
         try store.completeIndex()

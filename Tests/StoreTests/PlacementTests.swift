@@ -115,7 +115,7 @@ import TestSupport
     /// Blobs that were found, and were collected before anything could refer to them, are stored again; in the midst of a collection as well.
     @Test(arguments: 0..<3) func whatWasFoundIsCollected(moment: Int) throws {
         try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
-        try b.delete(try b.lock("b"))
+        try b.deleteWholly(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
         // Twice the same among them.
@@ -149,7 +149,7 @@ import TestSupport
     /// them current.
     @Test(arguments: 1...2) func whatWasFoundIsCollectedByOneThatDies(commits: Int) throws {
         try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
-        try b.delete(try b.lock("b"))
+        try b.deleteWholly(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
         try SharingTests.commit([(0, 2)], to: "a", of: a)
@@ -176,7 +176,7 @@ import TestSupport
     /// Dead blobs that come to life while their pack is written anew: that pack is left as it is.
     @Test(arguments: [false, true]) func whatIsReferredToMeanwhileStays(isPutOff: Bool) throws {
         try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
-        try b.delete(try b.lock("b"))
+        try b.deleteWholly(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
         // Few changes of a pack's counts are put off, many are not. The first slot has what the stores began with.
@@ -203,7 +203,7 @@ import TestSupport
         try SharingTests.commit((0..<300).map { ($0, 1 + $0) }, to: "b", of: b)
         // Alive in both packs, so that these stay.
         try SharingTests.commit([(0, 300), (1, 120)], to: "a", of: a)
-        try b.delete(try b.lock("b"))
+        try b.deleteWholly(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
         let copies = try b.rewrite([1, 2])

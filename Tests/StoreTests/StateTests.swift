@@ -33,7 +33,7 @@ import TestSupport
     func interruptCollection(indexing: Bool, commits: Int) throws {
         try write("keep", (1...600).filter { $0 % 12 == 0 })
         try write("gone", Array(1...600))
-        try store.delete(try store.lock("gone"))
+        try store.deleteWholly(try store.lock("gone"))
         if indexing { try store.completeIndex() }
         try store.settleCounts()
         let copies = try store.rewrite([1, 2], takesRecent: !indexing)
@@ -81,7 +81,7 @@ import TestSupport
     @Test(arguments: [false, true]) func aCollectionInParts(indexing: Bool) throws {
         try write("keep", (1...600).filter { $0 % 12 == 0 })
         try write("gone", Array(1...600))
-        try store.delete(try store.lock("gone"))
+        try store.deleteWholly(try store.lock("gone"))
         if indexing { try store.completeIndex() }
         try store.settleCounts()
         var reclaimable = try store.statistics().reclaimableBytes
@@ -117,7 +117,7 @@ import TestSupport
         try store.create("b", byteCount: 64 << 20)
         try SharingTests.commit([(0, 1000)], to: "b", of: other)
         #expect(other.parts.index.filter.withLock { $0?.isPrivate } == true)
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.settleCounts()
         #expect(try store.collect([1, 2], takesRecent: true) > 0)
         #expect(try problems() == [])
@@ -162,7 +162,7 @@ import TestSupport
 
     @Test(arguments: 1...4) func packsThatGoBetweenTheirCommits(commits: Int) throws {
         try write("a", Array(1...400))
-        try store.delete(try store.lock("a"))
+        try store.deleteWholly(try store.lock("a"))
         try store.completeIndex()
         try store.settleCounts()
         let copies = try store.rewrite(1...3)

@@ -90,6 +90,12 @@ extension Store {
         return (try keys(table.packs), try keys(table.loose))
     }
 
+    /// Deletes a disk, and frees its map at once.
+    func deleteWholly(_ lock: consuming DiskLock) throws {
+        try delete(lock)
+        try freeDetached()
+    }
+
     /// Commits blocks to a disk, from its beginning on; there need not be one yet.
     func write(_ name: String, _ blocks: [[UInt8]]) throws {
         try write(name, blocks.enumerated().map { (UInt64($0), $1) })

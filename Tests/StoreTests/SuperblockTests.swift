@@ -37,7 +37,7 @@ import TestSupport
         func ofVersion(_ version: UInt32) -> [UInt8] {
             superblock.encoded.withChange {
                 $0.store(version, at: 8)
-                $0.store(checksum($0.bytes.extracting(0..<160)), at: 160)
+                $0.store(checksum($0.bytes.extracting(0..<Superblock.byteCount - 8)), at: Superblock.byteCount - 8)
             }
         }
         let newer = ofVersion(FormatHeader.version + 1)
