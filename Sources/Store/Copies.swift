@@ -47,7 +47,9 @@ extension Store {
     /// Removes a copy that nobody has any more, if it has no name by now.
     public func removeCopy(_ name: String) throws(Failure) {
         guard let copy = try anyDisk(name), copy.isIncomplete else { return }
-        try deleteLeftover(copy)
+        let lock = try lock(name)
+        guard lock.record.number == copy.number, lock.record.isIncomplete else { return }
+        try delete(lock)
     }
 
     /// Fills copies with what their disks' maps are now, all in one commit.

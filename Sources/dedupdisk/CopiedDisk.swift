@@ -33,14 +33,25 @@ enum CopiedDisk {
         try body(disk)
     }
 
-    /// Nil: it can't be written to, or there is no room for a copy, so that it is read where it is.
+    /// Nil: there can be no copy now, and nobody writes to the disk: it is read where it is.
     private static func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
         guard let disk = try store.disk(name) else { throw store.noSuchDisk(name) }
         if disk.isSnapshot || store.isReadOnly { return nil }
         do throws(Failure) {
             return try Copier(store).copy(of: name)
-        } catch where error.kind == .noSpace {
+        } catch where error.kind == .noSpace || error.kind == .busy {
+            // The store is full, or somebody has it who does not go on.
+            guard try isFree(name, in: store) else { throw error }
             return nil
+        }
+    }
+
+    private static func isFree(_ name: String, in store: Store) throws(Failure) -> Bool {
+        do throws(Failure) {
+            _ = try store.lock(name, exclusive: false)
+            return true
+        } catch where error.kind == .busy {
+            return false
         }
     }
 }

@@ -1,3 +1,4 @@
+import Control
 import Disk
 import Glibc
 import Store
@@ -88,7 +89,11 @@ import TestSupport
         try tool.fail("export", "d", "-", naming: ["disk d", "in use"])
         try tool.fail("delete", "d", naming: ["disk d", "in use"])
         #expect(try tool.succeed("stats", "--json").contains("\"attached\" : true"))
+        // Nobody can be asked for a copy of it.
+        try tool.fail("map", "d", naming: ["disk d", "in use"])
+        ControlServer.start(for: disk, of: store)
         // What others may do meanwhile.
+        try tool.succeed("export", "d", tool.path("copy"))
         try tool.succeed("list")
         try tool.succeed("map", "d")
         try tool.disk("other", [2, 3])
@@ -146,7 +151,7 @@ import TestSupport
 
     @Test(arguments: [
         ["frobnicate"], ["list", "--frobnicate"], ["create", "d"], ["create", "--size", "1M"], ["import", "x"], ["export", "d"],
-        ["list", "surplus"], ["connect", "vm", "--path", "x", "--discard"], ["connect", "vm", "--discard"], ["connect", "vm", "--device", "floppy"],
+        ["list", "d", "surplus"], ["connect", "vm", "--path", "x", "--discard"], ["connect", "vm", "--discard"], ["connect", "vm", "--device", "floppy"],
         ["map", "d", "--offset", "x"], ["serve"], ["serve", "d", "--socket", "s", "--listen", "127.0.0.1:0"], ["serve", "d", "--path", "x", "--size", "1M"],
         ["serve", "d", "--listen", "0.0.0.0:10809"], ["serve", "d", "--listen", "10809"], ["serve", "d", "--discard"],
         ["serve", "", "--discard", "--size", "1M"],

@@ -48,6 +48,9 @@ struct ExampleTests {
     /// What has to be there before a block, by where it is.
     static let beforehand = [
         "help export": "dedupdisk import debian.img gold",
+        "help snapshot": "for disk in web1 data log; do dedupdisk create $disk --size 1G; done",
+        "help prune": "dedupdisk create web1 --size 1G && dedupdisk snapshot web1@a",
+        "help set": "dedupdisk create web1 --size 1G",
         "README.md, in a sentence": "dedupdisk create web1 --size 20G",
     ]
 

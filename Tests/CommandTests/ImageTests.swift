@@ -83,7 +83,7 @@ import TestSupport
         #expect(
             Set(names) == [
                 "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
-                "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached",
+                "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached", "created", "snapshots",
             ])
     }
 

@@ -50,7 +50,7 @@ import TestSupport
             #expect(child.wait().status == 0)
         }
         let refused = try Child(
-            tool.executable, ["serve", "gold", "--ephemeral", "--socket", socket], environment: ["DEDUPDISK_STORE": tool.store, "TMPDIR": path + "no"])
+            tool.executable, ["serve", "file", "--path", path, "--ephemeral", "--socket", socket], environment: ["TMPDIR": path + "no"])
         tool.expectFailure(refused.wait(limit: 20), naming: [PathText.shown(path + "no")])
         // A store, by its option and by the environment.
         for command in [["create", "d", "--size", "1M"], ["list"], ["check"], ["gc"], ["stats", "--json"]] {
