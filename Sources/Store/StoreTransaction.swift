@@ -166,7 +166,7 @@ struct StoreTransaction: ~Copyable {
     }
 
     /// Where each change may bring that of all references of a leaf with it, which is to be copied, memory is bounded by these.
-    private static let changesAtOnce = 512, mostReferences = 1 << 18
+    private static let changesAtOnce = 512, mostReferences = 1 << 19
 
     /// Has the counts take in what references have changed.
     private mutating func enterReferences() throws(Failure) {
