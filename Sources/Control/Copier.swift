@@ -59,12 +59,12 @@ public struct Copier {
         for name in names {
             let copy = try Copy(store)
             copies.append(copy)
-            do throws(Failure) {
+            // Whoever has it to write to listens.
+            if let conversation = try Conversation(store, name, copy.name) {
+                asked.append(conversation)
+            } else {
                 try still.append(StoreDisk.settle(name, of: store))
                 idle.append((copy.name, name))
-            } catch where error.kind == .busy {
-                guard let conversation = try Conversation(store, name, copy.name) else { throw error }
-                asked.append(conversation)
             }
         }
         if asked.count == 1, idle.isEmpty {
