@@ -88,6 +88,9 @@ extension Store {
             var transaction = try StoreTransaction.begin(self, room: room)
             var disk = try transaction.disk(name)
             guard !disk.isIncomplete else { throw noSuchDisk(name) }
+            guard !disk.isSnapshot else {
+                throw Failure(.invalidRequest, "change the size of", .disk(name), "it is a snapshot, which stays as it is", remedy: "clone it, and resize that")
+            }
             // Another process may have made it larger since it was looked at.
             guard isSmaller || byteCount >= disk.byteCount else {
                 throw Failure(.busy, .resize, .disk(name), "another process has just made it larger", remedy: "try again")

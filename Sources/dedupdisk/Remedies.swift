@@ -14,6 +14,7 @@ extension Failure {
         case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
         case (.noSpace, _, .store(let path)): "delete disks and run gc, or free some space on the filesystem of \(path)"
         case (.invalidRequest, .resize, .disk): joined("with --discard-data")
+        case (.invalidRequest, "delete", .disk): joined(", or add --recursive")
         case (.busy, _, .image): joined(", or insist with --force")
         case (.usage, .import, let image): command(toImport: image)
         case (.usage, .export, let image): command(toExportTo: image)
