@@ -181,7 +181,9 @@ import TestSupport
         }
     }
 
-    @Test(arguments: ["connect", "serve", "create", "delete", "list", "import", "export", "map", "stats", "check"])
+    @Test(arguments: [
+        "connect", "serve", "create", "delete", "list", "import", "export", "map", "stats", "check", "snapshot", "clone", "rollback", "rename", "prune", "diff",
+    ])
     func everyCommandHasHelp(command: String) throws {
         for arguments in [[command, "--help"], ["help", command]] {
             let outcome = try tool.start(arguments).wait()
