@@ -115,6 +115,12 @@ let package = Package(
         .testTarget(
             name: "DiskTests", dependencies: ["Disk", "Store", "Packs", "Catalogue", "LMDB", "System", "BlockModel", "CrashWriter", "TestSupport"],
             swiftSettings: strict),
+        .executableTarget(
+            name: "SnapshotWorker", dependencies: ["Control", "Disk", "Store", "Catalogue", "System", "BlockModel", "TestSupport", "CProcess"],
+            path: "Tests/Support/SnapshotWorker", swiftSettings: strict),
+        .testTarget(
+            name: "ControlTests", dependencies: ["Disk", "Store", "Catalogue", "System", "BlockModel", "SnapshotWorker", "TestSupport"],
+            swiftSettings: strict),
         // The guest's side, for tests and benchmarks.
         .target(name: "FrontEnd", dependencies: ["XenSimulation", "XenBus", "Blkif", "System", "BlockModel"], swiftSettings: strict),
         .target(

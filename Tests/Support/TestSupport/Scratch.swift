@@ -30,7 +30,7 @@ public final class ScratchDirectory: Sendable {
 }
 
 /// SplitMix64: a small generator whose whole state is its seed, so that a test's number replays it.
-public struct SeededGenerator: RandomNumberGenerator {
+public struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
     public init(seed: UInt64) { state = seed }
     public mutating func next() -> UInt64 {
