@@ -141,7 +141,8 @@ let package = Package(
             name: "NBDTests", dependencies: ["NBD", "Serve", "System", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
-            name: "CommandTests", dependencies: ["dedupdisk", "CrashWriter", "Store", "Catalogue", "Disk", "Control", "Hashing", "System", "BlockModel", "TestSupport"],
+            name: "CommandTests",
+            dependencies: ["dedupdisk", "CrashWriter", "Store", "Catalogue", "Disk", "Control", "Hashing", "System", "BlockModel", "TestSupport"],
             exclude: ["late-hashing.c"], swiftSettings: strict),
         .testTarget(name: "SystemTests", dependencies: ["System", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),

@@ -11,6 +11,7 @@ struct SnapshotArgument: ExpressibleByArgument {
     let name: SnapshotName
 
     init?(argument: String) {
+        // What is no text is no snapshot either: the parser says what it should be.
         guard let text = try? CommandLineText.name(argument), let name = SnapshotName(text), !name.disk.isEmpty, !name.name.isEmpty else { return nil }
         self.name = name
     }
