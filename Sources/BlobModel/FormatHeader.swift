@@ -19,6 +19,8 @@ public struct FormatHeader: Equatable, Sendable {
     /// "DEDUPDSK", read as a little-endian number.
     public static let magic: UInt64 = 0x4b53_4450_5544_4544
     public static let version: UInt32 = 4
+    /// The oldest one that is upgraded.
+    public static let oldestUpgraded: UInt32 = 3
     /// The one key of the tables that have such a record.
     public static let key = "superblock"
 
@@ -32,23 +34,20 @@ public struct FormatHeader: Equatable, Sendable {
     /// - Parameters:
     ///   - record: all of it.
     ///   - path: whose it is, for messages.
-    ///   - byteCount: how long a record of this version is.
+    ///   - version: the one that it has to be of.
+    ///   - byteCount: how long a record of that version is.
     ///   - features: those that are known here.
-    /// - Throws: `.damage` when it is not what was written; `.system` when it is of a version or has features that are not known here.
-    public init(_ record: RawSpan, of path: String, byteCount: Int, knownFeatures features: UInt64) throws(Failure) {
+    /// - Throws: `.damage` when it is not what was written; `.outdated` when it is of an older version that can be upgraded; `.system` when it is of
+    ///   another one, or has features that are not known here.
+    public init(
+        _ record: RawSpan, of path: String, version wanted: UInt32 = Self.version, byteCount: Int, knownFeatures features: UInt64
+    ) throws(Failure) {
         guard record.byteCount >= 12, record.load(at: 0, as: UInt64.self) == Self.magic else {
             throw Failure(.damage, .file(path), "not a dedupdisk store", remedy: "name the directory of a store")
         }
-        // Of every version, the last word is the checksum of what is before it: what another one says of itself can be believed.
-        let end = record.byteCount - 8
-        let isIntact = end >= 16 && record.load(at: end, as: UInt64.self) == checksum(record.extracting(0..<end))
-        let version: UInt32 = record.load(at: 8)
-        guard !isIntact || version == Self.version else {
-            throw Failure(
-                .system, .file(path), "a store of format \(version), this program knows \(Self.version)",
-                remedy: version > Self.version ? "use a newer dedupdisk" : "export its disks with the program that made it")
-        }
-        guard isIntact, record.byteCount >= Self.byteCount + 8, record.load(at: 12, as: UInt32.self) == UInt32(blockSize) else { throw Self.damaged(path) }
+        let intact = Self.intactVersion(of: record)
+        if let version = intact, version != wanted { throw Self.otherVersion(version, path) }
+        guard intact != nil, record.byteCount >= Self.byteCount + 8, record.load(at: 12, as: UInt32.self) == UInt32(blockSize) else { throw Self.damaged(path) }
         let unknown = record.load(at: 16, as: UInt64.self) & ~features
         guard unknown == 0 else {
             throw Failure(.system, .file(path), "it uses features \(unknown) that this program does not know", remedy: "use a newer dedupdisk")
@@ -57,6 +56,25 @@ public struct FormatHeader: Equatable, Sendable {
         incompatibleFeatures = record.load(at: 16)
         compatibleFeatures = record.load(at: 24)
         storeID = StoreID(record.load(at: 32), record.load(at: 40))
+    }
+
+    /// Of which version a record is. Nil: it is not what was written. Of every version, the last word is the checksum of what is before it: what
+    /// another one says of itself can be believed.
+    public static func intactVersion(of record: RawSpan) -> UInt32? {
+        let end = record.byteCount - 8
+        guard end >= 16, record.load(at: 0, as: UInt64.self) == magic, record.load(at: end, as: UInt64.self) == checksum(record.extracting(0..<end)) else {
+            return nil
+        }
+        return record.load(at: 8)
+    }
+
+    /// The error for a record of another version.
+    public static func otherVersion(_ version: UInt32, _ path: String) -> Failure {
+        let why = "a store of format \(version), this program knows \(Self.version)"
+        if version > Self.version { return Failure(.system, .file(path), why, remedy: "use a newer dedupdisk") }
+        guard version >= oldestUpgraded else { return Failure(.system, .file(path), why, remedy: "export its disks with the program that made it") }
+        return Failure(
+            .outdated, .file(path), "made by an older version: \(why)", remedy: "have it opened once by who may write to it, which upgrades it")
     }
 
     /// The error for an environment that has none.
@@ -69,11 +87,13 @@ public struct FormatHeader: Equatable, Sendable {
     }
 
     /// A record that begins with this header.
-    /// - Parameter fill: writes what is behind it.
-    public func record(byteCount: Int, fill: (inout MutableRawSpan) -> Void = { _ in }) -> [UInt8] {
+    /// - Parameters:
+    ///   - version: what it says that it is of.
+    ///   - fill: writes what is behind it.
+    public func record(version: UInt32 = Self.version, byteCount: Int, fill: (inout MutableRawSpan) -> Void = { _ in }) -> [UInt8] {
         [UInt8](count: byteCount) { bytes in
             bytes.store(Self.magic, at: 0)
-            bytes.store(Self.version, at: 8)
+            bytes.store(version, at: 8)
             bytes.store(UInt32(blockSize), at: 12)
             bytes.store(incompatibleFeatures, at: 16)
             bytes.store(compatibleFeatures, at: 24)

@@ -90,3 +90,50 @@ extension ReferenceCounts {
     /// Packs that have dead blobs.
     public func packsWithDead(_ view: View) throws(Failure) -> Int { try view.count(dead) }
 }
+
+// MARK: Making it anew
+
+extension ReferenceCounts {
+    /// Packs whose records are made in one go.
+    private static let packsAtOnce = 1 << 12
+
+    /// Makes table `dead` anew from table `counts`.
+    /// - Parameter lengths: stored bytes of a pack's slots, nil of those that were collected; nil of a pack that can't be had.
+    /// - Returns: the totals of `counts`. Counts that are damaged, or of a pack that can't be had, are left out: they are for a check to tell of.
+    public func recountDead(_ lmdb: inout WriteTransaction, lengths: (UInt64) throws(Failure) -> [UInt16?]?) throws(Failure) -> BlobTotals {
+        try lmdb.clear(dead)
+        var totals = BlobTotals()
+        var next: UInt64? = 0
+        while let first = next {
+            var found: [(pack: UInt64, dead: DeadBlobs)] = []
+            next = try recountDead(from: first, lmdb.view, &totals, lengths) { found.append(($0, $1)) }
+            for (pack, record) in found { try put(record, ofPack: pack, &lmdb) }
+        }
+        return totals
+    }
+
+    /// - Parameter body: gets each pack that has dead blobs.
+    /// - Returns: the pack to go on from; nil: these were all.
+    private func recountDead(
+        from first: UInt64, _ view: View, _ totals: inout BlobTotals, _ lengths: (UInt64) throws(Failure) -> [UInt16?]?, _ body: (UInt64, DeadBlobs) -> Void
+    ) throws(Failure) -> UInt64? {
+        var scan = try Scan(view, counts, expecting: Self.headerSize, from: first)
+        var seen = 0
+        while try scan.next(), let pack = scan.integerKey {
+            if seen == Self.packsAtOnce { return pack }
+            seen += 1
+            guard let counts = Self.sound(scan.value, pack: pack) else { continue }
+            var found = DeadChange()
+            if counts.contains(0) {
+                guard let lengths = try lengths(pack) else { continue }
+                for (count, length) in zip(counts, lengths) where count == 0 {
+                    if let length { found += DeadChange(blobs: 1, bytes: Int64(length)) }
+                }
+            }
+            totals = totals + BlobTotals(live: UInt64(counts.count { $0 > 0 }))
+            totals.add(found)
+            if found.blobs > 0 { body(pack, DeadBlobs(blobs: UInt32(found.blobs), bytes: UInt32(found.bytes))) }
+        }
+        return nil
+    }
+}

@@ -49,6 +49,12 @@ public struct ReferenceCounts: Sendable {
         }
     }
 
+    /// The counts of a record. Nil: it is damaged.
+    static func sound(_ record: RawSpan, pack: UInt64) -> [UInt32]? {
+        // That it is so is all that can be wrong.
+        try? decode(record, pack: pack)
+    }
+
     /// Whether the counts of this record are bytes.
     /// - Throws: `.damage` when it is not what was written.
     private static func hasBytes(_ record: RawSpan, pack: UInt64) throws(Failure) -> Bool {

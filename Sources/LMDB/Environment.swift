@@ -36,9 +36,11 @@ public final class Environment: @unchecked Sendable {
     ///   - number: which of the store's environments it is, 0 or 1.
     ///   - mapBytes: upper limit of the file's size, a multiple of the page size.
     ///   - creating: make the file when it is missing. Otherwise a missing file is `.notFound`.
+    ///   - isAlone: without LMDB's own locks, and its table of readers: for whoever has an `Isolation`. A state that is read must not be two commits
+    ///     old.
     /// - Throws: `.damage` when the file is not an LMDB file, or shorter than it says; `.noSpace` when there is no room for
     ///   the table of readers.
-    init(path: String, _ number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool) throws(Failure) {
+    init(path: String, _ number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool, isAlone: Bool) throws(Failure) {
         self.path = path
         self.number = number
         self.lockFile = lockFile
@@ -46,14 +48,17 @@ public final class Environment: @unchecked Sendable {
         if !creating, unsafe access(file, F_OK) != 0 {
             throw Failure(.notFound, .file(file), unsafe String(cString: strerror(errno)))
         }
-        if !lockFile.isReadOnly { try Self.prepareFiles(path, creating: creating) }
-        let opened = try unsafe Self.openMapped(path, lockFile, mapBytes: mapBytes, tables: tables)
+        let isLocking = !lockFile.isReadOnly && !isAlone
+        if isLocking { try Self.prepareFiles(path, creating: creating) }
+        // No thread-local readers: a read transaction belongs to who holds it. Without a lock file where nobody else writes.
+        let flags = UInt32(MDB_NOTLS) | (lockFile.isReadOnly ? UInt32(MDB_RDONLY) : 0) | (isLocking ? 0 : UInt32(MDB_NOLOCK))
+        let opened = try unsafe Self.openMapped(path, lockFile, flags, mapBytes: mapBytes, tables: tables)
         unsafe handle = opened.handle
         self.mapBytes = unsafe opened.mapBytes
         isMapSmall = self.mapBytes < mapBytes
         // A throw from here on runs the deinitialiser, which closes the environment.
         try refuseShortFile(file)
-        if !lockFile.isReadOnly { try forgetDeadReaders() }
+        if isLocking { try forgetDeadReaders() }
     }
 
     /// Makes LMDB's files, so that they belong to whom the directory belongs, and have the blocks that are written through a map.
@@ -70,12 +75,12 @@ public final class Environment: @unchecked Sendable {
 
     /// Opens it with the largest map that the process may have.
     @unsafe private static func openMapped(
-        _ path: String, _ lockFile: LockFile, mapBytes: Int, tables: Int
+        _ path: String, _ lockFile: LockFile, _ flags: UInt32, mapBytes: Int, tables: Int
     ) throws(Failure) -> (handle: OpaquePointer, mapBytes: Int) {
         var bytes = mapBytes
         while true {
             do throws(Failure) {
-                return (try unsafe open(path, lockFile, mapBytes: bytes, tables: tables), bytes)
+                return (try unsafe open(path, lockFile, flags, mapBytes: bytes, tables: tables), bytes)
             } catch where error.kind == .noMemory {
                 var status = stat()
                 let needed = unsafe (stat(path + "/data.mdb", &status) == 0 ? Int(status.st_size) : 0) + leastGrowth
@@ -85,13 +90,11 @@ public final class Environment: @unchecked Sendable {
         }
     }
 
-    @unsafe private static func open(_ path: String, _ lockFile: LockFile, mapBytes: Int, tables: Int) throws(Failure) -> OpaquePointer {
+    @unsafe private static func open(_ path: String, _ lockFile: LockFile, _ flags: UInt32, mapBytes: Int, tables: Int) throws(Failure) -> OpaquePointer {
         var created: OpaquePointer?
         guard lockFile.withIdentity({ unsafe mdb_env_create(&created) }) == 0, let created = unsafe created else {
             throw Failure(.system, .file(path), "LMDB gave no environment")
         }
-        // No thread-local readers: a read transaction belongs to who holds it. Without a lock file where nobody writes.
-        let flags = UInt32(MDB_NOTLS) | (lockFile.isReadOnly ? UInt32(MDB_RDONLY | MDB_NOLOCK) : 0)
         var result = unsafe mdb_env_set_mapsize(created, mapBytes)
         if result == 0 { result = unsafe mdb_env_set_maxdbs(created, MDB_dbi(tables)) }
         if result == 0 { result = unsafe mdb_env_set_maxreaders(created, 1022) }

@@ -31,7 +31,7 @@ extension Environment {
     ///
     /// For whoever holds `LockFile.Lock.opening`.
     public static func open(
-        path: String, number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool
+        path: String, number: Int, _ lockFile: LockFile, mapBytes: Int, tables: Int, creating: Bool, isAlone: Bool = false
     ) throws(Failure) -> Environment {
         let file = path + "/data.mdb"
         while true {
@@ -41,7 +41,8 @@ extension Environment {
                     return entry.environment.map { .success($0) }
                 }
                 do throws(Failure) {
-                    let environment = try Environment(path: path, number, lockFile, mapBytes: mapBytes, tables: tables, creating: creating)
+                    let environment = try Environment(
+                        path: path, number, lockFile, mapBytes: mapBytes, tables: tables, creating: creating, isAlone: isAlone)
                     environment.id = FileID(file)
                     if let id = environment.id { opened[id] = Weak(environment) }
                     return .success(environment)

@@ -47,6 +47,16 @@ public final class LMDBPackStore: PackStore {
         if let storeID { try make(storeID) }
     }
 
+    /// Of which format the environment in directory `path` is, for whoever has an `Isolation` of it, and how many bytes are in it.
+    /// - Throws: `.damage` when it is of none.
+    public static func format(path: String, number: Int, _ lockFile: LockFile) throws(Failure) -> (version: UInt32, byteCount: UInt64) {
+        let environment = try Environment.open(path: path, number: number, lockFile, mapBytes: 1 << 44, tables: 3, creating: false, isAlone: true)
+        guard let record = try environment.record(key, inTable: "store"), let version = FormatHeader.intactVersion(of: record.rawBytes) else {
+            throw FormatHeader.missing(path)
+        }
+        return (version, try environment.highWaterBytes())
+    }
+
     private func make(_ storeID: StoreID) throws(Failure) {
         var writing = try WriteTransaction(environment)
         try put(Numbering(next: 1, open: 0), storeID, &writing)
@@ -62,11 +72,15 @@ public final class LMDBPackStore: PackStore {
     }
 
     private func put(_ numbering: Numbering, _ storeID: StoreID, _ writing: inout WriteTransaction) throws(Failure) {
-        let record = FormatHeader(storeID: storeID).record(byteCount: Self.headerBytes) {
-            $0.store(numbering.next, at: FormatHeader.byteCount)
-            $0.store(numbering.open, at: FormatHeader.byteCount + 8)
+        try writing.put(header, Self.key, Self.record(next: numbering.next, open: numbering.open, storeID).rawBytes)
+    }
+
+    /// The record of table `store`.
+    static func record(next: UInt64, open: UInt64, _ storeID: StoreID) -> [UInt8] {
+        FormatHeader(storeID: storeID).record(byteCount: headerBytes) {
+            $0.store(next, at: FormatHeader.byteCount)
+            $0.store(open, at: FormatHeader.byteCount + 8)
         }
-        try writing.put(header, Self.key, record.rawBytes)
     }
 
     private func numbering(_ view: View) throws(Failure) -> Numbering {
@@ -75,7 +89,10 @@ public final class LMDBPackStore: PackStore {
         return Numbering(next: record.load(at: FormatHeader.byteCount), open: record.load(at: FormatHeader.byteCount + 8))
     }
 
-    public func source() throws(Failure) -> any PackSource { try Source(environment, packs) }
+    public func source() throws(Failure) -> any PackSource { try Self.source(environment, packs) }
+
+    /// The packs that a table has now.
+    static func source(_ environment: Environment, _ packs: Environment.Table) throws(Failure) -> any PackSource { try Source(environment, packs) }
 
     // MARK: Writing
 

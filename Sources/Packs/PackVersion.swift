@@ -13,6 +13,8 @@ public struct PackVersion: Hashable, Comparable, Sendable {
 
     /// Versions of a pack: numbers have 40 bits, versions the rest of a key.
     static let most: UInt32 = 1 << 24
+    /// What all numbers are less than.
+    static let mostPacks: UInt64 = 1 << 40
 
     /// Number and version in one word, which sorts as they do.
     var key: UInt64 { number << 24 | UInt64(version) }

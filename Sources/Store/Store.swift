@@ -141,7 +141,7 @@ public final class Store: Sendable {
         _ directory: StoreDirectory, _ access: Access, _ patience: Patience, _ reserve: Reserve
     ) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
         func openLocked(_ lockFile: LockFile, _ tookReserve: Bool) throws(Failure) -> (lockFile: LockFile, files: Files, tookReserve: Bool)? {
-            try open(directory, lockFile, reserve.reporter).map { (lockFile, $0, tookReserve) }
+            try open(directory, lockFile, reserve).map { (lockFile, $0, tookReserve) }
         }
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), false)
@@ -149,18 +149,40 @@ public final class Store: Sendable {
             // The tables of readers are missing, and there is no room for them: what the reserve is for.
             reserve.giveUp()
         }
+        let noSpace: Failure
         do throws(Failure) {
             return try openLocked(directory.lockFile(toWrite: access == .writing, patience), true)
         } catch where error.kind == .noSpace && access == .reading {
+            noSpace = error
+        }
+        do throws(Failure) {
             // It can be read without, while nobody writes.
             return try openLocked(directory.readOnlyLockFile(patience), false)
+        } catch where error.kind == .outdated {
+            // That there is no room is why it still is.
+            throw noSpace
         }
     }
 
-    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile, _ reporter: Reporter) throws(Failure) -> Files? {
+    private static func open(_ directory: StoreDirectory, _ lockFile: LockFile, _ reserve: Reserve) throws(Failure) -> Files? {
         let opening = try lockFile.isReadOnly ? nil : lockFile.hold(.opening)
         guard try directory.state() == .store, try lockFile.isInPlace() else { return nil }
         try directory.refuseIncomplete()
+        var files: Files?
+        do throws(Failure) {
+            files = try openFiles(directory, lockFile, reserve.reporter)
+        } catch where error.kind == .outdated && !lockFile.isReadOnly {
+            // Upgraded below, when nothing of it is open any more.
+        }
+        if files == nil {
+            try Upgrade(directory: directory, lockFile: lockFile, reserve: reserve).run()
+            files = try openFiles(directory, lockFile, reserve.reporter)
+        }
+        _ = consume opening
+        return files
+    }
+
+    private static func openFiles(_ directory: StoreDirectory, _ lockFile: LockFile, _ reporter: Reporter) throws(Failure) -> Files {
         // Where there is little address space, the packs get most of it.
         let packs = try LMDBPackStore(path: directory.path + "/packs", number: 1, lockFile)
         let meta = try openMeta(directory.path, lockFile, creating: false)
@@ -169,21 +191,24 @@ public final class Store: Sendable {
         let parts = try Parts(of: meta, in: directory.path, packs.storeID, reporter, creating: false)
         let files = Files(meta: meta, packs: packs, parts: parts)
         try refuseStranger(files, directory.path)
-        _ = consume opening
         return files
     }
 
     /// Address space only: LMDB's file is as long as what is in it.
-    private static func openMeta(_ path: String, _ lockFile: LockFile, creating: Bool) throws(Failure) -> Environment {
-        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 16, creating: creating)
+    /// - Parameter isAlone: for whoever has an `Isolation` of it.
+    static func openMeta(_ path: String, _ lockFile: LockFile, creating: Bool, isAlone: Bool = false) throws(Failure) -> Environment {
+        try Environment.open(path: path + "/meta", number: 0, lockFile, mapBytes: 1 << 40, tables: 16, creating: creating, isAlone: isAlone)
     }
 
     /// - Throws: when the packs are those of another store.
     private static func refuseStranger(_ files: Files, _ path: String) throws(Failure) {
         let reading = try ReadTransaction(files.meta)
-        guard try files.parts.superblock.superblock(reading.view).header.storeID == files.packs.storeID else {
-            throw Failure(.damage, .file(path + "/packs"), "it belongs to another store", remedy: "put back the directory that belongs beside meta")
-        }
+        guard try files.parts.superblock.superblock(reading.view).header.storeID == files.packs.storeID else { throw stranger(path) }
+    }
+
+    /// The error for packs of another store.
+    static func stranger(_ path: String) -> Failure {
+        Failure(.damage, .file(path + "/packs"), "it belongs to another store", remedy: "put back the directory that belongs beside meta")
     }
 
     /// Makes a store. Nil: somebody else has made one.

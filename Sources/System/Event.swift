@@ -30,6 +30,8 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case maintenance
         /// Others can't ask the one who serves a disk.
         case control
+        /// A store of an older format becomes one of today's.
+        case upgrade
     }
 
     /// As syslog(3) counts them.
@@ -74,7 +76,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         switch kind {
         case .damage, .syncFailure: .error
         case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control, .maintenance: .warning
-        case .lockWait, .reserve, .healing: .notice
+        case .lockWait, .reserve, .healing, .upgrade: .notice
         case .journalReplay, .filterRebuild, .leftover: .info
         }
     }

@@ -23,6 +23,8 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case noMemory
         /// What is stored is not what was written.
         case damage
+        /// An older version of the program made the store: whoever may write to it upgrades it.
+        case outdated
         /// A signal asked for the end.
         case interrupted
         /// The request is outside the disk, or the disk is read-only, or the request is malformed.

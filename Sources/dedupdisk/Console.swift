@@ -29,9 +29,9 @@ enum Console {
     static func drain() { lines.drain() }
 
     /// What the store and its disks tell. A server passes all of it on. A command tells by its result what came of it, and meanwhile only why
-    /// that takes long.
+    /// that takes long, and that a store has become another one.
     static let events = Events { event in
-        guard unsafe isServing || (event.kind == .lockWait && event.failure == nil) || event.kind == .hashing else { return }
+        guard unsafe isServing || (event.kind == .lockWait && event.failure == nil) || event.kind == .hashing || event.kind == .upgrade else { return }
         lines.append(line("\(event.advised)", event.priority))
     }
 

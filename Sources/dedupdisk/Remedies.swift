@@ -10,6 +10,7 @@ extension Failure {
         switch (kind, operation, subject) {
         case (.notFound, _, .store(let path)): "make one with: dedupdisk create DISK --size SIZE --store \(path)"
         case (.notFound, _, .diskOf(let store, _)): "see: dedupdisk list --store \(store)"
+        case (.outdated, _, .file): "any command upgrades it, dedupdisk list, say, where and by whom it can be written to"
         case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(path) once as the store's owner"
         case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
         case (.noSpace, _, .store(let path)): "delete disks and run gc, or free some space on the filesystem of \(path)"
