@@ -97,6 +97,10 @@ let package = Package(
 
         .target(name: "LMDBTestSupport", dependencies: ["LMDB", "System"], path: "Tests/Support/LMDBTestSupport", swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["System", "BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),
+        // Stores as programs of older formats made them.
+        .target(
+            name: "OldStores", dependencies: ["LMDB", "Hashing", "BlockModel", "System", "CLZ4", "TestSupport"], path: "Tests/Support/OldStores",
+            swiftSettings: strict),
         .testTarget(
             name: "PacksTests", dependencies: ["Packs", "BlobModel", "BlockModel", "Hashing", "LMDB", "System", "TestSupport"], swiftSettings: strict),
         .testTarget(name: "MapsTests", dependencies: ["Maps", "BlobModel", "LMDB", "LMDBTestSupport", "System", "TestSupport"], swiftSettings: strict),
@@ -106,7 +110,7 @@ let package = Package(
             name: "StoreTests",
             dependencies: [
                 "Store", "Packs", "Index", "Counts", "Maps", "Catalogue", "BlobModel", "LMDB", "Hashing", "System", "BlockModel", "CLinux", "CProcess",
-                "TestSupport",
+                "OldStores", "TestSupport",
             ],
             swiftSettings: strict),
         .executableTarget(
@@ -142,7 +146,9 @@ let package = Package(
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",
-            dependencies: ["dedupdisk", "CrashWriter", "Store", "Catalogue", "Disk", "Control", "Hashing", "System", "BlockModel", "TestSupport"],
+            dependencies: [
+                "dedupdisk", "CrashWriter", "Store", "Catalogue", "Disk", "Control", "Hashing", "System", "BlockModel", "OldStores", "TestSupport",
+            ],
             exclude: ["late-hashing.c"], swiftSettings: strict),
         .testTarget(name: "SystemTests", dependencies: ["System", "TestSupport"], swiftSettings: strict),
         .target(name: "CRingReference", path: "Tests/Support/CRingReference"),

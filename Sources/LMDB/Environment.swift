@@ -25,6 +25,8 @@ public final class Environment: @unchecked Sendable {
     /// Address space of its map, in bytes, and whether it is less than it should be.
     private let mapBytes: Int
     private let isMapSmall: Bool
+    /// Without LMDB's own locks, for whoever has an `Isolation`.
+    let isAlone: Bool
     /// Set when the process's registry knows it.
     var id: FileID?
 
@@ -44,6 +46,7 @@ public final class Environment: @unchecked Sendable {
         self.path = path
         self.number = number
         self.lockFile = lockFile
+        self.isAlone = isAlone
         let file = path + "/data.mdb"
         if !creating, unsafe access(file, F_OK) != 0 {
             throw Failure(.notFound, .file(file), unsafe String(cString: strerror(errno)))

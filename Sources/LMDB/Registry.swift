@@ -38,7 +38,7 @@ extension Environment {
             let result = opened.withLock { opened -> Result<Environment, Failure>? in
                 if let id = FileID(file), let entry = opened[id] {
                     // Nil: it is being closed by another thread, which waits for this lock.
-                    return entry.environment.map { .success($0) }
+                    return entry.environment.map { $0.isAlone == isAlone ? .success($0) : .failure(Self.isOpenOtherwise(path)) }
                 }
                 do throws(Failure) {
                     let environment = try Environment(
@@ -53,6 +53,10 @@ extension Environment {
             if let result { return try result.get() }
             sched_yield()
         }
+    }
+
+    private static func isOpenOtherwise(_ path: String) -> Failure {
+        Failure(.busy, "open", .file(path), "another part of this process upgrades it", remedy: "try again")
     }
 
     /// Closes the environment and forgets it, in one step for whoever wants to open it.

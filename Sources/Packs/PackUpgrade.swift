@@ -28,12 +28,16 @@ public final class PackUpgrade {
     private static let key = FormatHeader.key
 
     /// Opens the environment in directory `path`, for whoever has an `Isolation` of it.
-    /// - Parameter number: which of the store's environments it is.
+    /// - Parameters:
+    ///   - number: which of the store's environments it is.
+    ///   - storeID: of the store.
+    /// - Returns: nil: it is another store's.
     /// - Throws: `.damage` when it is none; `.outdated`, `.system` when it is of another format.
-    public init(path: String, number: Int, _ lockFile: LockFile) throws(Failure) {
+    public init?(path: String, number: Int, _ lockFile: LockFile, of storeID: StoreID) throws(Failure) {
         environment = try Environment.open(path: path, number: number, lockFile, mapBytes: 1 << 44, tables: 3, creating: false, isAlone: true)
         guard let record = try environment.record(Self.key, inTable: "store") else { throw FormatHeader.missing(environment.path) }
-        storeID = try Self.header(record.rawBytes, environment.path).storeID
+        guard try Self.header(record.rawBytes, environment.path).storeID == storeID else { return nil }
+        self.storeID = storeID
         do {
             // That it is there is not for this to see to.
             var opening = try TableOpening(environment, creating: false)

@@ -1,4 +1,5 @@
 internal import BlobModel
+internal import Catalogue
 internal import Counts
 internal import Glibc
 internal import Index
@@ -13,11 +14,11 @@ internal import System
 /// 2. Tables that are new are made, empty, in `meta`.
 /// 3. Where a collection of format 3 was interrupted, what it has collected is taken out of the index, some at a time, as the next writer of that format
 ///    would have done.
-/// 4. One commit of `meta` makes table `dead` and the totals from the counts, says of the packs that have nothing left that they are gone, and is the
-///    first with a superblock of format 4.
+/// 4. One commit of `meta` makes table `dead` and the totals from the counts, says of the packs that have nothing left that they are gone, writes the
+///    disks' records anew, and is the first with a superblock of format 4.
 /// 5. The superblock of `packs` becomes one of format 4.
 ///
-/// Maps, counts, what of them is put off, index and journals are the same in both.
+/// Nodes of maps, counts, what of them is put off, index and journals are the same in both.
 struct UpgradeFrom3 {
     private let upgrade: Upgrade
     private let path: String
@@ -34,10 +35,10 @@ struct UpgradeFrom3 {
         self.upgrade = upgrade
         path = upgrade.directory.path
         meta = try Store.openMeta(path, upgrade.lockFile, creating: false, isAlone: true)
-        packs = try PackUpgrade(path: path + "/packs", number: 1, upgrade.lockFile)
         let record = try Self.record(meta)
         let storeID = try record.isUpgraded ? record.upgraded().header.storeID : SuperblockOfFormat3(record).superblock.header.storeID
-        guard storeID == packs.storeID else { throw Store.stranger(path) }
+        guard let packs = try PackUpgrade(path: path + "/packs", number: 1, upgrade.lockFile, of: storeID) else { throw Store.stranger(path) }
+        self.packs = packs
     }
 
     /// The superblock of `meta`.
@@ -144,6 +145,7 @@ struct UpgradeFrom3 {
             // As long as there are none, nobody asks whether a pack is there.
             if !gone.isEmpty { superblock.rewrites = 1 }
             superblock.totals = try parts.counts.recountDead(&writing) { (number) throws(Failure) in try lengths(ofPack: number, snapshot) }
+            try parts.catalogue.upgradeFrom3(&writing)
             try parts.superblock.put(superblock, &writing)
             try writing.commit()
         }

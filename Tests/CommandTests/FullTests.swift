@@ -1,6 +1,7 @@
 import BlockModel
 import Disk
 import Glibc
+import OldStores
 import Store
 import System
 import Testing
@@ -220,5 +221,24 @@ struct FullTests {
         try disk.close()
         #expect(try store.statistics().mappedBytes == 600 * 4096)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// A store of an older format is upgraded with what the reserve takes; where there is not even that, it is gone on with later.
+    @Test(arguments: Volume.available) func anUpgrade(kind: Volume.Kind) throws {
+        for hasReserve in [true, false] {
+            let volume = try Volume(kind, megabytes: 64)
+            let tool = try tool(on: volume)
+            let old = try StoreOfFormat3.sample()
+            try old.write(to: tool.store, locks: tool.path("locks"))
+            if !hasReserve { unsafe unlink(tool.store + "/reserve") }
+            volume.fill()
+            let list = try tool.run("list")
+            #expect(list.status == (hasReserve ? 0 : 1), "\(list)")
+            if !hasReserve { #expect(list.errors.contains("No space left") && list.errors.contains("gone on with"), "\(list)") }
+            volume.empty()
+            #expect(try tool.run("list").status == 0)
+            try tool.expectClean()
+            try UpgradeTests.expectContents(tool, old)
+        }
     }
 }
