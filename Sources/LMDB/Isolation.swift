@@ -21,7 +21,7 @@ public struct Isolation: ~Copyable {
         }
         guard isOurs else {
             throw Failure(
-                .busy, "upgrade", .file(path), "a program of an older version has it open", remedy: "end that: what serves the store's disks, say")
+                .busy, .upgrade, .file(path), "a program of an older version has it open", remedy: "end that: what serves the store's disks, say")
         }
         self.file = file
     }

@@ -32,17 +32,28 @@ struct Upgrade {
         while let (step, bytes) = try outdated() {
             isDone = true
             condition.met("its format is \(step.rawValue), and becomes \(FormatHeader.version): \(bytes >> 20) MiB are written anew")
-            switch step {
-            case .format3: try UpgradeFrom3(self).run()
-            }
+            try take(step)
         }
         guard isDone else {
-            throw Failure(.damage, .file(directory.path + "/meta"), "its format is older than that of packs", remedy: "put back the directory that belongs beside packs")
+            throw Failure(
+                .damage, .file(directory.path + "/meta"), "its format is older than that of packs", remedy: "put back the directory that belongs beside packs")
         }
         _ = reserve.fill()
         condition.over("its format is \(FormatHeader.version) now")
         _ = consume meta
         _ = consume packs
+    }
+
+    private func take(_ step: Step) throws(Failure) {
+        do throws(Failure) {
+            switch step {
+            case .format3: try UpgradeFrom3(self).run()
+            }
+        } catch where error.kind == .noSpace {
+            throw Failure(
+                .noSpace, .upgrade, .store(directory.path), "there is no room for it", cause: error,
+                remedy: "free some space on the filesystem of \(directory.path): nothing is lost, and it is gone on with when the store is opened again")
+        }
     }
 
     /// The step that is next, and how large the packs are. Nil: there is none.
@@ -65,15 +76,9 @@ struct Upgrade {
         }
         reserve.giveUp()
         giveBack()
-        do throws(Failure) {
-            let result = try body(size.least)
-            // The next one may write where this one does not need it any more.
-            giveBack()
-            return result
-        } catch where error.kind == .noSpace {
-            throw Failure(
-                .noSpace, "upgrade", .store(directory.path), "No space left on device", cause: error,
-                remedy: "free some space on the filesystem of \(directory.path): nothing is lost, and it is gone on with when the store is opened again")
-        }
+        let result = try body(size.least)
+        // The next one may write where this one does not need it any more.
+        giveBack()
+        return result
     }
 }

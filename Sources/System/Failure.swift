@@ -44,6 +44,7 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         // Those that callers tell apart.
         public static let create: Operation = "create", `import`: Operation = "import", export: Operation = "export to"
         public static let listen: Operation = "listen on", read: Operation = "read", resize: Operation = "resize"
+        public static let upgrade: Operation = "upgrade"
     }
 
     public let kind: Kind

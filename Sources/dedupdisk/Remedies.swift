@@ -13,6 +13,8 @@ extension Failure {
         case (.outdated, _, .file): "any command upgrades it, dedupdisk list, say, where and by whom it can be written to"
         case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(path) once as the store's owner"
         case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
+        // No disk can be deleted before.
+        case (.noSpace, .upgrade, .store): nil
         case (.noSpace, _, .store(let path)): "delete disks and run gc, or free some space on the filesystem of \(path)"
         case (.invalidRequest, .resize, .disk): joined("with --discard-data")
         case (.invalidRequest, "delete", .disk): joined(", or add --recursive")

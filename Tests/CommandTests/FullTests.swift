@@ -236,7 +236,8 @@ struct FullTests {
             #expect(list.status == (hasReserve ? 0 : 1), "\(list)")
             if !hasReserve { #expect(list.errors.contains("No space left") && list.errors.contains("gone on with"), "\(list)") }
             volume.empty()
-            #expect(try tool.run("list").status == 0)
+            let again = try tool.run("list")
+            #expect(again.status == 0, "\(again)")
             try tool.expectClean()
             try UpgradeTests.expectContents(tool, old)
         }

@@ -19,6 +19,14 @@ import Testing
             "write to store /s: No space left (delete disks and run gc, or free some space on the filesystem of /s)"
         ),
         (
+            Failure(.noSpace, .upgrade, .store("/s"), "there is no room for it", remedy: "free some space"),
+            "upgrade store /s: there is no room for it (free some space)"
+        ),
+        (
+            Failure(.outdated, .file("/s/packs"), "made by an older version", remedy: "have it opened once"),
+            "/s/packs: made by an older version (any command upgrades it, dedupdisk list, say, where and by whom it can be written to)"
+        ),
+        (
             Failure(.invalidRequest, .resize, .disk("d"), "data", remedy: "leave the disk larger, or throw them away"),
             "resize disk d: data (leave the disk larger, or throw them away with --discard-data)"
         ),

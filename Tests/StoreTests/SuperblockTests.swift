@@ -45,8 +45,10 @@ import TestSupport
         #expect(Self.refusal(newer)?.kind == .system)
         #expect(Self.refusal(newer)?.why.contains("format \(FormatHeader.version + 1)") == true)
         #expect(Self.refusal(newer)?.remedy == "use a newer dedupdisk")
-        let older = ofVersion(FormatHeader.version - 1)
-        #expect(Self.refusal(older)?.remedy == "export its disks with the program that made it")
+        let older = ofVersion(FormatHeader.oldestUpgraded)
+        #expect(Self.refusal(older)?.kind == .outdated)
+        let oldest = ofVersion(FormatHeader.oldestUpgraded - 1)
+        #expect(Self.refusal(oldest)?.remedy == "export its disks with the program that made it")
         superblock.header.incompatibleFeatures = 8
         #expect(Self.refusal(superblock.encoded)?.why.contains("features 8") == true)
         superblock.header.incompatibleFeatures = 0
