@@ -51,7 +51,8 @@ final class Volume {
 
     /// Takes every byte that is left; again and again, what comes back.
     func fill() {
-        let descriptor = unsafe open(path + "/filler", O_WRONLY | O_CREAT | O_APPEND, 0o600)
+        // No child of another test may have it: what it takes would not come back with its name.
+        let descriptor = unsafe open(path + "/filler", O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0o600)
         var page = [UInt8](repeating: 1, count: 4096)
         while unsafe write(descriptor, &page, 4096) > 0 {}
         while unsafe write(descriptor, &page, 512) > 0 {}
