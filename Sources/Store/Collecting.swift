@@ -70,7 +70,9 @@ extension Store {
             guard number <= last, bytes <= step.packBytes, seen < step.packsSeen, work.count < Self.packsPerPiece else { return false }
             seen += 1
             next = number + 1
-            guard let pack, try !packs.isClaimed(number), (0..<pack.slotCount).contains(where: { pack.codec($0) == BlobCodec.raw.rawValue }) else { return true }
+            guard let pack, try !packs.isClaimed(number), (0..<pack.slotCount).contains(where: { pack.codec($0) == BlobCodec.raw.rawValue }) else {
+                return true
+            }
             bytes += pack.bytes.byteCount
             work.append(PackRewrite(from: PackVersion(number, pack.version), codec: codec))
             return true

@@ -131,7 +131,11 @@ struct Checker: ~Escapable {
             report.mappedBlocks += mapped.count
         }
         var problems: [String] = []
-        try walk.walkDetached { refer("a block", $0, &problems) } problem: { problems.append($0) }
+        try walk.walkDetached {
+            refer("a block", $0, &problems)
+        } problem: {
+            problems.append($0)
+        }
         for problem in problems { report.add("what deleted disks have left: \(problem)") }
         // Nodes that are missing were reported where a map names them.
         let strangers = try walk.strangers()

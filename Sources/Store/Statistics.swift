@@ -83,7 +83,8 @@ extension Store {
         let all = snapshots.values.flatMap { $0 }
         let ofSnapshots = try exclusiveBytes(of: all, release, lost, &counts)
         return Statistics(
-            store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize), uniqueOfDisksBytes: unique * UInt64(blockSize) - min(unique * UInt64(blockSize), ofSnapshots),
+            store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize),
+            uniqueOfDisksBytes: unique * UInt64(blockSize) - min(unique * UInt64(blockSize), ofSnapshots),
             snapshotBytes: all.reduce(0) { $0 + $1.mappedBlocks * UInt64(blockSize) }, storedBytes: try storedBytes(),
             reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), settings: superblock.settings)
     }

@@ -100,7 +100,8 @@ struct Diff: ParsableCommand {
             """)
     @OptionGroup var options: StoreOptions
     @Argument(help: ArgumentHelp("What it was.", valueName: "disk@name"), transform: CommandLineText.name) var old: String
-    @Argument(help: ArgumentHelp("What it is; the snapshot's disk, when not given.", valueName: "disk[@name]"), transform: CommandLineText.name) var new: String?
+    @Argument(help: ArgumentHelp("What it is; the snapshot's disk, when not given.", valueName: "disk[@name]"), transform: CommandLineText.name) var new:
+        String?
     @Flag(help: "Print JSON, an object a line.") var json = false
 
     func run() throws {

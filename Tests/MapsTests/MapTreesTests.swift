@@ -144,7 +144,11 @@ import TestSupport
                 if gone >> index & 1 != 0 {
                     try release.release(disk.map) { released[$0, default: 0] += 1 }
                 } else {
-                    _ = try walk.walk(disk.map) { left[$1, default: 0] += 1 } problem: { Issue.record("\($0)") }
+                    _ = try walk.walk(disk.map) {
+                        left[$1, default: 0] += 1
+                    } problem: {
+                        Issue.record("\($0)")
+                    }
                 }
             }
             #expect(all.merging(released) { $0 - $1 }.filter { $0.value != 0 } == left, "seed \(seed)")

@@ -125,7 +125,9 @@ import TestSupport
             var changes: [Int: UInt64] = [:]
             for _ in 0..<Int.random(in: 1...3, using: &random) {
                 let first = Int.random(in: 0..<Self.blockCount, using: &random)
-                for index in first..<min(first + .random(in: 1...300, using: &random), Self.blockCount) { changes[index] = .random(in: 0...700, using: &random) }
+                for index in first..<min(first + .random(in: 1...300, using: &random), Self.blockCount) {
+                    changes[index] = .random(in: 0...700, using: &random)
+                }
             }
             try store.write(name, changes.sorted { $0.key < $1.key }.map { (UInt64($0.key), block($0.value)) })
             for (index, value) in changes { blocks[index] = value }
@@ -167,7 +169,9 @@ import TestSupport
         try snapshot("d", "a")
         try snapshot("d", "b")
         let held = try store.lock("d@a", exclusive: false)
-        for operation in [{ try store.delete(store.lock("d"), recursive: true) }, { try store.delete(store.lock("d@a")) }, { try store.rename(store.lock("d"), to: "e") }] {
+        for operation in [
+            { try store.delete(store.lock("d"), recursive: true) }, { try store.delete(store.lock("d@a")) }, { try store.rename(store.lock("d"), to: "e") },
+        ] {
             let failure = try #require(throws: Failure.self) { try operation() }
             #expect(failure.kind == .busy)
             #expect(try store.snapshots(of: "d").map(\.name) == ["d@a", "d@b"])

@@ -48,6 +48,9 @@ struct Against: ParsableCommand {
         for name in try SectionName.list(only) {
             do {
                 report.sections.append(try compare(name, scratch))
+                // Whoever ends it early has what is done.
+                say(report.lines(of: report.sections[report.sections.count - 1]))
+                try report.write(to: output)
             } catch {
                 say("\(name.rawValue): \(error)")
                 report.failures.append("\(name.rawValue): \(error)")
@@ -55,6 +58,7 @@ struct Against: ParsableCommand {
         }
         print(report.text)
         try report.write(to: output)
+        print("\nbench-against.json is in \(absolute(output))")
         guard report.failures.isEmpty, !report.isWorse else { throw ExitCode.failure }
     }
 

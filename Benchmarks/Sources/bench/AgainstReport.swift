@@ -32,8 +32,10 @@ struct AgainstReport: Codable {
         encoder.outputFormatting = [.prettyPrinted, .sortedKeys]
         encoder.nonConformingFloatEncodingStrategy = .convertToString(positiveInfinity: "inf", negativeInfinity: "-inf", nan: "nan")
         try encoder.encode(self).write(to: URL(fileURLWithPath: directory + "/bench-against.json"))
-        print("\nbench-against.json is in \(absolute(directory))")
     }
+
+    /// The table of a section for a terminal.
+    func lines(of section: PairedSection) -> String { ([section.title] + section.lines).joined(separator: "\n") }
 
     /// The tables for a terminal.
     var text: String {
