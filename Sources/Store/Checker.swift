@@ -132,7 +132,7 @@ extension Store {
 
     /// Makes reference counts and totals anew from maps and packs, in one commit that empties the index, which then is made
     /// anew in steps.
-    private func rebuild() throws(Failure) {
+    func rebuild() throws(Failure) {
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room, rebuilding: true)
             let snapshot = try transaction.snapshot()
