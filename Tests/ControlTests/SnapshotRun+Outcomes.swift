@@ -37,6 +37,8 @@ extension SnapshotRun {
         case .rename(let family, let new): family.name = new
         case .renameSnapshot(let family, let old, let new):
             for index in family.snapshots.indices where family.snapshots[index].name == old { family.snapshots[index].name = new }
+            // Whoever sorted them meanwhile may have found neither name.
+            try sortSnapshots(of: [family])
         case .delete(let family, _): families.removeAll { $0 === family }
         case .deleteSnapshot(let family, let name): family.snapshots.removeAll { $0.name == name }
         case .resize(let family, let sectors): resize(family, sectors)
