@@ -40,6 +40,13 @@ public struct DiskRecord: Sendable, Equatable {
 
     /// How the names of copies begin, and no disk's.
     public static let copyPrefix = ".copy-"
+    /// How those begin that are kept for somebody over the ends of processes, for as long as the machine runs: what it is called follows, and
+    /// for whom. Nil: the machine's start has no name.
+    public static let keptCopyPrefix = MachineStart.name.map { ".kept-\($0)-" }
+    /// Whether it began as a copy, and has no name yet.
+    public var isCopy: Bool { name.hasPrefix(Self.copyPrefix) || isKept }
+    /// Whether it is kept, with its lock or without.
+    public var isKept: Bool { Self.keptCopyPrefix.map { isIncomplete && name.hasPrefix($0) } ?? false }
 
     /// Blocks that are mapped.
     public var mappedBlocks: UInt64 { map.mappedBlocks }

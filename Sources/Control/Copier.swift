@@ -18,13 +18,15 @@ public struct Copier {
 
     /// Copies of disks, in their order, all as of one moment: each has all writes that were answered before this was called, and none that began
     /// after it returned.
-    /// - Parameter names: of disks, each once, or snapshots.
+    /// - Parameters:
+    ///   - names: of disks, each once, or snapshots.
+    ///   - owner: who keeps the one that is made; nil: they go with this process.
     /// - Throws: `.notFound`; `.busy` when who has a disk does not answer.
-    public func copies(of names: [String]) throws(Failure) -> [Copy] {
+    public func copies(of names: [String], keptFor owner: String? = nil) throws(Failure) -> [Copy] {
         var failure: Failure?
         for _ in 0..<Self.tries {
             do throws(Failure) {
-                return try copiesOnce(of: names)
+                return try copiesOnce(of: names, owner)
             } catch where error.kind == .busy && names.count > 1 {
                 failure = error
                 // Two that ask for the same at once should not meet again.
@@ -35,8 +37,8 @@ public struct Copier {
     }
 
     /// A copy of a disk or a snapshot.
-    public func copy(of name: String) throws(Failure) -> Copy {
-        guard let copy = try copies(of: [name]).first else { throw store.noSuchDisk(name) }
+    public func copy(of name: String, keptFor owner: String? = nil) throws(Failure) -> Copy {
+        guard let copy = try copies(of: [name], keptFor: owner).first else { throw store.noSuchDisk(name) }
         return copy
     }
 
@@ -48,7 +50,7 @@ public struct Copier {
         isDone = true
     }
 
-    private func copiesOnce(of names: [String]) throws(Failure) -> [Copy] {
+    private func copiesOnce(of names: [String], _ owner: String?) throws(Failure) -> [Copy] {
         var copies: [Copy] = []
         var isDone = false
         defer { if !isDone { for copy in copies { copy.remove() } } }
@@ -57,7 +59,7 @@ public struct Copier {
         var idle: [(copy: String, disk: String)] = []
         var asked: [Conversation] = []
         for name in names {
-            let copy = try Copy(store)
+            let copy = try Copy(store, keptFor: owner)
             copies.append(copy)
             // Whoever has it to write to listens.
             if let conversation = try Conversation(store, name, copy.name) {

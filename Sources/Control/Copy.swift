@@ -4,15 +4,25 @@ internal import Store
 internal import Synchronization
 public import System
 
-/// A copy of a disk, as it was at one moment, that is this process's: it goes with it, unless it gets a name.
+/// A copy of a disk, as it was at one moment, that is this process's: it goes with it, unless it gets a name or is
+/// kept.
 public final class Copy: Sendable {
     private let store: Store
     /// Its name in the store, which nobody else uses.
     public let name: String
     private let lock: Mutex<DiskLock?>
 
-    init(_ store: Store) throws(Failure) {
-        let lock = try store.beginCopy()
+    convenience init(_ store: Store, keptFor owner: String?) throws(Failure) {
+        try self.init(store, store.beginCopy(keptFor: owner))
+    }
+
+    /// The one that is kept for somebody. Nil: there is none.
+    public convenience init?(keptFor owner: String, in store: Store) throws(Failure) {
+        guard let lock = try store.lockKeptCopy(of: owner) else { return nil }
+        try self.init(store, lock)
+    }
+
+    private init(_ store: Store, _ lock: consuming DiskLock) throws(Failure) {
         self.store = store
         name = lock.record.name
         self.lock = Mutex(lock)

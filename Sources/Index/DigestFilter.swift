@@ -151,18 +151,13 @@ public final class DigestFilter: @unchecked Sendable {
 
     /// Pages that were not synced do not outlive the machine's start, whose name tells.
     private static let boot: (UInt64, UInt64) = {
-        var text = [UInt8](repeating: 0, count: 64)
-        // Where it can't be read, there is nothing to know the start by.
-        guard let file = try? File(path: "/proc/sys/kernel/random/boot_id"),
-            // The same.
-            let count = try? text.withMutableBytes({ (bytes) throws(Failure) in try file.read(at: 0, into: &bytes) }), count > 0
-        else {
+        guard let name = MachineStart.name else {
             // Then no file is trusted but one that this process made.
             var random = SystemRandomNumberGenerator()
             return (random.next(), random.next())
         }
-        let name = text.rawBytes.extracting(0..<count)
-        return (checksum(name), checksum(name, seed: 1))
+        let bytes = Array(name.utf8)
+        return (checksum(bytes.rawBytes), checksum(bytes.rawBytes, seed: 1))
     }()
 
     // MARK: Header

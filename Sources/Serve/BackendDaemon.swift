@@ -16,6 +16,10 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         public var log: @Sendable (String) -> Void
         /// What people are told of a failure.
         public var describe: @Sendable (Failure) -> String = { "\($0)" }
+        /// Told of a device's disk, which is closed, when the device is gone for good.
+        public var forget: @Sendable (ToolstackDisk) -> Void = { _ in }
+        /// Told once, before any is served, which devices there are.
+        public var begin: @Sendable (_ devices: Set<String>) throws(Failure) -> Void = { _ in }
         /// Why a class of devices can't be served here; nil when it can.
         public var obstacle: @Sendable (_ className: String) -> String? = { _ in nil }
 
@@ -58,6 +62,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             try host.watch("/local/domain/\(ownDomain)/backend/\(className)", token: "devices")
         }
         defer { handOverAll() }
+        let present = try ToolstackDevice.all(host, ownDomain: ownDomain)
+        try configuration.begin(Set(present.map(\.key)))
         var requests = [host.storeDescriptor, stop.descriptor, ended.descriptor].map {
             pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
         }
@@ -189,6 +195,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             throw error
         }
         try opened.close()
+        if outcome != .handedOver { configuration.forget(disk) }
         switch outcome {
         case .unplugged, .forced: log("\(device.device) of domain \(device.domain) was unplugged; disk \(disk.name) is closed")
         case .guestGone: log("domain \(device.domain) is gone; disk \(disk.name) is closed")

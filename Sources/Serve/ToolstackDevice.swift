@@ -5,6 +5,10 @@ import XenBus
 public struct ToolstackDisk: Sendable, Equatable {
     public let name: String
     public let isReadOnly: Bool
+    /// The device that asks for it: no other one of this start of the machine is called so while it is there.
+    public let device: String
+    /// Nobody has served it to that device yet.
+    public let isNew: Bool
 }
 
 /// A device whose nodes the toolstack has made for us: xl writes what the configuration of a disk says.
@@ -45,6 +49,9 @@ struct ToolstackDevice: Hashable {
             store, className: className, domain: domain, ownDomain: ownDomain, device: device, isToolstacks: true)
     }
 
+    /// What tells it from the others that there are.
+    var key: String { "\(domain)-\(device.number)" }
+
     /// Whether the toolstack waits for us and runs a script then.
     var hasScript: Bool { className != "qdisk" }
 
@@ -61,6 +68,7 @@ struct ToolstackDevice: Hashable {
             guard target.hasPrefix(Self.prefix) else { return nil }
             name = String(target.dropFirst(Self.prefix.count))
         }
-        return ToolstackDisk(name: name, isReadOnly: try nodes.store.text(nodes.backend + "/mode") != "w")
+        return ToolstackDisk(
+            name: name, isReadOnly: try nodes.store.text(nodes.backend + "/mode") != "w", device: key, isNew: try nodes.backendState() == .initialising)
     }
 }

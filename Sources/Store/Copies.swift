@@ -31,10 +31,39 @@ public enum CopyName: Sendable {
 
 extension Store {
     /// Begins a copy that nobody sees but who has its lock.
-    public func beginCopy() throws(Failure) -> DiskLock {
+    /// - Parameter owner: keeps it, also when the lock is gone, until `removeKeptCopies`, or the machine's end. Without one it goes with the lock.
+    public func beginCopy(keptFor owner: String? = nil) throws(Failure) -> DiskLock {
         // No disk is called that.
-        let name = DiskRecord.copyPrefix + String(UInt64.random(in: 0 ... .max), radix: 16)
+        let name = try owner.map { (owner) throws(Failure) in try Self.keptCopy(of: owner) } ?? DiskRecord.copyPrefix + String(UInt64.random(in: 0 ... .max), radix: 16)
+        // Of one that was killed before it was filled, or of a device that had the same number.
+        if owner != nil { try removeCopy(name) }
         return try wayOut { (room) throws(Failure) in try makeDisk(name, byteCount: UInt64(sectorSize), incomplete: true, room) }
+    }
+
+    private static func keptCopy(of owner: String) throws(Failure) -> String {
+        if let prefix = DiskRecord.keptCopyPrefix { return prefix + owner }
+        throw Failure(.system, "keep", "a copy for \(owner)", "there is no /proc/sys/kernel/random/boot_id, by which it is known when it is over")
+    }
+
+    /// The lock of the copy that is kept for somebody. Nil: there is none, or it was never filled.
+    public func lockKeptCopy(of owner: String) throws(Failure) -> DiskLock? {
+        let name = try Self.keptCopy(of: owner)
+        guard let copy = try anyDisk(name), copy.isFilled else { return nil }
+        return try lock(name)
+    }
+
+    /// Removes the copy that is kept for somebody, which nobody has.
+    public func removeKeptCopy(of owner: String) throws(Failure) { try removeCopy(Self.keptCopy(of: owner)) }
+
+    /// Removes the copies that are kept for others than these, and that nobody has.
+    public func removeKeptCopies(butOf owners: Set<String>) throws(Failure) {
+        guard let prefix = DiskRecord.keptCopyPrefix else { return }
+        let all: [DiskRecord]
+        do {
+            let reading = try ReadTransaction(meta)
+            all = try parts.catalogue.disks(reading.view).filter(\.isKept)
+        }
+        for copy in all where !owners.contains(String(copy.name.dropFirst(prefix.count))) && !isLocked(copy) { try removeCopy(copy.name) }
     }
 
     /// What is known of a copy by now: it was filled since it was begun.
@@ -181,7 +210,7 @@ extension StoreTransaction {
     mutating func fill(_ copies: [String], with disk: DiskRecord) throws(Failure) -> Bool {
         var isComplete = true
         for name in copies {
-            guard name.hasPrefix(DiskRecord.copyPrefix), var copy = try store.parts.catalogue.disk(name, lmdb.view), copy.isIncomplete, !copy.isFilled else {
+            guard var copy = try store.parts.catalogue.disk(name, lmdb.view), copy.isCopy, copy.isIncomplete, !copy.isFilled else {
                 isComplete = false
                 continue
             }

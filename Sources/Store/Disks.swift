@@ -123,7 +123,7 @@ extension Store {
         let leftovers: [DiskRecord]
         do {
             let reading = try ReadTransaction(meta)
-            leftovers = try parts.catalogue.disks(reading.view).filter { $0.isIncomplete }
+            leftovers = try parts.catalogue.disks(reading.view).filter { $0.isIncomplete && !$0.isKept }
         }
         // Whoever has one is not waited for.
         for disk in leftovers where !isLocked(disk) {

@@ -116,12 +116,14 @@ public final class Maintainer: Sendable {
         var lastLeftovers = 0.0
         /// The commit behind which there was nothing to do.
         var doneAt: Int?
+        var fill = FillWarning()
     }
 
     private func run() {
         var course = Course()
         while rest(Self.interval) {
             do throws(Failure) {
+                try course.fill.look(at: FilesystemRoom(of: store.path), store.reporter)
                 try look(&course)
                 trouble.over("maintenance goes on")
             } catch where error.kind == .busy {
@@ -166,6 +168,31 @@ public final class Maintainer: Sendable {
             // The less there is to do, the more of the time is the writers'.
             let pause = (now - began) * (isQuiet ? 0.2 : max(0, 2 * (1 - pressure)))
             guard rest(min(pause, 1)) else { return }
+        }
+    }
+}
+
+/// Says when a filesystem is about to be full: once for each level that is reached, and once when it is over.
+struct FillWarning {
+    /// In percent, and how much less it has to be so that it is over.
+    private static let levels = [80.0, 90, 95], margin = 2.0
+    private var level = 0
+    private var since = 0.0
+
+    mutating func look(at room: FilesystemRoom, _ reporter: Reporter) {
+        let reached = Self.levels.count { room.fill >= $0 }
+        if reached > level {
+            if level == 0 { since = monotonicSeconds() }
+            level = reached
+            reporter.tell(
+                .filling,
+                "its filesystem is \(Int(room.fill))% full, \(room.freeBytes >> 20) MiB are left: "
+                    + "when none are, writes stay in the disks' journals, and fail when these are full",
+                .begins)
+        } else if level > 0, room.fill < Self.levels[0] - Self.margin {
+            let times = level
+            level = 0
+            reporter.tell(.filling, "there is room on its filesystem again", .over(seconds: monotonicSeconds() - since, times: times))
         }
     }
 }

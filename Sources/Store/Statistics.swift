@@ -40,6 +40,10 @@ public struct Statistics: Sendable {
     /// Blobs that are known to be damaged.
     public let damagedBlobs: Int
     public let settings: Settings
+    /// Of its filesystem.
+    public let room: FilesystemRoom
+    /// Version of its format.
+    public var format: Int { Int(FormatHeader.version) }
 
     public var provisionedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.size } }
     public var mappedBytes: UInt64 { disks.reduce(0) { $0 &+ $1.mappedBytes } }
@@ -86,7 +90,8 @@ extension Store {
             store: path, disks: disks, uniqueBytes: unique * UInt64(blockSize),
             uniqueOfDisksBytes: unique * UInt64(blockSize) - min(unique * UInt64(blockSize), ofSnapshots),
             snapshotBytes: all.reduce(0) { $0 + $1.mappedBlocks * UInt64(blockSize) }, storedBytes: try storedBytes(),
-            reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), settings: superblock.settings)
+            reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), settings: superblock.settings,
+            room: try FilesystemRoom(of: path))
     }
 
     private func entry(_ disk: DiskRecord, exclusive: UInt64) -> Statistics.Disk {

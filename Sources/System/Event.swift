@@ -30,6 +30,8 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case maintenance
         /// Others can't ask the one who serves a disk.
         case control
+        /// The store's filesystem is about to be full.
+        case filling
         /// A store of an older format becomes one of today's.
         case upgrade
     }
@@ -75,7 +77,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     private var beginning: Priority {
         switch kind {
         case .damage, .syncFailure: .error
-        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control, .maintenance: .warning
+        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control, .maintenance, .filling: .warning
         case .lockWait, .reserve, .healing, .upgrade: .notice
         case .journalReplay, .filterRebuild, .leftover: .info
         }

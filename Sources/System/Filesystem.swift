@@ -29,3 +29,25 @@ public struct Filesystem: Sendable {
         }
     }
 }
+
+/// Room on the filesystem of a path, as df(1) counts it: what others than root can have.
+public struct FilesystemRoom: Sendable {
+    public let freeBytes: UInt64
+    /// How much of it is taken, in percent.
+    public let fill: Double
+
+    public init(freeBytes: UInt64, fill: Double) {
+        self.freeBytes = freeBytes
+        self.fill = fill
+    }
+
+    public init(of path: String) throws(Failure) {
+        var status = statvfs()
+        guard unsafe statvfs(path, &status) == 0 else { throw Failure(systemCall: "look at the filesystem of", .file(path), errno: errno) }
+        let unit = UInt64(status.f_frsize), free = UInt64(status.f_bavail)
+        let used = UInt64(status.f_blocks) - min(UInt64(status.f_blocks), UInt64(status.f_bfree))
+        // Of a filesystem that counts no blocks, nothing can be said.
+        self.init(
+            freeBytes: free.multipliedReportingOverflow(by: unit).partialValue, fill: used == 0 ? 0 : Double(used) / (Double(used) + Double(free)) * 100)
+    }
+}

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Catalogue
 import Control
 import Disk
 import Glibc
@@ -14,7 +15,8 @@ struct BackendCommand: ParsableCommand {
             A disk of the store is named in a VM's configuration, or to xl block-attach, as \
             'format=raw,vdev=xvdb,access=rw,backendtype=qdisk,target=dedupdisk:DISK' or, where the kernel's xen-blkback is \
             not loaded, 'format=raw,vdev=xvda,access=rw,script=block-dedupdisk,target=DISK'; target comes last. The disks \
-            must exist.
+            must exist. DISK@NAME is a snapshot: with access=ro it is read, and with access=rw what the guest writes is its \
+            own, and gone when the disk is detached.
 
             Runs until SIGTERM, SIGINT or SIGHUP, which leave all disks plugged: their guests wait, and go on without an \
             error when it is started again. So they do after a kill -9.
@@ -45,10 +47,11 @@ struct BackendCommand: ParsableCommand {
         configuration.maximumQueues = queues
         configuration.describe = { "\($0.advised)" }
         configuration.obstacle = { Self.obstacle($0) }
+        configuration.begin = { (devices) throws(Failure) in try store.removeKeptCopies(butOf: devices) }
+        // What can't be removed now is when the next daemon begins.
+        configuration.forget = { if Self.isEphemeral($0) { try? store.removeKeptCopy(of: $0.device) } }
         let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
-            let opened = try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
-            if !disk.isReadOnly { ControlServer.start(for: opened, of: store) }
-            return opened
+            try Self.open(disk, of: store)
         }
         let maintainer = Maintainer(store)
         try maintainer.start()
@@ -56,6 +59,23 @@ struct BackendCommand: ParsableCommand {
         Console.log("serving the disks of \(store.path)")
         try daemon.run()
         Console.log("ended; disks stay plugged until it is started again")
+    }
+
+    /// A snapshot stays what it is: what a guest writes is its device's, and goes with that.
+    private static func isEphemeral(_ disk: ToolstackDisk) -> Bool { SnapshotName(disk.name) != nil && !disk.isReadOnly }
+
+    private static func open(_ disk: ToolstackDisk, of store: Store) throws(Failure) -> StoreDisk {
+        guard isEphemeral(disk) else {
+            let opened = try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
+            if !disk.isReadOnly { ControlServer.start(for: opened, of: store) }
+            return opened
+        }
+        if !disk.isNew {
+            // The guest has written to it, and goes on where it was.
+            if let copy = try Copy(keptFor: disk.device, in: store) { return try copy.open(readOnly: false) }
+            throw Failure(.notFound, "open", .disk(disk.name), "what its guest has written to it is gone", remedy: "detach it, and attach it anew")
+        }
+        return try Copier(store).copy(of: disk.name, keptFor: disk.device).open(readOnly: false)
     }
 
     private static let lockPath = "/run/dedupdisk-backend.lock"

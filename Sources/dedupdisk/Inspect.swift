@@ -11,7 +11,8 @@ struct Stats: ParsableCommand {
             mapped: 4096 bytes for each block that a disk maps; zero blocks are never mapped. unique: 4096 bytes for each \
             distinct block of disks and snapshots. dedup ratio: mapped divided by the distinct blocks of disks. exclusive: what deleting \
             a disk with its snapshots, or a snapshot alone, would free. stored: bytes that the store's files occupy, as du \
-            counts. reclaimable: stored blocks that nothing maps any more; they are found again when the same content is written.
+            counts. reclaimable: stored blocks that nothing maps any more; they are found again when the same content is written. \
+            filesystem: how full it is, as df says; servers warn at 80, 90 and 95%.
             """)
     @OptionGroup var options: StoreOptions
     @Argument(help: "Show this disk alone.", transform: CommandLineText.name) var disk: String?
@@ -29,10 +30,10 @@ struct Stats: ParsableCommand {
                 (created, attached, snapshots) = (disk.created, disk.isAttached, disk.snapshots.map { Disk($0) })
             }
         }
-        let format: Int
+        let format, storeFormat: Int
         let store: String
         let provisionedBytes, mappedBytes, uniqueBytes, storedBytes, reclaimableBytes, snapshotBytes: UInt64
-        let dedupRatio: Double
+        let dedupRatio, fill: Double
         let damagedBlobs: Int
         let compression: String
         let disks: [Disk]
@@ -43,9 +44,10 @@ struct Stats: ParsableCommand {
         if json {
             return try Console.printJSON(
                 Report(
-                    format: 1, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
+                    format: 1, storeFormat: found.format, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
                     uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
-                    snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio, damagedBlobs: found.damagedBlobs,
+                    snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio,
+                    fill: (found.room.fill * 10).rounded() / 10, damagedBlobs: found.damagedBlobs,
                     compression: found.settings.compression.name,
                     disks: found.disks.map { .init($0) }))
         }
@@ -79,6 +81,7 @@ struct Stats: ParsableCommand {
                 "on the filesystem, in \(PathText.shown(found.store))" + compression(found.settings.compression),
             ],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by nothing"],
+            ["filesystem", "\(Console.fixed(found.room.fill, 0))%", "full, \(Console.size(found.room.freeBytes)) left"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }
         let width = rows.map { $0[1].count }.max() ?? 0

@@ -82,9 +82,20 @@ import TestSupport
         }
         #expect(
             Set(names) == [
-                "format", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
+                "format", "storeFormat", "fill", "store", "provisionedBytes", "mappedBytes", "snapshotBytes", "uniqueBytes", "storedBytes", "dedupRatio",
                 "reclaimableBytes", "compression", "damagedBlobs", "disks", "name", "size", "exclusiveBytes", "attached", "created", "snapshots",
             ])
+    }
+
+    @Test func theFilesystemIsAsFullAsDfSays() throws {
+        try tool.disk("a", [1])
+        let df = try Child("/usr/bin/env", ["bash", "-c", "df --output=pcent '\(tool.store)' | tail -n 1 | tr -dc 0-9"]).wait()
+        let text = try tool.succeed("stats", "--json")
+        let fill = text.split(separator: "\n").first { $0.contains("\"fill\"") }?.split(separator: " ").last.map { Double($0.filter { $0 != "," }) }
+        // It rounds up, and others write.
+        let percent = try #require(Double(df.output)), found = try #require(fill.flatMap { $0 })
+        #expect(abs(found - percent) <= 1.5)
+        #expect(try tool.succeed("stats").contains("% full, ") == false && tool.succeed("stats").contains("%  full, "))
     }
 
     @Test func theMapIsWhatSha256sumSays() throws {

@@ -173,6 +173,33 @@ import XenSimulation
         try daemon.end()
     }
 
+    /// What is a device's own is kept for it as long as it is there: over the ends of daemons, and no longer.
+    @Test func whatIsADevicesOwn() throws {
+        let toolstack = try Toolstack(machine)
+        var daemon = try RunningDaemon(machine, disks)
+        #expect(try daemon.own.wait(1) == ["these: "])
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        try frontEnd.connect()
+        #expect(try daemon.own.wait(2).last == "new 7-51728")
+        for isKilled in [true, false] {
+            if isKilled { try daemon.kill() } else { try daemon.end() }
+            daemon = try RunningDaemon(machine, disks)
+            #expect(try frontEnd.read(0, 8) == pattern(0, sectors: 8))
+            #expect(try daemon.own.wait(2) == ["these: 7-51728", "again 7-51728"])
+        }
+        try toolstack.beginDetach(7)
+        try frontEnd.letGo()
+        try toolstack.finishDetach(7)
+        #expect(try daemon.own.wait(3).last == "forget 7-51728")
+        try toolstack.attach(7, target: "dedupdisk:root")
+        try frontEnd.connect()
+        #expect(try daemon.own.wait(4).last == "new 7-51728")
+        try toolstack.destroy(7)
+        #expect(try daemon.own.wait(5).last == "forget 7-51728")
+        try daemon.end()
+    }
+
     @Test func manyAtOnce() throws {
         let disks = Disks((0..<20).map { "disk\($0)" })
         let daemon = try RunningDaemon(machine, disks)
@@ -223,11 +250,19 @@ final class RunningDaemon {
     private let hosts: Hosts
     private let thread: BackgroundThread<Failure?>
     let log = Log()
+    /// What it says of the devices that it has, and opens.
+    let own = Log()
 
     final class Log: Sendable {
         private let text = Mutex<[String]>([])
         func append(_ line: String) { text.withLock { $0.append(line) } }
         var lines: [String] { text.withLock { $0 } }
+
+        /// Its lines, when there are so many.
+        func wait(_ count: Int) throws -> [String] {
+            for _ in 0..<1000 where lines.count < count { pause(milliseconds: 10) }
+            return lines
+        }
     }
 
     private final class Hosts: Sendable {
@@ -243,13 +278,20 @@ final class RunningDaemon {
         var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
         configuration.maximumQueues = 4
         configuration.describe = describe
+        configuration.begin = { [own] in own.append("these: " + $0.sorted().joined(separator: " ")) }
+        configuration.forget = { [own] in own.append("forget \($0.device)") }
         let daemon = try BackendDaemon(
             configuration, stop: stop,
             makeHost: { () throws(Failure) in
                 let host = try SimulatedXen(machine)
                 hosts.all.withLock { $0.append(host) }
                 return host
-            }, open: { (disk) throws(Failure) in try disks.open(disk) })
+            },
+            open: { [own] (disk) throws(Failure) in
+                let opened = try disks.open(disk)
+                own.append((disk.isNew ? "new " : "again ") + disk.device)
+                return opened
+            })
         thread = BackgroundThread {
             do throws(Failure) {
                 try daemon.run()

@@ -207,4 +207,45 @@ import TestSupport
         #expect(try store.check(readData: false, repair: false) { _, _ in }.disks == 1)
         #expect(try store.statistics().uniqueBytes == 3 * 4096)
     }
+
+    /// A copy that is kept for somebody outlives whoever made it, until its owner is gone, or the machine's start.
+    @Test func whatIsKept() throws {
+        func kept() throws -> Set<String> {
+            Set(try ["7-1", "7-2", "8-1"].filter { try store.lockKeptCopy(of: $0) != nil })
+        }
+        func keep(_ owner: String, _ disk: String) throws {
+            let copy = try store.beginCopy(keptFor: owner)
+            try store.fill([(copy.record.name, disk)])
+        }
+        try store.create("d", byteCount: 1 << 20)
+        try store.write("d", [1, 2, 3].map { block($0) })
+        for owner in ["7-1", "7-2", "8-1"] { try keep(owner, "d") }
+        try store.removeLeftovers()
+        #expect(try kept() == ["7-1", "7-2", "8-1"])
+        #expect(try store.disks().map(\.name) == ["d"])
+        try store.removeKeptCopy(of: "7-2")
+        #expect(try kept() == ["7-1", "8-1"])
+        // One that is in use is not touched; nor is one whose owner is there.
+        do {
+            let held = try #require(try store.lockKeptCopy(of: "7-1"))
+            try store.removeKeptCopies(butOf: ["8-1"])
+            _ = consume held
+        }
+        #expect(try kept() == ["7-1", "8-1"])
+        try store.removeKeptCopies(butOf: ["8-1"])
+        #expect(try kept() == ["8-1"])
+        // Another with the same number, or after one that was killed at once: it begins anew.
+        try store.write("d", [4].map { block($0) })
+        try keep("8-1", "d")
+        let again = try store.beginCopy(keptFor: "8-1")
+        #expect(try store.lockKeptCopy(of: "8-1") == nil)
+        _ = consume again
+        try keep("8-1", "d")
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.disks == 2)
+        // Of another start of the machine.
+        let stranger = try store.makeDisk(".kept-another-8-1", byteCount: 512, incomplete: true)
+        _ = consume stranger
+        try store.removeLeftovers()
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.disks == 2)
+    }
 }

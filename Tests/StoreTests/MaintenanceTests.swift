@@ -127,4 +127,18 @@ import TestSupport
         _ = try store.collect(shouldStop: { false }) { _, _ in }
         try check("seed \(seed)")
     }
+
+    /// Each level is told once, and once that it is over, whatever it does about a level.
+    @Test func aFilesystemThatFillsUp() {
+        let told = Monitor<[Event]>([])
+        let reporter = Reporter(Events { event in told.with { $0.append(event) } }, .store("s"))
+        var warning = FillWarning()
+        for fill in [10, 79.9, 80, 85, 79, 80.5, 91, 89, 90, 96, 99, 95, 79, 77.9, 80] {
+            warning.look(at: FilesystemRoom(freeBytes: 5 << 20, fill: fill), reporter)
+        }
+        let events = told.with { $0 }
+        #expect(events.map(\.priority) == [.warning, .warning, .warning, .notice, .warning])
+        #expect(events.map { $0.text.prefix(28) }.prefix(3) == ["its filesystem is 80% full, ", "its filesystem is 91% full, ", "its filesystem is 96% full, "])
+        #expect(events.first?.description.contains("5 MiB are left") == true)
+    }
 }
