@@ -1,6 +1,6 @@
 internal import Catalogue
 public import Disk
-internal import Store
+public import Store
 internal import Synchronization
 public import System
 

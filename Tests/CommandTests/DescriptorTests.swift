@@ -69,7 +69,7 @@ import TestSupport
         let root = #filePath.split(separator: "/").dropLast(3).reduce("") { $0 + "/" + $1 }
         let manifest = String(decoding: try Files.bytes(root + "/Package.swift"), as: UTF8.self)
         let programs = manifest.split(separator: ".executableTarget(").dropFirst()
-        #expect(programs.count == 3)
+        #expect(programs.count == 4)
         for program in programs { #expect(program.prefix { $0 != "]" }.contains("\"CProcess\""), "\(program)") }
         // The nested packages' programs have it from a product.
         #expect(manifest.contains("\"DedupDiskProcess\", targets: [\"CProcess\"]"))

@@ -93,7 +93,7 @@ import TestSupport
         let text = try tool.succeed("stats", "--json")
         let fill = text.split(separator: "\n").first { $0.contains("\"fill\"") }?.split(separator: " ").last.map { Double($0.filter { $0 != "," }) }
         // It rounds up, and others write.
-        let percent = try #require(Double(df.output)), found = try #require(fill.flatMap { $0 })
+        let percent = try #require(Double(df.text)), found = try #require(fill.flatMap { $0 })
         #expect(abs(found - percent) <= 1.5)
         #expect(try tool.succeed("stats").contains("% full, ") == false && tool.succeed("stats").contains("%  full, "))
     }
