@@ -34,7 +34,9 @@ extension Store {
     /// - Parameter owner: keeps it, also when the lock is gone, until `removeKeptCopies`, or the machine's end. Without one it goes with the lock.
     public func beginCopy(keptFor owner: String? = nil) throws(Failure) -> DiskLock {
         // No disk is called that.
-        let name = try owner.map { (owner) throws(Failure) in try Self.keptCopy(of: owner) } ?? DiskRecord.copyPrefix + String(UInt64.random(in: 0 ... .max), radix: 16)
+        let name =
+            try owner.map { (owner) throws(Failure) in try Self.keptCopy(of: owner) } ?? DiskRecord.copyPrefix
+            + String(UInt64.random(in: 0 ... .max), radix: 16)
         // Of one that was killed before it was filled, or of a device that had the same number.
         if owner != nil { try removeCopy(name) }
         return try wayOut { (room) throws(Failure) in try makeDisk(name, byteCount: UInt64(sectorSize), incomplete: true, room) }

@@ -44,7 +44,8 @@ struct Stats: ParsableCommand {
         if json {
             return try Console.printJSON(
                 Report(
-                    format: 1, storeFormat: found.format, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes, mappedBytes: found.mappedBytes,
+                    format: 1, storeFormat: found.format, store: PathText.shown(found.store), provisionedBytes: found.provisionedBytes,
+                    mappedBytes: found.mappedBytes,
                     uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                     snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio,
                     fill: (found.room.fill * 10).rounded() / 10, damagedBlobs: found.damagedBlobs,

@@ -138,7 +138,8 @@ import TestSupport
         }
         let events = told.with { $0 }
         #expect(events.map(\.priority) == [.warning, .warning, .warning, .notice, .warning])
-        #expect(events.map { $0.text.prefix(28) }.prefix(3) == ["its filesystem is 80% full, ", "its filesystem is 91% full, ", "its filesystem is 96% full, "])
+        #expect(
+            events.map { $0.text.prefix(28) }.prefix(3) == ["its filesystem is 80% full, ", "its filesystem is 91% full, ", "its filesystem is 96% full, "])
         #expect(events.first?.description.contains("5 MiB are left") == true)
     }
 }

@@ -14,7 +14,7 @@ struct Bench: ParsableCommand {
 
 /// What can be measured, in this order.
 enum SectionName: String, CaseIterable, ExpressibleByArgument {
-    case limits, engine, growth, durable, maintenance, ring, peers, ingest, memory, footprint
+    case limits, engine, growth, durable, maintenance, snapshots, ring, peers, ingest, memory, footprint
 
     /// Those that are named, with commas between them; nil: all.
     static func list(_ names: String?) throws -> [SectionName] {
@@ -99,6 +99,9 @@ struct Measure: ParsableCommand {
         case .maintenance:
             var maintenance = Maintenance(plan)
             return try maintenance.section()
+        case .snapshots:
+            var snapshots = Snapshots(plan)
+            return try snapshots.section()
         case .durable:
             var durable = Durable(plan, limits)
             return try durable.section()

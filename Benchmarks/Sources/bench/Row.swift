@@ -58,6 +58,12 @@ struct Goal: Codable, Sendable {
     static let memoryFloor = Goal(first: Double(64 << 20), after: Double(32 << 20), isCeiling: true)
     static let growth = Goal(first: 0.8, after: 0.95)
     static let recovery = Goal(first: 1.0, after: 1.0, isCeiling: true)
+    static let clone = Goal(first: 0.1, after: 0.02, isCeiling: true)
+    static let delete = Goal(first: 1.0, after: 0.1, isCeiling: true)
+    static let afterSnapshot = Goal(first: 0.5, after: 0.8)
+    static let manySnapshots = Goal(first: 0.9, after: 0.98)
+    static let beside = Goal(first: 0.5, after: 0.8)
+    static let bound = Goal(first: 1.5, after: 1.2, isCeiling: true)
     static let stall = Goal(first: 0.05, after: 0.01, isCeiling: true)
 }
 
