@@ -73,7 +73,7 @@ extension Environment {
     private func punch(_ file: borrowing File, _ list: RawSpan, _ done: inout Int, end: UInt64, until: Double) throws(Failure) -> Punched {
         let count = max(0, min(list.load(at: 0, as: Int.self), list.byteCount / 8 - 1))
         // Most of them are holes already, which are found faster than they are made.
-        var data: Range<UInt64>? = 0..<0
+        var hole: Range<UInt64> = 0..<0
         while done < count {
             let first: UInt64 = list.load(at: 8 * (count - done))
             var length: UInt64 = 1
@@ -84,8 +84,8 @@ extension Environment {
             // The two meta pages are never free.
             if first >= 2, first < end / 4096, length <= end / 4096 - first {
                 let run = first * 4096..<(first + length) * 4096
-                if let known = data, known.upperBound <= run.lowerBound { data = try file.nextData(at: run.lowerBound) }
-                if let found = data, found.lowerBound < run.upperBound {
+                if !hole.contains(run.lowerBound) { hole = run.lowerBound..<(try file.nextDataStart(at: run.lowerBound) ?? .max) }
+                if hole.upperBound < run.upperBound {
                     guard try file.punchHole(at: run.lowerBound, count: UInt64(run.count)) else { return .cannot }
                 }
             }

@@ -161,20 +161,22 @@ public struct File: ~Copyable, Sendable {
     /// The next run of data at `offset` or after it, as the filesystem keeps it: lseek(2), `SEEK_DATA` and
     /// `SEEK_HOLE`. Nil: none up to the end.
     public func nextData(at offset: UInt64) throws(Failure) -> Range<UInt64>? {
-        let start = lseek(descriptor, try position("look for data in", offset, 0), clinux_seek_data)
-        if start < 0 {
-            let code = errno
-            if code == ENXIO { return nil }
-            // What can't tell holes from data: a block device.
-            if code == EINVAL || code == EOPNOTSUPP {
-                let size = try size()
-                return offset < size ? offset..<size : nil
-            }
-            throw Failure(systemCall: "look for data in", .file(path), errno: code)
-        }
-        let end = lseek(descriptor, start, clinux_seek_hole)
+        guard let start = try nextDataStart(at: offset) else { return nil }
+        let end = lseek(descriptor, off_t(start), clinux_seek_hole)
+        // What can't tell holes from data: a block device.
+        if end < 0, errno == EINVAL || errno == EOPNOTSUPP { return start..<(try size()) }
         guard end > start else { throw Failure(systemCall: "look for holes in", .file(path), errno: errno) }
-        return UInt64(start)..<UInt64(end)
+        return start..<UInt64(end)
+    }
+
+    /// Where that begins. It is found at once where data is: the end of a long run of it is not, in a filesystem in memory.
+    public func nextDataStart(at offset: UInt64) throws(Failure) -> UInt64? {
+        let start = lseek(descriptor, try position("look for data in", offset, 0), clinux_seek_data)
+        if start >= 0 { return UInt64(start) }
+        let code = errno
+        if code == ENXIO { return nil }
+        if code == EINVAL || code == EOPNOTSUPP { return offset < (try size()) ? offset : nil }
+        throw Failure(systemCall: "look for data in", .file(path), errno: code)
     }
 
     /// Bytes that what is at `path` occupies, without opening it, and so without the loss of record locks that closing it
