@@ -46,11 +46,12 @@ extension Store {
 
     func noteExcess(_ superblock: Superblock) {
         let bound = Double(superblock.totals.live &* 4096) * Self.excessShare + Self.excessBytes
-        let excess = superblock.isMaintained ? max(0, Double(superblock.totals.deadBytes) / bound - 1) : 0
+        let excess = maintainers.load(ordering: .relaxed) > 0 && superblock.isMaintained ? max(0, Double(superblock.totals.deadBytes) / bound - 1) : 0
         self.excess.store(excess.bitPattern, ordering: .relaxed)
     }
 
-    /// Seconds that whoever writes faster than what dies can be collected is to wait before each commit, so that the store stays within its bound.
+    /// Seconds that whoever writes faster than what dies can be collected is to wait before each commit, so that the store stays within its bound. None
+    /// where this process has no maintainer: nobody need be waited for.
     public var pauseBeforeCommit: Double { min(1, Double(bitPattern: excess.load(ordering: .relaxed))) * Self.longestPause }
 }
 
@@ -85,7 +86,11 @@ public final class Maintainer: Sendable {
     /// Begins; a store that can't be written to has none.
     public func start() throws(Failure) {
         guard !store.isReadOnly else { return }
-        let thread = try Thread("maintain", niceness: 5) { [self] in run() }
+        let thread = try Thread("maintain", niceness: 5) { [self] in
+            store.maintainers.add(1, ordering: .relaxed)
+            run()
+            store.maintainers.subtract(1, ordering: .relaxed)
+        }
         state.with { $0.thread = thread }
     }
 

@@ -42,6 +42,8 @@ public final class Store: Sendable {
     let recognizers = Mutex<[Recognizer]>([])
     /// How far what nothing refers to is beyond what it should be, by this process's last commit: the bits of a `Double`, 0 at most where all is well.
     let excess = Atomic<UInt64>(0)
+    /// Of this process.
+    let maintainers = Atomic(0)
     /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
     let packCache = Mutex<ValueCache?>(nil)
 
