@@ -73,6 +73,22 @@ import TestSupport
         try tool.expectClean()
     }
 
+    /// A stop that waits for a lock to be given up is over when somebody continues the process before it has come.
+    @Test func aStopThatIsTakenBack() throws {
+        try Files.write(tool.path("image"), (1...8192).flatMap { block(UInt64($0)) })
+        for round in 0..<24 {
+            let writer = try tool.start(["import", tool.path("image"), "d\(round)"])
+            usleep(UInt32(20_000 + round % 8 * 15_000))
+            writer.kill(SIGTSTP)
+            if round % 3 > 0 { usleep(UInt32(round % 3 * 700)) }
+            writer.kill(SIGCONT)
+            let outcome = writer.wait(limit: 60)
+            #expect(outcome.status == 0, "round \(round): \(outcome)")
+            try tool.succeed("delete", "d\(round)")
+        }
+        try tool.expectClean()
+    }
+
     @Test(.enabled(if: Client.areInstalled)) func aServerEndsWithoutIt() throws {
         let server = try Server(tool, ["d", "--socket", tool.path("s")])
         let (writer, process) = try stoppedWriter()
