@@ -127,8 +127,9 @@ public final class Maintainer: Sendable {
     private func run() {
         var course = Course()
         while rest(Self.interval) {
+            // What can't be seen now is looked at a second later, and is no reason not to collect.
+            if let room = try? FilesystemRoom(of: store.path) { course.fill.look(at: room, store.reporter) }
             do throws(Failure) {
-                try course.fill.look(at: FilesystemRoom(of: store.path), store.reporter)
                 try look(&course)
                 trouble.over("maintenance goes on")
             } catch where error.kind == .busy {
