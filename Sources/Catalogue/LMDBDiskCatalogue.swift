@@ -12,15 +12,17 @@ public struct LMDBDiskCatalogue: DiskCatalogue {
         return try DiskRecord(record, name: name)
     }
 
-    public func disks(_ reading: View) throws(Failure) -> [DiskRecord] {
+    public func disks(beginning prefix: String, _ reading: View) throws(Failure) -> [DiskRecord] {
         var cursor = try reading.cursor(table)
-        var all: [DiskRecord] = []
-        var more = try cursor.first()
+        var found: [DiskRecord] = []
+        var more = try prefix.isEmpty ? cursor.first() : cursor.seek(atOrAfter: prefix)
         while more {
-            all.append(try DiskRecord(cursor.value, name: cursor.textKey))
+            let name = cursor.textKey
+            guard name.utf8.starts(with: prefix.utf8) else { break }
+            found.append(try DiskRecord(cursor.value, name: name))
             more = try cursor.next()
         }
-        return all
+        return found
     }
 
     public func add(_ disk: DiskRecord, _ writing: inout WriteTransaction) throws(Failure) {

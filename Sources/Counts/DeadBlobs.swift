@@ -2,7 +2,7 @@ internal import Hashing
 public import LMDB
 public import System
 
-/// Where there is something to collect: what the dead blobs of one pack are and take, by its counts in table `counts`, without what is put off. Table
+/// Where there is something to collect: how many dead blobs a pack has and what they take, by table `counts`, without what is deferred. Table
 /// `dead`, key the pack's number; a pack without dead blobs has no record.
 ///
 ///      0  checksum  u64   XXH3-64 of the rest, seeded with the pack's number
@@ -32,7 +32,7 @@ public struct DeadBlobs: Equatable, Sendable {
     }
 }
 
-/// What one pack's dead blobs become more.
+/// By how much the dead blobs of one pack become more.
 struct DeadChange: Equatable, Sendable {
     var blobs: Int64 = 0, bytes: Int64 = 0
 
@@ -54,7 +54,7 @@ struct DeadChange: Equatable, Sendable {
 }
 
 extension ReferenceCounts {
-    /// Enters what the dead blobs of packs have become more.
+    /// Enters by how much the dead blobs of packs have become more.
     func enterDead(_ edit: inout CountEdit, _ lmdb: inout WriteTransaction) throws(Failure) {
         for (pack, change) in edit.dead where change != DeadChange() {
             let old = try deadBlobs(ofPack: pack, lmdb.view) ?? DeadBlobs(blobs: 0, bytes: 0)

@@ -66,9 +66,9 @@ extension [ReferenceChange] {
 
 /// Changes of reference counts that table `counts` does not have yet: table `changes`.
 ///
-/// The counts beside one that changes mostly stay as they are. When blocks come again that were not written together, each
-/// change would copy a page of `counts` and write it. So such changes are first put down here, side by side, and go to `counts` by
-/// the thousand. A blob's count is what `counts` says and all its changes here together; the totals in the superblock are
+/// When blocks come again that were not written together, their counts lie far apart, and each
+/// change would copy a page of `counts` and write it. So such changes are first written down here, side by side, and go to `counts` by
+/// the thousand. A blob's count is the sum of its count in `counts` and of all its changes here; the totals in the superblock are
 /// those of `counts` alone.
 ///
 /// A record's key is its group of packs, 32 bits, and its number in the group, 32 bits.
@@ -113,7 +113,7 @@ enum DeferredCounts {
 
     /// All changes of a group, consolidated, and its records' keys.
     /// - Throws: `.damage` when a record is not what was written.
-    fileprivate static func all(
+    static func all(
         ofGroup group: UInt64, _ view: View, _ table: Environment.Table
     ) throws(Failure) -> (changes: [ReferenceChange], keys: [UInt64]) {
         var changes: [ReferenceChange] = []
@@ -133,8 +133,15 @@ enum DeferredCounts {
         return (changes, keys)
     }
 
+    /// All changes of a group, consolidated, by the pack that they are about.
+    /// - Throws: `.damage` when a record is not what was written.
+    static func byPack(ofGroup group: UInt64, _ view: View, _ table: Environment.Table) throws(Failure) -> [UInt64: ArraySlice<ReferenceChange>] {
+        let parts = try all(ofGroup: group, view, table).changes.byPack()
+        return Dictionary(uniqueKeysWithValues: parts.map { ($0.pack, $0.changes) })
+    }
+
     /// The first group from `group` on that has changes; nil: there is none.
-    fileprivate static func group(atOrAfter group: UInt64, _ view: View, _ table: Environment.Table) throws(Failure) -> UInt64? {
+    static func group(atOrAfter group: UInt64, _ view: View, _ table: Environment.Table) throws(Failure) -> UInt64? {
         var cursor = try view.cursor(table)
         guard try cursor.seek(atOrAfter: group << 32), let key = cursor.integerKey else { return nil }
         return key >> 32
@@ -144,8 +151,8 @@ enum DeferredCounts {
 // MARK: Writing
 
 extension ReferenceCounts {
-    /// Puts consolidated changes down, for a later commit to enter in `counts`; settles the groups that have many.
-    func putOff(
+    /// Writes consolidated changes down, for a later commit to enter in `counts`; settles the groups that have many.
+    func deferChanges(
         _ later: [ReferenceChange], _ edit: inout CountEdit, canSettle: Bool, _ directory: borrowing some BlobDirectory & ~Copyable,
         _ lmdb: inout WriteTransaction
     ) throws(Failure) {
@@ -206,10 +213,10 @@ extension ReferenceCounts {
         if let first = below.first { throw Self.belowZero(first.blob) }
     }
 
-    /// Whether changes are put off.
+    /// Whether changes are deferred.
     public func hasDeferred(_ view: View) throws(Failure) -> Bool { try view.count(changes) > 0 }
 
-    /// Enters what was put off in `counts`, so that these say what is dead: of so many groups from one on.
+    /// Enters what is deferred in `counts`, so that these say what is dead: of so many groups from one on.
     /// - Returns: the group to go on from; nil: there is nothing beyond. And whether anything was changed.
     public func settle(
         from first: UInt64, groups: Int, _ edit: inout CountEdit, _ directory: borrowing some BlobDirectory & ~Copyable,
@@ -222,83 +229,5 @@ extension ReferenceCounts {
             group = next + 1
         }
         return (group, true)
-    }
-}
-
-// MARK: Reading
-
-extension ReferenceCounts {
-    /// Reference counts as they are: what `counts` says, and what is put off.
-    @_lifetime(copy view)
-    public func reader(_ view: View) -> CountReader { CountReader(view, self) }
-}
-
-/// Reference counts as they are in one state.
-public struct CountReader: ~Escapable {
-    private let view: View
-    private let counts: ReferenceCounts
-    /// The group that was looked at last, and the changes of its packs.
-    private var group: UInt64?
-    private var changes: [UInt64: ArraySlice<ReferenceChange>] = [:]
-
-    @_lifetime(copy view)
-    fileprivate init(_ view: View, _ counts: ReferenceCounts) {
-        self.view = view
-        self.counts = counts
-    }
-
-    /// The counts of one pack, or nil when it has none.
-    /// - Throws: `.damage` when a record is not what was written, or a count would be below zero.
-    @_lifetime(self: copy self)
-    public mutating func counts(ofPack pack: UInt64) throws(Failure) -> [UInt32]? {
-        let changes = try changes(ofPack: pack)
-        let settled = try counts.settled(ofPack: pack, view)
-        return settled == nil && changes.isEmpty ? nil : try Self.sums(settled ?? [], changes)
-    }
-
-    @_lifetime(self: copy self)
-    private mutating func changes(ofPack pack: UInt64) throws(Failure) -> ArraySlice<ReferenceChange> {
-        let wanted = DeferredCounts.group(of: pack)
-        if group != wanted {
-            group = nil
-            changes.removeAll()
-            for part in try DeferredCounts.all(ofGroup: wanted, view, counts.changes).changes.byPack() { changes[part.pack] = part.changes }
-            group = wanted
-        }
-        return changes[pack] ?? []
-    }
-
-    /// The counts after changes of their pack.
-    private static func sums(_ counts: [UInt32], _ changes: ArraySlice<ReferenceChange>) throws(Failure) -> [UInt32] {
-        var sums = counts
-        for change in changes {
-            guard change.blob.slot < counts.count else { throw DeferredCounts.impossible(change.blob) }
-            sums[change.blob.slot] = try ReferenceCounts.sum(counts[change.blob.slot], change)
-        }
-        return sums
-    }
-
-    /// What the totals gain with all that is put off.
-    public func totals(_ directory: borrowing some BlobDirectory & ~Copyable) throws(Failure) -> BlobTotals {
-        var totals = BlobTotals()
-        var next = try DeferredCounts.group(atOrAfter: 0, view, counts.changes)
-        while let group = next {
-            for part in try DeferredCounts.all(ofGroup: group, view, counts.changes).changes.byPack() {
-                let before = try counts.settled(ofPack: part.pack, view) ?? []
-                let after = try Self.sums(before, part.changes)
-                // Only of blobs that came to life or died the pack knows more.
-                guard part.changes.contains(where: { (before[$0.blob.slot] == 0) != (after[$0.blob.slot] == 0) }) else { continue }
-                // A pack that is not there any more has given its bytes back since.
-                let lengths = try directory.storedLengths(ofPack: part.pack) ?? []
-                var turned = DeadChange()
-                for change in part.changes {
-                    let slot = change.blob.slot
-                    turned.count(from: before[slot], to: after[slot], bytes: lengths.length(slot))
-                }
-                totals.turn(turned)
-            }
-            next = try DeferredCounts.group(atOrAfter: group + 1, view, counts.changes)
-        }
-        return totals
     }
 }

@@ -3,7 +3,7 @@ internal import Hashing
 public import LMDB
 public import System
 
-/// How many map entries refer to each blob: table `counts`, and what is put off in table `changes` (`DeferredCounts`). Table `dead` says which packs
+/// How many map entries refer to each blob: table `counts`, and what is deferred in table `changes` (`DeferredCounts`). Table `dead` says which packs
 /// have blobs that nothing refers to (`DeadBlobs`).
 ///
 /// A record a pack, key its number:
@@ -51,7 +51,7 @@ public struct ReferenceCounts: Sendable {
 
     /// The counts of a record. Nil: it is damaged.
     static func sound(_ record: RawSpan, pack: UInt64) -> [UInt32]? {
-        // That it is so is all that can be wrong.
+        // It can fail in no other way.
         try? decode(record, pack: pack)
     }
 
@@ -67,7 +67,7 @@ public struct ReferenceCounts: Sendable {
         return true
     }
 
-    /// What table `counts` says of one pack, without what is put off; nil when it has nothing.
+    /// What table `counts` says of one pack, without what is deferred; nil when it has nothing.
     public func settled(ofPack pack: UInt64, _ view: View) throws(Failure) -> [UInt32]? {
         guard let record = try view.value(counts, pack) else { return nil }
         return try Self.decode(record, pack: pack)
@@ -96,7 +96,7 @@ public struct ReferenceCounts: Sendable {
 
 /// What a transaction changes of reference counts, before it is entered.
 public struct CountEdit: Sendable {
-    /// Of table `counts` alone, without what is put off.
+    /// Of table `counts` alone, without what is deferred.
     public internal(set) var totals: BlobTotals
     /// Packs that have slots without a count, and how many slots they have now.
     var newSlots: [UInt64: Int] = [:]
@@ -142,7 +142,7 @@ public struct CountEdit: Sendable {
 }
 
 extension ReferenceCounts {
-    /// Enters the changes that the maps' changes collected, or puts them off, and gives new slots their counts; keeps the totals.
+    /// Enters the changes that the maps' changes collected, or defers them, and gives new slots their counts; keeps the totals up to date.
     /// - Parameter canSettle: it may take much room, as what unmaps must not.
     public func apply(
         _ references: [ReferenceChange], _ edit: inout CountEdit, canSettle: Bool, _ directory: borrowing some BlobDirectory & ~Copyable,
@@ -167,7 +167,7 @@ extension ReferenceCounts {
             try put(counts, ofPack: pack, &lmdb)
         }
         edit.newSlots.removeAll()
-        try putOff(later, &edit, canSettle: canSettle, directory, &lmdb)
+        try deferChanges(later, &edit, canSettle: canSettle, directory, &lmdb)
         try enterDead(&edit, &lmdb)
     }
 
@@ -191,7 +191,7 @@ extension ReferenceCounts {
     /// Changes the record of a pack's counts, and the totals.
     /// - Parameters:
     ///   - changes: consolidated.
-    ///   - below: gets those that would bring a count below zero: others that are put off make up for them.
+    ///   - below: gets those that would bring a count below zero: others that are deferred make up for them.
     func apply(
         _ changes: ArraySlice<ReferenceChange>, to pack: UInt64, _ edit: inout CountEdit, _ directory: borrowing some BlobDirectory & ~Copyable,
         _ lmdb: inout WriteTransaction, below: inout [ReferenceChange]
@@ -262,7 +262,7 @@ extension ReferenceCounts {
         return unsafe record.withUnsafeBytes { unsafe [UInt8]($0) }
     }
 
-    /// A pack is gone, and nothing is put off that is about it.
+    /// A pack is gone, and nothing is deferred that is about it.
     public func remove(pack: UInt64, _ lmdb: inout WriteTransaction) throws(Failure) { try lmdb.remove(counts, pack) }
 
     /// Forgets all.

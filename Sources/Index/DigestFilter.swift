@@ -17,14 +17,14 @@ internal import System
 ///     56  lines            u64     lines of the filter
 ///     64  slots            u64     of the table of recent blobs
 ///     72  checksum         u64     XXH3-64 of bytes 0–71
-///     80  valid            u64     1, but for the moments when the rest changes at once
+///     80  valid            u64     0 while the fields below change together; else 1
 ///     88  covered          2 × u64 pack and slots: filter and table have every blob before this place
-///    104  tail             u64     first word of the digest in the slot before it, as a mark of the store's state
+///    104  tail             u64     first word of the digest in the slot before that place: a store put back from a copy has another
 ///    112  purged           2 × u64 the table has no blob before this place, as the index has them all
 ///    128  entered          u64     digests in the filter
 ///    136  recent           u64     entries in the table
-///    144  unsure           u32     blobs went past the table to the index in a commit that may have failed: what the
-///                                  superblock says when it has not; 0: none did
+///    144  unsure           u32     0; or the *past table* that a commit gives to the superblock, as it puts blobs into the index past
+///                                  the table. If the superblock has another one, that commit failed, and the filter is made anew
 ///    148  0                u32
 ///    152  replaced         u64     1: another file is in its place
 ///    160  moment           u64     purges that were begun and that were done, together
@@ -32,10 +32,10 @@ internal import System
 ///     …   (slots + 4096) × 12  key, the first 48 bits of the digest: u32, u16; slot u16; pack u32, 0: free. Ordered by key
 ///                            but for collisions
 ///
-/// It holds nothing that the packs' directories do not tell: when it is lost, of another start of the machine (its pages
-/// are never synced), or behind or ahead of the store, it is made anew. It may have blobs that are not there (their commit
-/// failed), so that every find is compared with the pack's directory; but never lacks one before `covered`. Whoever holds
-/// `meta`'s write transaction may use it, and may be killed at any instant.
+/// It is made anew from the index and the packs' directories when it is lost, when it is of an earlier start of the machine (its pages
+/// are never synced), or when it is behind or ahead of the store. It may have blobs that are not there, as their commit
+/// failed, so that every find is compared with the pack's directory; but it never lacks one before `covered`. Whoever holds
+/// `meta`'s write transaction may change it, and may be killed at any instant.
 @safe
 public final class DigestFilter: @unchecked Sendable {
     private let base: UnsafeMutableRawPointer
@@ -187,8 +187,8 @@ public final class DigestFilter: @unchecked Sendable {
     /// From so many on they should move to the index.
     var isMergeDue: Bool { recent >= slots / 16 * 7 }
 
-    /// How many of them to move with `added` new ones: as many as have the merge, which is at the key `merged`, done when 13 in
-    /// 16 slots are taken, so that all commits have about the same to do.
+    /// How many of them to move with `added` new ones: so many that the merge, which is at the key `merged`, is done when 13 in
+    /// 16 slots are taken, and all commits have about the same to do.
     func mergePiece(from merged: UInt64, adding added: Int) -> Int {
         let left = recent.multipliedFullWidth(by: ~merged).high
         let room = max(1, Int(slots / 16 * 13) - Int(recent))
@@ -304,7 +304,7 @@ public final class DigestFilter: @unchecked Sendable {
         }
         guard slot < end else { return false }
         unsafe table[slot] = entry.free
-        // Who is killed in between has left a free slot.
+        // A process that is killed in between leaves a free slot.
         atomicMemoryFence(ordering: .releasing)
         unsafe table[slot].pack = entry.pack
         self[Field.recent] &+= 1

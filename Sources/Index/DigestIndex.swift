@@ -193,14 +193,14 @@ extension DigestIndex {
     }
 
     /// Enters the blobs from a place on, in their order: of two with one content, stored at the same moment by two writers, the first is
-    /// the one that is found, by everybody and for ever. The other goes to the table, behind it, and is written down.
+    /// the one that is found, by everybody and for ever. The other goes to the index, behind it, and is noted in table `seconds`.
     private func enterDirectories(
         in filter: DigestFilter, from start: PackPlace, _ state: inout IndexState, _ counted: PackPlace,
         _ directory: borrowing some BlobDirectory & ~Copyable, _ lmdb: inout WriteTransaction
     ) throws(Failure) {
         var overflow: [IndexEntry] = []
         var second: [BlobNumber] = []
-        // What has gone past the table, and is not in the index yet.
+        // Digests that have gone past the table, and are not in the index yet.
         var passed: Set<Digest> = []
         do {
             var lookup = DigestLookup(filter, try lmdb.view.cursor(index), nil)

@@ -27,7 +27,7 @@ public final class Environment: @unchecked Sendable {
     private let isMapSmall: Bool
     /// Without LMDB's own locks, for whoever has an `Isolation`.
     let isAlone: Bool
-    /// Set when the process's registry knows it.
+    /// Nil until it is in the process's registry.
     var id: FileID?
 
     /// Opens the environment in directory `path`, which exists, while `LockFile.Lock.opening` is held.
@@ -53,7 +53,7 @@ public final class Environment: @unchecked Sendable {
         }
         let isLocking = !lockFile.isReadOnly && !isAlone
         if isLocking { try Self.prepareFiles(path, creating: creating) }
-        // No thread-local readers: a read transaction belongs to who holds it. Without a lock file where nobody else writes.
+        // A read transaction belongs to its holder, not to a thread. Where nobody else writes, LMDB needs no lock file.
         let flags = UInt32(MDB_NOTLS) | (lockFile.isReadOnly ? UInt32(MDB_RDONLY) : 0) | (isLocking ? 0 : UInt32(MDB_NOLOCK))
         let opened = try unsafe Self.openMapped(path, lockFile, flags, mapBytes: mapBytes, tables: tables)
         unsafe handle = opened.handle
@@ -64,7 +64,7 @@ public final class Environment: @unchecked Sendable {
         if isLocking { try forgetDeadReaders() }
     }
 
-    /// Makes LMDB's files, so that they belong to whom the directory belongs, and have the blocks that are written through a map.
+    /// Makes LMDB's files, owned as their directory is, and with blocks for all that is written to them through a mapping.
     private static func prepareFiles(_ path: String, creating: Bool) throws(Failure) {
         if creating { _ = try File.owned(path + "/data.mdb") }
         let locks = try File.owned(path + "/lock.mdb")
@@ -113,8 +113,8 @@ public final class Environment: @unchecked Sendable {
     /// Who ends the process when an assertion of LMDB's fails: then the file is damaged, and LMDB can't go on.
     private static let end = Mutex<(@Sendable (String) -> Never)?>(nil)
 
-    /// Has `end` called with what LMDB says when one of its assertions fails in this process, whatever the environment. It has to end the process, which
-    /// LMDB does else, in its own words (abort(3)).
+    /// Has `end` called with LMDB's words when one of its assertions fails in this process, in whichever environment. `end` has to end the process; without
+    /// it LMDB does, by abort(3).
     public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Self.end.withLock { $0 = end } }
 
     private static func endProcess(_ message: UnsafePointer<CChar>?) {
@@ -161,8 +161,8 @@ public final class Environment: @unchecked Sendable {
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
-    /// Less than 1 MiB is left where the environment is, of the filesystem or of a quota, which only who tries is told of:
-    /// statvfs(3), fallocate(2).
+    /// Whether less than 1 MiB is left where the environment is, of the filesystem (statvfs(3)) or of a quota, which only shows when some room is
+    /// asked for (fallocate(2)).
     private static func isFilesystemFull(_ path: String) -> Bool {
         var status = statvfs()
         if unsafe statvfs(path, &status) == 0, UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20 { return true }
@@ -215,7 +215,7 @@ public final class Environment: @unchecked Sendable {
         case MDB_MAP_FULL:
             return Failure(.noSpace, operation, subject, "the store has reached its largest size", remedy: "delete disks, and collect what they leave")
         case MDB_PANIC:
-            // A meta page could not be written; LMDB gives nothing more to this process, and all is well for the next.
+            // A meta page could not be written: LMDB refuses everything to this process then, and other processes find the last commit.
             return Failure(.system, operation, subject, "a write to the store's files failed before", remedy: "start again; see the system's log for the disk")
         case MDB_CORRUPTED, MDB_PAGE_NOTFOUND, MDB_INVALID, MDB_VERSION_MISMATCH:
             return Failure(.damage, operation, subject, why, remedy: "not a store, or a damaged one: restore it from a copy")

@@ -1,7 +1,7 @@
 internal import Glibc
 public import System
 
-/// The right to an environment with nobody beside: not even a program that knows LMDB's own locks alone, as those before this store's lock file do.
+/// The right to use an environment alone: it also keeps out programs that know LMDB's own locks only, as those from before the store's lock file do.
 ///
 /// Whoever has an environment open has byte 0 of its `lock.mdb` locked to read, and opens it by locking that byte (mdb.c, `mdb_env_setup_locks`,
 /// fcntl(2)). So while it is locked exclusively nobody has it open, and who wants to waits. The kernel keeps these locks: they end with their holder,

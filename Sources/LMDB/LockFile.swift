@@ -51,7 +51,7 @@ public final class LockFile: Sendable {
     private let turns: [Monitor<Turn>]
     /// Packs that this process has claimed, and how often.
     private let claims = Mutex<[UInt64: Int]>([:])
-    /// Limits of waiting that nobody else sets.
+    /// How long to wait where a call does not say it.
     public let patience: Patience
 
     private static let recordBytes = LockHolder.byteCount
@@ -68,7 +68,7 @@ public final class LockFile: Sendable {
         var isHeld = false
         var queue: [UInt64] = []
         var next: UInt64 = 0
-        /// This process was the last to hold it.
+        /// Whether this process was the last to hold the lock.
         var wasOurs = false
         /// When it was last seen that no other process waits: seconds of the monotonic clock.
         var lastLook = 0.0
@@ -185,7 +185,7 @@ public final class LockFile: Sendable {
                 throw error
             }
             if isHeld { break }
-            // Whoever the stop waits for may want this turn.
+            // The process is stopped when all its locks are given up, and a thread that has one may want this turn first.
             endTurn(lock)
             clinux_await_stop()
         }
@@ -240,7 +240,7 @@ public final class LockFile: Sendable {
             }
         }
         guard let wasOurs else {
-            // Whoever is next may be waiting for this one's place in the queue.
+            // The next in the queue may be the first now.
             turn.notify()
             throw last ?? Failure(.busy, "wait for", .lock("\(lock.name)"), "it took too long")
         }
@@ -259,10 +259,10 @@ public final class LockFile: Sendable {
     /// - Returns: false: the process is about to be stopped, and goes on with this afterwards.
     private func takeLock(_ lock: Lock, _ waiting: inout Waiting, givingWay: Bool) throws(Failure) -> Bool {
         let place = Self.firstLock + UInt64(lock.number), queue = Self.firstWaiter + UInt64(lock.number)
-        // Another process looks for it each few milliseconds, and would rarely find it free.
+        // Another process tries every few milliseconds, and would rarely find it free.
         if givingWay, try isTimeToGiveWay(lock) { usleep(Self.longestPauseMicroseconds + 1000) }
         var isAnnounced = false
-        // That it can't be taken back does no harm: whoever holds it waits a little more often.
+        // If it can't be unlocked, holders give way a little more often than they need.
         defer { if isAnnounced { try? file.unlock(queue..<queue + 1) } }
         while true {
             if lock.defersStops, clinux_begin_unstoppable() == 0 { return false }
@@ -291,7 +291,7 @@ public final class LockFile: Sendable {
         return false
     }
 
-    /// Seconds: less than anybody who waits would notice.
+    /// Seconds between looks: few enough that a waiter does not notice.
     private static let lookInterval = 0.001
 
     /// Whether another process waits.
@@ -318,7 +318,7 @@ public final class LockFile: Sendable {
 
     // MARK: Names
 
-    /// Without room on the filesystem for it, a waiter has nobody to name.
+    /// Writes down who holds a lock, for messages of those who wait for it.
     private func sign(_ lock: Lock) {
         let place = (1 + lock.number) * Self.recordBytes, turn = LockHolder.nextTurn()
         switch records {
@@ -359,7 +359,7 @@ public final class LockFile: Sendable {
         claims.withLock { claims in
             guard let count = claims[pack] else { return }
             claims[pack] = count > 1 ? count - 1 : nil
-            // That it stays locked makes the pack wait for the process's end.
+            // If it can't be unlocked, the pack is not collected before the process ends.
             if count == 1 { try? file.unlock(place..<place + 1) }
         }
     }

@@ -11,12 +11,12 @@ internal import System
 struct LockHolder: Equatable {
     let process: pid_t
     let namespace: UInt64
-    /// Which of its times to hold the lock this is.
+    /// How many locks it had taken when it took this one: tells one time of holding it from another.
     let turn: UInt64
     let command: String
 
     static let byteCount = 256
-    /// Where the number is.
+    /// Where `turn` is.
     static let turnOffset = 248
 
     /// What this process is called, for ever; found out once.
@@ -34,7 +34,7 @@ struct LockHolder: Equatable {
     static var ownText: [UInt8] { me.text }
     static func nextTurn() -> UInt64 { turns.wrappingAdd(1, ordering: .relaxed).newValue }
 
-    /// Nil: nobody has written down who it is. Anybody who may write to the store can write anything here.
+    /// Nil: no holder is written down there. Anybody who may write to the store can write anything here.
     init?(_ record: [UInt8]) {
         guard record.count == Self.byteCount else { return nil }
         let text = String(decoding: record.prefix(Self.turnOffset).prefix { $0 != 0 }, as: UTF8.self)

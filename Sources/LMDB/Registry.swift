@@ -26,8 +26,8 @@ extension Environment {
     private static let opened = Mutex<[FileID: Weak]>([:])
 
     /// Opens the environment in directory `path`, as `init` does, or shares it with whoever in this process has it
-    /// open: LMDB must not open one twice in a process (lmdb.h, "Caveats"), as it would take the locks, which are the
-    /// process's, for nobody's, and make them anew under the others' feet.
+    /// open: LMDB must not open one twice in a process (lmdb.h, "Caveats"). Its file locks are the process's own, so that a second opening
+    /// would find nobody, and make the mutexes anew while they are in use.
     ///
     /// For whoever holds `LockFile.Lock.opening`.
     public static func open(

@@ -1,8 +1,7 @@
 public import System
 
-/// The records of a table in the order of their keys. What the disk has to bring of each is asked for before it is looked at, of many
-/// at a time, and no more than that: a walk reads what it looks at once, however little memory there is and however much the disk
-/// reads ahead.
+/// The records of a table in the order of their keys. The pages that will be looked at are asked for some records ahead, and no others. So a
+/// walk reads each of them once, however little memory there is and however much the disk reads ahead.
 @safe
 public struct Scan: ~Copyable, ~Escapable {
     private var here: Cursor
@@ -11,7 +10,7 @@ public struct Scan: ~Copyable, ~Escapable {
     private let start: UInt64
     private var hasBegun = false
     private var isAheadAtEnd = false
-    /// Records that `ahead` is in front.
+    /// By how many records `ahead` is in front of `here`.
     private var lead = 0
     private static var distance: Int { 32 }
 

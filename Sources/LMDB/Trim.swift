@@ -18,21 +18,21 @@ extension Environment {
 
     /// Seconds after which the lock is given up in between.
     private static let longestStep = 0.005
-    /// Bytes that one call gives back at most, as it is not over before they are.
+    /// Bytes that one system call gives back at most, as it can't be interrupted.
     private static let longestHole: UInt64 = 16 << 20
 
     /// Where in the list of free pages a step ended.
     private struct FreeListPlace {
         /// Pages of that transaction, from its lowest, were seen to.
         var transaction: UInt64 = 0, pages = 0
-        /// What is freed meanwhile is left to the next time: a writer may free as fast.
+        /// The last transaction that is looked at, so that this ends: a writer may free pages as fast as they are given back.
         var end: Int?
     }
 
     /// Punches holes from a place on, for a while.
     /// - Returns: where to go on; nil: that was all.
     private func trim(_ file: borrowing File, from place: FreeListPlace, _ patience: Patience?) throws(Failure) -> FreeListPlace? {
-        // While it is held, no page changes hands; it is dropped without a change. LMDB shows table 0 to readers only.
+        // While it is held, no page is used again; it is dropped without a change. LMDB shows table 0 to readers only.
         let holding = try WriteTransaction(self, patience)
         let until = monotonicSeconds() + Self.longestStep
         let reading = try ReadTransaction(self)
@@ -54,7 +54,7 @@ extension Environment {
             }
         }
         let size = try file.size()
-        // Behind the last page is what a transaction wrote that failed to commit, when the filesystem was full.
+        // What a transaction wrote that failed to commit, as the filesystem was full, may lie behind the last page.
         if size > end { _ = try file.punchHole(at: end, count: size - end) }
         // XFS sets blocks aside behind a file's end, as many as it has, for minutes; it takes them back for this.
         try file.truncate(to: size)
@@ -72,7 +72,7 @@ extension Environment {
     /// - Returns: `.cannot`: the filesystem can't.
     private func punch(_ file: borrowing File, _ list: RawSpan, _ done: inout Int, end: UInt64, until: Double) throws(Failure) -> Punched {
         let count = max(0, min(list.load(at: 0, as: Int.self), list.byteCount / 8 - 1))
-        // Most of them are holes already, which are found faster than they are made.
+        // Most of them are holes already, and finding a hole is faster than making it.
         var hole: Range<UInt64> = 0..<0
         while done < count {
             let first: UInt64 = list.load(at: 8 * (count - done))

@@ -2,11 +2,11 @@ public import CLinux
 internal import Glibc
 public import System
 
-/// Where values of one table lie that were found in one state of an environment, by their keys: while it lasts, they need
+/// Places of values of one table, by their keys, as they were found in one state of an environment: as long as that is the newest, they need
 /// not be searched and checked again. Belongs to one thread at a time.
 @safe
 public final class ValueCache: @unchecked Sendable {
-    /// What is known. Ends with this.
+    /// Valid as long as this object lives.
     public let places: CachePlaces
 
     /// - Parameter capacity: a power of two. What is not used takes address space only.
@@ -21,8 +21,8 @@ public final class ValueCache: @unchecked Sendable {
     deinit { unsafe munmap(places.entries.baseAddress, places.entries.count * MemoryLayout<CachePlaces.Entry>.stride) }
 }
 
-/// The places of a `ValueCache`, which outlives this: what is made for every read has this, and counts no reference. Each key has one
-/// place; others take it.
+/// The places of a `ValueCache`, which outlives this. It is a value without a counted reference, as one is made for every read. Each key has one
+/// place, which other keys may take.
 @safe
 public struct CachePlaces {
     @usableFromInline @safe struct Entry {

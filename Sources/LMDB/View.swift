@@ -5,7 +5,7 @@ public import System
 /// gives out, ends with the transaction (or with its next change), and the compiler holds callers to that.
 @safe
 public struct View: ~Escapable {
-    /// Its transaction keeps it. Views are made for every read, and to count these would have all threads wait for one word.
+    /// The transaction keeps it alive. A view is made for every read, and counting these references would have all threads wait for one word of memory.
     unowned(unsafe) let environment: Environment
     let handle: OpaquePointer
 
@@ -89,15 +89,13 @@ public struct Cursor: ~Copyable, ~Escapable {
 
     deinit { unsafe mdb_cursor_close(handle) }
 
-    private mutating func move(_ operation: MDB_cursor_op, from start: UInt64 = 0) throws(Failure) -> Bool {
-        var start = start.bigEndian
-        var key = unsafe MDB_val()
+    private mutating func move(_ operation: MDB_cursor_op) throws(Failure) -> Bool { unsafe try move(operation, from: .init(start: nil, count: 0)) }
+
+    /// - Parameter start: the bytes of the key that is looked for.
+    @unsafe private mutating func move(_ operation: MDB_cursor_op, from start: UnsafeRawBufferPointer) throws(Failure) -> Bool {
+        var key = unsafe MDB_val(mv_size: start.count, mv_data: UnsafeMutableRawPointer(mutating: start.baseAddress))
         var value = unsafe MDB_val()
-        let cursor = unsafe handle
-        let result = unsafe withUnsafeMutableBytes(of: &start) { bytes in
-            unsafe key = unsafe MDB_val(mv_size: 8, mv_data: bytes.baseAddress)
-            return unsafe mdb_cursor_get(cursor, &key, &value, operation)
-        }
+        let result = unsafe mdb_cursor_get(handle, &key, &value, operation)
         if result == MDB_NOTFOUND { return false }
         guard result == 0 else {
             throw unsafe view.environment.failure(result, "search", .table("\(table.name)", of: view.environment.path))
@@ -118,7 +116,16 @@ public struct Cursor: ~Copyable, ~Escapable {
     public mutating func previous() throws(Failure) -> Bool { try move(MDB_PREV) }
 
     /// To the first record whose key is `key` or greater. False: there is none.
-    public mutating func seek(atOrAfter key: UInt64) throws(Failure) -> Bool { try move(MDB_SET_RANGE, from: key) }
+    public mutating func seek(atOrAfter key: UInt64) throws(Failure) -> Bool {
+        var bigEndian = key.bigEndian
+        return try unsafe withUnsafeBytes(of: &bigEndian) { (bytes) throws(Failure) in unsafe try move(MDB_SET_RANGE, from: bytes) }
+    }
+
+    /// To the first record whose key has these bytes or greater ones. False: there is none.
+    public mutating func seek(atOrAfter key: String) throws(Failure) -> Bool {
+        let bytes = Array(key.utf8)
+        return try unsafe bytes.span.withUnsafeBytes { (bytes) throws(Failure) in unsafe try move(MDB_SET_RANGE, from: bytes) }
+    }
 
     /// The key here; valid after a move that returned true.
     public var key: RawSpan {

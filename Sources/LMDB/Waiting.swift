@@ -35,7 +35,7 @@ struct Waiting {
             self.holder = holder
         }
         let waited = now - (since ?? now)
-        // To look at its state costs system calls.
+        // Whether it is stopped is looked at late, as that takes system calls.
         let isStopped = waited >= min(1, patience.limitWhenStopped) && holder?.isStopped == true
         if waited >= (isStopped ? patience.limitWhenStopped : patience.limit) {
             let failure = Failure(.busy, "wait for", .lock("\(what)"), held(for: now - began, by: holder), remedy: remedy ?? holder?.remedy ?? "try again")

@@ -140,8 +140,9 @@ public struct LMDBMapNodes: MapNodes {
     }
 }
 
-/// The maps of a store.
+/// The maps of a store, and what would be freed with some of them.
 public typealias BlockMaps = MapTrees<LMDBMapNodes>
+public typealias BlockMapRelease = MapRelease<LMDBMapNodes>
 
 extension BlockMaps {
     public init(_ opening: inout TableOpening) throws(Failure) { self.init(try LMDBMapNodes(&opening)) }

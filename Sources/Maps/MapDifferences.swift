@@ -2,8 +2,8 @@ public import BlobModel
 public import System
 
 extension MapTrees {
-    /// Calls `body` with each block from one on, in order, that two maps have other blobs for, and those, until it says false. What both share is
-    /// not looked at.
+    /// Calls `body` with each block, from one on, for which two maps have different blobs, and with both blobs, in order, until it says false. Nodes
+    /// that both share are not looked at.
     public func forEachDifference(
         _ old: MapRoot, _ new: MapRoot, from first: UInt64 = 0, _ reading: Nodes.Reading,
         _ body: (UInt64, BlobNumber, BlobNumber) throws(Failure) -> Bool
@@ -12,7 +12,7 @@ extension MapTrees {
         _ = try compare(old, new, level: max(old.level, new.level), base: 0, from: first, reading, body)
     }
 
-    /// A node, or nothing. One of a lower level than is asked for is all that the first part of a higher one has.
+    /// A node, or nothing. A node of a lower level stands for a higher one of which it is the first child, and the only one.
     private struct Subtree: Equatable {
         let node: UInt64
         let level: Int

@@ -2,26 +2,25 @@ public import System
 
 /// Where the nodes of all maps are kept: each under a number of its own, which is never used again.
 ///
-/// What changes does so with all else of a transaction, or not at all; a reading one shows one state, whatever is committed meanwhile. An
-/// error that is not `.damage` says nothing of what is there: a node that can't be had now is not one that is missing.
+/// All changes of a transaction take effect together, or none; a read transaction shows one state, whatever is committed meanwhile. An
+/// error that is not `.damage` says nothing of what is there: a node that can't be had now is not missing.
 ///
-/// A node that a transaction before wrote may be one for good, as what was published is never written over: `isOwn` says so. Then another takes
-/// its place, up to the root, and it is released.
+/// Where what was published is never written over, a node that an earlier transaction wrote can't be changed any more: `isOwn` says so. A new node takes
+/// its place then, its parent is changed to refer to that, and so on up to the root; the old one is released.
 ///
-/// Nodes and roots refer to nodes; how many refer to each is kept here. With the last of these a node is gone. What is below a node that several
-/// refer to is theirs, too, however few refer to it.
+/// Nodes and roots refer to nodes, and the number of references to each is kept here. A node that loses its last reference is gone. A node below a
+/// shared one is shared with it, even if only one node refers to it.
 ///
-/// A tree that nothing refers to any more is detached, and then freed node by node: until then, the list of detached trees is what refers
-/// to its top.
+/// The top of a tree that nothing refers to any more is detached: the list of detached nodes has its reference until it is freed, node by node.
 ///
-/// An implementation says what its transactions are, and who composes a store chooses one: no call is made through a box.
+/// An implementation names its transactions as associated types, so that a store is built with one and its calls are direct.
 public protocol MapNodes: Sendable {
     /// What a transaction sees.
     associatedtype Reading: ~Escapable
     /// A transaction that changes something.
     associatedtype Writing: ~Copyable
 
-    /// The bytes of a node, which stay where they are as long as what is read. Nil: it is not there.
+    /// The bytes of a node, which stay where they are as long as the transaction. Nil: it is not there.
     @_lifetime(copy reading)
     func bytes(of number: UInt64, _ reading: Reading) throws(Failure) -> RawSpan?
 
@@ -38,7 +37,7 @@ public protocol MapNodes: Sendable {
     /// Whether a node may be written over, if nothing else refers to it.
     func isOwn(_ number: UInt64, _ writing: borrowing Writing) throws(Failure) -> Bool
 
-    /// Makes a node, to which one will refer.
+    /// Makes a node, with one reference.
     /// - Parameters:
     ///   - number: one that was never used.
     ///   - fill: writes all of its `count` bytes.
@@ -56,21 +55,21 @@ public protocol MapNodes: Sendable {
     /// - Throws: `.damage` when what says so is not what was written.
     func references(to number: UInt64, _ reading: Reading) throws(Failure) -> UInt32
 
-    /// One more refers to a node.
+    /// Adds a reference to a node.
     func retain(_ number: UInt64, _ writing: inout Writing) throws(Failure)
 
-    /// One that did refers to a node no more. With the last one it is gone; whoever reads an older state still has it.
+    /// Takes a reference from a node. Without any it is gone; whoever reads an older state still has it.
     func release(_ number: UInt64, _ writing: inout Writing) throws(Failure)
 
     /// Calls `body` with each node that more than one refers to, and how many do.
     func forEachShared(_ reading: Reading, _ body: (UInt64, UInt32) throws(Failure) -> Void) throws(Failure)
 
-    /// All references are about to be counted anew: each node has one again.
+    /// Gives each node one reference again: all are about to be counted anew.
     func forgetShared(_ writing: inout Writing) throws(Failure)
 
     // MARK: Detached trees
 
-    /// The one that refers to a node is the list of detached trees from now on.
+    /// Enters a node in the list of detached ones, which takes over the one reference that it has.
     func detach(_ node: DetachedNode, _ writing: inout Writing) throws(Failure)
 
     /// A detached node that is not above another one of its tree. Nil: there is none.

@@ -1,11 +1,11 @@
 public import BlobModel
 public import System
 
-/// What would go if some roots did: nothing is changed. Nodes that others refer to as well stay, and nothing below them is looked at.
+/// What would be freed if some roots were: nothing is changed. Nodes that others refer to as well stay, and nothing below them is looked at.
 public struct MapRelease<Nodes: MapNodes>: ~Escapable {
     private let nodes: Nodes
     private let reading: Nodes.Reading
-    /// Of shared nodes that lost some of those that refer to them: how many are left.
+    /// References that are left to shared nodes that have lost some.
     private var left: [UInt64: UInt32] = [:]
 
     @_lifetime(copy reading)
@@ -14,14 +14,14 @@ public struct MapRelease<Nodes: MapNodes>: ~Escapable {
         self.reading = reading
     }
 
-    /// A root goes.
-    /// - Parameter body: told each blob that a leaf refers to which goes with it.
+    /// Takes a root away.
+    /// - Parameter body: gets the blobs that leaves refer to which go with it.
     @_lifetime(self: copy self)
     public mutating func release(_ map: MapRoot, _ body: (BlobNumber) -> Void) throws(Failure) {
         if map.node != 0 { try release(map.node, level: map.height, body) }
     }
 
-    /// Of what is detached, nothing is left.
+    /// Takes all detached nodes away.
     @_lifetime(self: copy self)
     public mutating func releaseDetached(_ body: (BlobNumber) -> Void) throws(Failure) {
         var detached: [DetachedNode] = []

@@ -4,7 +4,7 @@ public import System
 
 /// From block to blob: radix trees of nodes, one under each disk's root. What the nodes are kept in is behind `MapNodes`.
 ///
-/// What changes maps is compiled here for LMDB's nodes, too: a commit would otherwise ask for each call to them.
+/// What changes maps is specialised here for LMDB's nodes: in a commit each call to them would be dynamic else.
 public struct MapTrees<Nodes: MapNodes>: Sendable {
     @usableFromInline let nodes: Nodes
 
@@ -101,7 +101,7 @@ extension MapTrees {
         return (0..<MapNode.fanout).map { MapNode.entry(bytes, $0) }
     }
 
-    /// Stores what a node that one alone refers to has now, in its place or in that of a new one; an empty one is gone. Returns its number, or 0.
+    /// Stores the new entries of a node that has one reference, in its place or in a new node; a node without entries is released. Returns the number, or 0.
     private func put(
         _ old: UInt64, level: Int, _ entries: [UInt64], _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) -> UInt64 {
@@ -123,16 +123,16 @@ extension MapTrees {
         return number
     }
 
-    /// What is to be known of a node before it is changed.
+    /// Whether a node may be changed, or is to be copied.
     private struct Sharing {
-        /// Whether several refer to it, or to one above it: it stays as it is, and a copy takes its place.
+        /// Several refer to it, or to a node above it: it stays as it is, and a copy takes its place.
         let isShared: Bool
-        /// Whether the one above stays, too, and goes on to refer to it.
+        /// The node above is shared, too, and keeps its reference to this one.
         let isParentShared: Bool
         static var none: Sharing { Sharing(isShared: false, isParentShared: false) }
     }
 
-    /// - Parameter above: what is known of the node above it; nil: it is the root.
+    /// - Parameter above: the same of the node above it; nil: it is the root.
     private func sharing(of node: UInt64, below above: Sharing?, _ edit: MapEdit, _ writing: borrowing Nodes.Writing) throws(Failure) -> Sharing {
         guard edit.looksForShared, node != 0 else { return .none }
         let isParentShared = above?.isShared ?? false
@@ -140,7 +140,7 @@ extension MapTrees {
         return try Sharing(isShared: nodes.references(to: node, nodes.reading(writing)) > 1, isParentShared: false)
     }
 
-    /// Stores what a node has now: a copy of one that others refer to as well then refers to what has stayed the same, too.
+    /// Stores the new entries of a node. If it is shared, a copy has them, which adds a reference to each child that has stayed the same.
     private func put(
         _ old: UInt64, level: Int, _ sharing: Sharing, _ before: [UInt64], _ entries: [UInt64], _ edit: inout MapEdit, _ writing: inout Nodes.Writing
     ) throws(Failure) -> UInt64 {
@@ -306,7 +306,7 @@ extension MapTrees {
         return 1
     }
 
-    /// What a node above others refers to is let go of, as much of it as is allowed: what is left, a smaller one has.
+    /// Releases as many children of an inner node as the budget allows; the others stay in the node.
     private func freePart(_ node: DetachedNode, _ budget: Int, _ edit: inout MapEdit, _ writing: inout Nodes.Writing) throws(Failure) -> Int {
         var entries = try entries(node.number, level: node.level, writing)
         let used = entries.indices.filter { entries[$0] != 0 }

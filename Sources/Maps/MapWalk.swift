@@ -20,14 +20,14 @@ public struct MapWalk<Nodes: MapNodes>: ~Escapable {
         self.reading = reading
     }
 
-    /// Nodes that nothing refers to which was walked.
+    /// How many nodes there are that no walk has met.
     public func strangers() throws(Failure) -> Int { max(0, try nodes.count(reading) - seen.count) }
 
     /// Walks one map.
     /// - Parameters:
     ///   - entry: told each mapped block and its blob, but of what was walked before.
     ///   - problem: told what is wrong.
-    /// - Throws: when a node can't be had, which says nothing of it.
+    /// - Throws: when a node can't be read, which is no problem of the node.
     /// - Returns: all blocks that are mapped, also by what was walked before.
     @_lifetime(self: copy self)
     public mutating func walk(_ map: MapRoot, entry: (UInt64, BlobNumber) -> Void, problem: (String) -> Void) throws(Failure) -> MappedBlocks {
@@ -90,7 +90,7 @@ public struct MapWalk<Nodes: MapNodes>: ~Escapable {
 
     // MARK: References
 
-    /// Compares what was met with what the nodes' references say, once all is walked.
+    /// Compares the references that were met with those that are recorded, once all maps are walked.
     public func checkReferences(problem: (String) -> Void) throws(Failure) {
         var shared = 0
         do throws(Failure) {

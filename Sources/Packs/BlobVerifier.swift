@@ -3,14 +3,14 @@ internal import BlockModel
 internal import Hashing
 public import System
 
-/// Reads blobs to compare them with their names. Belongs to one thread.
+/// Reads blobs to compare them with their digests. Belongs to one thread.
 public struct BlobVerifier: ~Copyable {
     private let hasher: SHA256
     private let decoder = BlobDecoder()
 
     public init() throws(Failure) { hasher = try SHA256() }
 
-    /// Whether a blob is there and does not hash to its name.
+    /// Whether a blob is there and does not hash to its digest.
     public func isDamaged(_ blob: BlobNumber, _ finder: inout PackFinder) throws(Failure) -> Bool {
         guard let pack = try finder.find(blob.pack), blob.slot < pack.slotCount, !pack.isCollected(blob.slot), let digest = pack.digest(blob.slot)
         else { return false }

@@ -3,7 +3,7 @@ public import BlockModel
 internal import Hashing
 public import System
 
-/// A block that is to be stored: its name, the check word of its bytes, and where they are.
+/// A block that is to be stored: its digest, the check word of its bytes, and where they are.
 public struct NewBlob {
     public let digest: Digest
     /// `PackFormat.check`.
@@ -24,7 +24,7 @@ final class CompressedBlocks: @unchecked Sendable {
     private static let pieceLength = 32
     private let codec: BlobCodec
     private let room: UnsafeMutableRawPointer
-    /// Of each block: length, 0 when it is better left as it is, and check word.
+    /// Of each block: its compressed length, 0 when it is better stored raw, and its check word.
     private let lengths: UnsafeMutablePointer<(length: Int, check: UInt64)>
     private let hasher: SHA256
 

@@ -111,12 +111,12 @@ public final class LMDBPackStore: PackStore {
 
     public func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try lockFile.isClaimed(number) }
 
-    /// - Parameter claimed: gets the packs that are claimed, each before anybody can see what it has new.
+    /// - Parameter claimed: gets the packs that are claimed, each before anybody can see its new blobs.
     private func seal(
         _ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?, _ previous: inout PackPlace, _ claimed: inout [UInt64]
     ) throws(Failure) -> [SealedPack] {
         var writing = try WriteTransaction(environment, patience)
-        // What the open pack has is copied from here, where this transaction does not write.
+        // The open pack's blobs are copied from an older state, whose pages this transaction does not write to.
         let before = try ReadTransaction(environment)
         let numbering = try numbering(before.view)
         previous = try end(before.view)
@@ -162,7 +162,7 @@ public final class LMDBPackStore: PackStore {
 
     public func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack] {
         guard !changes.isEmpty else { return [] }
-        // What another codec stores is compressed before anybody has to wait for it. A pack that is not open stays what it is here.
+        // Compressing comes before the lock, so that nobody waits for it. A pack that is not open stays the same meanwhile.
         let early = try ReadTransaction(environment)
         let open = try numbering(early.view).open
         var prepared: [UInt64: PackRewriting] = [:]
@@ -172,14 +172,14 @@ public final class LMDBPackStore: PackStore {
         var writing = try WriteTransaction(environment, patience)
         // What they hold is copied from where this transaction does not write.
         let before = try ReadTransaction(environment)
-        // What was removed until now was said to be over before that.
+        // Versions that were removed until now were over before that, so the newest state of versions is asked for.
         versions.reset()
         var done: [RewrittenPack] = []
         for change in changes {
             let next = try max(versions.state(of: change.from.number).next, highest(of: change.from.number, before.view).map { $0 + 1 } ?? 0)
             guard next < PackVersion.most else { continue }
             var rewriting = prepared[change.from.number]
-            // It is gone, or was written anew.
+            // The pack is gone, or was written anew, meanwhile.
             if rewriting != nil, try before.view.value(packs, change.from.key) == nil { continue }
             rewriting?.builder.version = next
             if rewriting == nil { rewriting = try unsafe self.rewriting(change, as: next, before.view) }
@@ -247,14 +247,14 @@ public final class LMDBPackStore: PackStore {
         for version in loose {
             let state = try versions.state(of: version.number)
             if state.isOver(version.version), try writing.remove(packs, version.key) { isChanged = true }
-            if try isSettled(version, state, writing.view), try writing.remove(self.loose, version.key) { isChanged = true }
+            if try isDecided(version, state, writing.view), try writing.remove(self.loose, version.key) { isChanged = true }
         }
         if isChanged { try writing.commit() } else { writing.abort() }
     }
 
-    /// Whether it is known of a version what became of it, and will be.
-    private func isSettled(_ version: PackVersion, _ state: VersionState, _ view: View) throws(Failure) -> Bool {
-        // By what is loose those are found whose end is still written down.
+    /// Whether nothing is left to be decided about a version: it is gone for good, or current and the only one of its pack.
+    private func isDecided(_ version: PackVersion, _ state: VersionState, _ view: View) throws(Failure) -> Bool {
+        // A pack that is gone has its record in `versions` until a sweep finds it by what is loose.
         guard state.current != nil else { return false }
         var cursor = try view.cursor(packs)
         guard try cursor.seek(atOrAfter: version.key), cursor.version == version else { return true }
@@ -266,7 +266,7 @@ public final class LMDBPackStore: PackStore {
 
     /// LMDB never writes over what the last commit needs. So a commit that changes next to nothing comes first, after which the one
     /// before is not the last any more.
-    public func settleSpace(_ patience: Patience?) throws(Failure) {
+    public func releaseSpace(_ patience: Patience?) throws(Failure) {
         var writing = try WriteTransaction(environment, patience)
         let numbering = try numbering(writing.view)
         try put(numbering, storeID, &writing)

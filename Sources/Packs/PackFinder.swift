@@ -7,7 +7,7 @@ public import System
 /// Packs of a snapshot, the last one looked at kept at hand.
 @safe
 public struct PackFinder: ~Escapable {
-    /// The snapshot keeps it. Finders are made for every read, and to count these would have all threads wait for one word.
+    /// The snapshot keeps it alive. A finder is made for every read, and counting these references would have all threads wait for one word of memory.
     private unowned(unsafe) let source: any PackSource
     private unowned(unsafe) let versions: any VersionSource
     private let cache: CachePlaces?
@@ -15,7 +15,7 @@ public struct PackFinder: ~Escapable {
     /// No pack was ever written anew.
     private let areSealed: Bool
     private var number: UInt64 = 0
-    private var slotCount = 0
+    private var shape = PackShape(word: 0)
     private var bytes = unsafe UnsafeRawBufferPointer(start: nil, count: 0)
 
     /// Looks for versions that are current.
@@ -28,7 +28,7 @@ public struct PackFinder: ~Escapable {
         areSealed = false
     }
 
-    /// The same, for who knows more.
+    /// The same, with places that are known from before.
     /// - Parameters:
     ///   - cache: where packs were found before, some of them in this state. The cache outlives this.
     ///   - rewrites: how often other versions became current, as of no later moment than the snapshot's. What the cache has of that many is at least as new.
@@ -37,7 +37,7 @@ public struct PackFinder: ~Escapable {
         unsafe source = snapshot.source
         unsafe versions = snapshot.versions
         self.cache = cache
-        // Packs change before others of their versions become current: 2^24 times of that without a change of the packs are not to be had.
+        // Two pairs give the same number only if 2^24 rewrites lie between them and the packs stayed the same; but they change before each rewrite.
         state = snapshot.state &+ Int(truncatingIfNeeded: rewrites << 40)
         areSealed = rewrites == 0
     }
@@ -46,12 +46,12 @@ public struct PackFinder: ~Escapable {
     @inline(__always)
     @_lifetime(copy self)
     public mutating func find(_ number: UInt64) throws(Failure) -> PackView? {
-        if number == self.number { return PackView(known: unsafe span(bytes), slotCount: slotCount) }
-        guard let (bytes, slots) = unsafe try value(number) else { return nil }
-        if slots > 0 { return unsafe keep(bytes, slots, number) }
+        if number == self.number { return PackView(known: unsafe span(bytes), shape) }
+        guard let (bytes, note) = unsafe try value(number) else { return nil }
+        if note > 0 { return unsafe keep(bytes, PackShape(word: note), number) }
         guard let pack = PackView(unsafe span(bytes), number: number) else { return nil }
-        unsafe cache?.insert(number, in: state, bytes, note: pack.slotCount)
-        return unsafe keep(bytes, pack.slotCount, number)
+        unsafe cache?.insert(number, in: state, bytes, note: pack.shape.word)
+        return unsafe keep(bytes, pack.shape, number)
     }
 
     // What the source gave out lives as long as its state is shown.
@@ -61,11 +61,11 @@ public struct PackFinder: ~Escapable {
 
     @inline(__always)
     @_lifetime(copy self)
-    private mutating func keep(_ bytes: UnsafeRawBufferPointer, _ slots: Int, _ number: UInt64) -> PackView {
+    private mutating func keep(_ bytes: UnsafeRawBufferPointer, _ shape: PackShape, _ number: UInt64) -> PackView {
         unsafe self.bytes = bytes
-        slotCount = slots
+        self.shape = shape
         self.number = number
-        return PackView(known: unsafe span(bytes), slotCount: slots)
+        return PackView(known: unsafe span(bytes), shape)
     }
 
     /// Has the processor fetch what tells where a pack is.
@@ -74,14 +74,16 @@ public struct PackFinder: ~Escapable {
     /// Has the processor fetch what `holds` looks at, of a blob that may not be there. Notes where its pack is, and does not
     /// look at it.
     public func prefetch(_ blob: BlobNumber) throws(Failure) {
-        guard let (bytes, slots) = unsafe try value(blob.pack) else { return }
+        guard let (bytes, note) = unsafe try value(blob.pack) else { return }
         let span = unsafe RawSpan(_unsafeBytes: bytes)
         // Of a pack that was looked at, the header is not looked at again.
-        if slots == 0 { span.prefetch(at: 0, count: PackFormat.headerSize) }
-        span.prefetch(at: PackFormat.entry(blob.slot), count: PackFormat.entrySize)
+        if note == 0 { span.prefetch(at: 0, count: PackFormat.headerSize) }
+        // Where the entry of a sparse pack is, its bits say first.
+        let isSparse = PackShape(word: note).isSparse
+        span.prefetch(at: isSparse ? PackFormat.headerSize : PackFormat.entry(blob.slot), count: PackFormat.entrySize)
     }
 
-    /// Where the pack is, and how many slots it has: 0 until it was looked at.
+    /// Where the pack is, and its shape: 0 until it was looked at.
     @inline(__always)
     private func value(_ number: UInt64) throws(Failure) -> (UnsafeRawBufferPointer, Int)? {
         if let found = unsafe cache?.find(number, in: state) { return unsafe (found.bytes, found.note) }
@@ -141,10 +143,12 @@ public struct PackFinder: ~Escapable {
         _ blob: BlobNumber, to destination: inout MutableRawSpan, at offset: Int, _ decoder: BlobDecoder
     ) throws(Failure) -> Reading {
         guard let pack = try find(blob.pack) else { return .missing }
-        guard let entry = pack.entry(blob.slot) else { return .damaged }
+        guard let entry = pack.entry(blob.slot) else { return blob.slot < pack.slotCount ? .missing : .damaged }
         let number = entry.codec
         if number == PackFormat.collected { return .missing }
-        guard let stored = try stored(entry.range, pack, blob), checksum(stored, seed: entry.checkSeed) == entry.check else { return .damaged }
+        guard let stored = try stored(entry.range, pack, blob), checksum(stored, seed: entry.checkSeed) == entry.maskedCheck ^ pack.mask(blob.slot) else {
+            return .damaged
+        }
         if number == BlobCodec.raw.rawValue, stored.byteCount == blockSize {
             destination.copy(stored, to: offset)
             return .read

@@ -2,8 +2,8 @@ public import BlobModel
 public import BlockModel
 public import System
 
-/// Packs of one moment, each in the version that is current. Where that became current only after this moment, the pack is missing: who refers
-/// to it looks again. Belongs to one thread.
+/// Packs as they are at one moment, each in the version that is current. A pack whose version became current only after that moment is missing:
+/// a reader that needs it takes another snapshot. Belongs to one thread.
 @safe
 public struct PackSnapshot: ~Copyable {
     let source: any PackSource
@@ -17,7 +17,7 @@ public struct PackSnapshot: ~Copyable {
         self.storeID = storeID
     }
 
-    /// Snapshots of equal states show the same, where the same versions are current.
+    /// Snapshots of equal states show the same packs, as far as the same versions are current.
     public var state: Int { source.state }
     /// Shows what is there now.
     public mutating func renew() throws(Failure) {
@@ -68,18 +68,36 @@ public struct PackSnapshot: ~Copyable {
     public func isIntact(_ pack: PackView) -> Bool { pack.isIntact(storeID) }
 
     /// All of a pack will be read soon.
-    public func expect(_ number: UInt64) throws(Failure) { if let version = try current(number) { try source.expect(version) } }
+    public func expect(_ number: UInt64) throws(Failure) {
+        do throws(Failure) {
+            if let version = try current(number) { try source.expect(version) }
+        } catch where error.kind == .damage {
+            // Whoever reads it is told.
+        }
+    }
 
-    /// Calls `body` with each pack from a number on, in order, until it says false; nil: its header is damaged. Only directories are
-    /// read.
+    /// Calls `body` with each pack from a number on, in order, until it says false; nil: its header is damaged, or what says which of its versions is
+    /// current. Only directories are read.
     public func forEachPack(from first: UInt64 = 1, _ body: (UInt64, PackView?) throws(Failure) -> Bool) throws(Failure) {
+        // The pack at hand, its current version, and whether that is known.
+        var number: UInt64?
         var shown: PackVersion?
+        var isKnown = true
         func isCurrent(_ version: PackVersion) throws(Failure) -> Bool {
-            if shown?.number != version.number { shown = try current(version.number) }
+            guard number != version.number else { return isKnown && version == shown }
+            number = version.number
+            isKnown = true
+            do throws(Failure) {
+                shown = try current(version.number)
+            } catch where error.kind == .damage {
+                isKnown = false
+                // Once.
+                return true
+            }
             return version == shown
         }
         unsafe try source.forEachPack(from: first, where: isCurrent) { (version, bytes) throws(Failure) in
-            try body(version.number, PackView(unsafe RawSpan(_unsafeBytes: bytes), version))
+            try body(version.number, isKnown ? PackView(unsafe RawSpan(_unsafeBytes: bytes), version) : nil)
         }
     }
 }

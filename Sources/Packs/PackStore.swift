@@ -2,13 +2,12 @@ public import BlobModel
 internal import BlockModel
 public import System
 
-/// Where packs are kept: durable, each found by its number, and each content of it by number and version (`PackVersion`). None of these is
-/// ever used again, and a content never changes but for what is sealed into a pack that is short of full and was not written anew.
+/// Where packs are kept: durable, each found by its number, and each content of it by number and version (`PackVersion`). Neither is
+/// ever used again, and a content never changes, but for the open pack: blobs are added to it until it is full or written anew.
 ///
-/// What is sealed or written anew is durable when the call returns; that somebody knows of it, and which version is looked at, is for
-/// others to see to (`VersionSource`). A call that fails may have done
-/// all of its work, or none of it: who tries again stores a blob a second time at worst. Errors that are not `.damage` say nothing of
-/// what is stored. Any thread of any process may call; `patience` is for how long to wait for others.
+/// What is sealed or written anew is durable when the call returns. Who refers to it, and which version is read, is decided
+/// elsewhere (`VersionSource`). A call that fails may have done all of its work, or none of it: trying again stores a blob a second time at
+/// worst. Errors that are not `.damage` say nothing of what is stored. Any thread of any process may call; `patience` says how long to wait for others.
 public protocol PackStore: AnyObject, Sendable {
     /// The store that its packs belong to.
     var storeID: StoreID { get }
@@ -18,28 +17,28 @@ public protocol PackStore: AnyObject, Sendable {
 
     /// Stores blobs, in their order, in packs that are not full and in new ones.
     /// - Parameter blobs: their bytes are lent until this returns.
-    /// - Returns: where they are. Until something refers to them, they are the caller's as long as it keeps this.
+    /// - Returns: where they are, and the claim to them: as long as the caller keeps it, nobody collects them.
     /// - Throws: `.damage` when one is not what was hashed.
     func seal(_ blobs: [NewBlob], _ codec: BlobCodec, _ patience: Patience?) throws(Failure) -> SealedBlobs
 
-    /// Whether a pack has blobs that are somebody's who sealed them: what nothing refers to in it may be about to be referred to.
+    /// Whether somebody has a claim to blobs of a pack: what nothing refers to in it may be about to be referred to.
     func isClaimed(_ number: UInt64) throws(Failure) -> Bool
 
-    /// Writes packs anew, as further versions, all of them together. Nobody sees these until they are current. Nothing is sealed into these packs
-    /// any more, and old and new are loose from now on: one of the two will have to go.
-    /// - Parameter versions: asked when no other call can change what there is.
-    /// - Returns: those that were: a pack whose blobs can't be had is left alone.
+    /// Writes packs anew, as further versions, all of them together. Nobody reads these until they are current. Nothing is sealed into these packs
+    /// any more, and both versions of each are loose from now on: one of the two will have to go.
+    /// - Parameter versions: asked while no other call can change what there is.
+    /// - Returns: the packs that were written anew. One whose blobs can't be had is left alone.
     func rewrite(_ changes: [PackRewrite], _ versions: any VersionSource, _ patience: Patience?) throws(Failure) -> [RewrittenPack]
 
     /// Loose versions, in order: all of a pack, and no more packs than `limit`.
     /// - Parameter number: the first pack to be looked at.
     func loose(from number: UInt64, limit: Int) throws(Failure) -> [PackVersion]
 
-    /// Removes those of these versions that are over. What is current and the only one of its pack is not loose any more.
+    /// Removes those of these versions that are over. One that is current and the only one of its pack is no longer loose.
     func sweep(_ loose: [PackVersion], _ versions: any VersionSource, _ patience: Patience?) throws(Failure)
 
-    /// Has the space of what was removed last be given back, too.
-    func settleSpace(_ patience: Patience?) throws(Failure)
+    /// Has what was removed last count as free, so that `giveBackSpace` gives that back, too.
+    func releaseSpace(_ patience: Patience?) throws(Failure)
 
     /// Gives the space of what was removed back to the filesystem.
     func giveBackSpace(_ patience: Patience?) throws(Failure)
@@ -91,7 +90,7 @@ public struct PackRewrite {
     public var dropped: Set<Int>
     /// Slots that get other bytes for the same block, in the form that they have.
     public var healed: [Int: NewBlob]
-    /// What blobs that are stored as blocks are stored by from now on, where that gains something.
+    /// The codec that raw blobs are stored by from now on, where it makes them shorter.
     public var codec: BlobCodec
 
     public init(from: PackVersion, dropped: Set<Int> = [], healed: [Int: NewBlob] = [:], codec: BlobCodec = .raw) {
@@ -112,12 +111,12 @@ public struct RewrittenPack: Sendable {
     public let dropped: [Int]
     /// Stored bytes of the slots that were healed, before and now.
     public let healed: [Int: (before: Int, now: Int)]
-    /// The same of those that another codec stores.
+    /// The same of those that are stored by another codec now.
     public let recoded: [Int: (before: Int, now: Int)]
 
     public var number: UInt64 { from.number }
 
-    /// Whether it may take the place of what it was copied from, when the pack's versions are as far as that.
+    /// Whether it may become current, by what is known of the pack's versions.
     public func canBecomeCurrent(_ state: VersionState) -> Bool {
         state.current == from.version && (new.map { state.mayBecomeCurrent($0) } ?? true)
     }
@@ -126,7 +125,7 @@ public struct RewrittenPack: Sendable {
     public var loose: [PackVersion] { [from] + (new.map { [PackVersion(number, $0)] } ?? []) }
 }
 
-/// Packs of one moment, for one thread: what a kind of pack store does to be read. What it gives out stays where it is until the next
+/// How a kind of pack store is read: its packs as they are at one moment, for one thread. What it gives out stays where it is until the next
 /// `renew` or `reset`.
 public protocol PackSource: AnyObject {
     /// Sources of equal states show the same.

@@ -4,9 +4,9 @@ public import System
 
 /// Packs of format 3, which becomes format 4.
 ///
-/// What they are made of is the same: version 0 of each, byte by byte. But the key of a pack was its number, and is number × 2²⁴ now. The two look
-/// alike, as there are numbers beyond 2²⁴. So packs are moved from the last one on, each upwards, and what is committed with them says up to which
-/// number keys are still old: all keys beyond it are new, since a new one is greater than every number that is left. Meanwhile the superblock is one of
+/// Their bytes stay the same, as version 0 of each. But the key of a pack was its number, and is number × 2²⁴ now. An old key may look
+/// like a new one, as there are numbers beyond 2²⁴. So packs are moved in descending order, and each commit says up to which
+/// number keys are still old: all keys beyond it are new, since a new key is greater than every number that is left. Meanwhile the superblock is one of
 /// format 3 with a feature that programs of that format do not know, and refuse:
 ///
 ///      0  header           48    version 3; bit 0 of the features that must be known is set
@@ -21,7 +21,7 @@ public final class PackUpgrade {
     private let header, packs, loose: Environment.Table
     public let storeID: StoreID
 
-    /// Of a superblock of format 3, and the mark that it has meanwhile.
+    /// Of a superblock of format 3, and of the one that takes its place meanwhile.
     static let headerBytes = 176
     static let feature: UInt64 = 1
     private static let version: UInt32 = 3

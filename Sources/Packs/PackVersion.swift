@@ -1,7 +1,7 @@
 public import System
 
-/// A content of a pack, by its name: what was sealed is version 0, and each time that a pack is written anew makes another. A name means one
-/// content for ever, and is never used again.
+/// The name of one content of a pack: version 0 is what was sealed, and each time that the pack is written anew it gets another version. A name means
+/// one content for ever, and is never used again.
 public struct PackVersion: Hashable, Comparable, Sendable {
     public let number: UInt64
     public let version: UInt32
@@ -11,9 +11,9 @@ public struct PackVersion: Hashable, Comparable, Sendable {
         self.version = version
     }
 
-    /// Versions of a pack: numbers have 40 bits, versions the rest of a key.
+    /// How many versions a pack can have: of a key, numbers have 40 bits and versions the rest.
     static let most: UInt32 = 1 << 24
-    /// What all numbers are less than.
+    /// All numbers are less than this.
     static let mostPacks: UInt64 = 1 << 40
 
     /// Number and version in one word, which sorts as they do.
@@ -24,8 +24,8 @@ public struct PackVersion: Hashable, Comparable, Sendable {
     public static func < (a: PackVersion, b: PackVersion) -> Bool { a.key < b.key }
 }
 
-/// How far a pack's versions are. A version becomes the current one, the one that is looked at, once: all that are not, and come before
-/// `next`, are nobody's for good.
+/// How far a pack's versions are. The current version is the one that is read. A version becomes current once at most: one that is not current, and
+/// comes before `next`, is over, and will never be read again.
 public struct VersionState: Equatable, Sendable {
     /// Nil: the pack is gone, and so are all its versions.
     public var current: UInt32?
@@ -43,7 +43,7 @@ public struct VersionState: Equatable, Sendable {
     /// Whether a version may still become current.
     public func mayBecomeCurrent(_ version: UInt32) -> Bool { current != nil && version >= next }
 
-    /// Whether nobody looks at a version, nor ever will again: it may be removed.
+    /// Whether a version will never be read again: it may be removed.
     public func isOver(_ version: UInt32) -> Bool { current == nil || version != current && version < next }
 }
 

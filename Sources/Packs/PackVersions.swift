@@ -4,13 +4,13 @@ public import System
 
 /// Which version of each pack is current: table `versions` of the environment that refers to the packs.
 ///
-/// A record, key the pack's number, of each that was written anew or is going; the others are `VersionState.sealed`.
+/// A record, key the pack's number, of each pack that was written anew or is gone; the others are `VersionState.sealed`.
 ///
 ///      0  checksum  u64   XXH3-64 of the rest, seeded with the pack's number
-///      8  current   u32   the version that is looked at; 2³² − 1: none, the pack is gone
+///      8  current   u32   the version that is read; 2³² − 1: none, the pack is gone
 ///     12  next      u32   no version before this one becomes current any more
 ///
-/// It goes when the pack has gone, and nothing is left of it among the packs.
+/// The record of a pack that is gone is removed when none of its versions is left among the packs.
 public struct PackVersions: Sendable {
     private static let byteCount = 16
     let table: Environment.Table
@@ -59,9 +59,16 @@ public final class CommittedVersions: VersionSource {
     private let versions: PackVersions
     private let environment: Environment
     private let changed: [UInt64: VersionState]
-    /// Begun when it is needed: most reads know where their packs are. Its place among the readers is kept from then on.
-    private var reading: ReadTransaction?
-    private var isShown = false
+    /// Begun when it is needed: most reads know where their packs are.
+    private var reading = Reading.never
+
+    private enum Reading: ~Copyable {
+        /// Nothing was asked yet.
+        case never
+        case seen(ReadTransaction)
+        /// Nothing was asked since the reset. The transaction keeps its place among the readers.
+        case over(ReadTransaction)
+    }
 
     /// - Parameters:
     ///   - environment: the one that has the table.
@@ -74,40 +81,46 @@ public final class CommittedVersions: VersionSource {
 
     public func state(of pack: UInt64) throws(Failure) -> VersionState {
         if let state = changed[pack] { return state }
-        if !isShown { try show() }
-        switch reading {
-        case .some(let reading): return try reading.withView { (view) throws(Failure) in try versions.state(of: pack, view) }
-        case .none: return .sealed
+        return try look { (transaction) throws(Failure) in
+            try transaction.withView { (view) throws(Failure) in try versions.state(of: pack, view) }
         }
     }
 
     /// The number of the commit that is seen, from now on if none was.
-    public func moment() throws(Failure) -> Int {
-        if !isShown { try show() }
-        return switch reading {
-        case .some(let reading): reading.id
-        case .none: 0
+    public func moment() throws(Failure) -> Int { try look { (transaction) throws(Failure) in transaction.id } }
+
+    private func look<Result>(_ body: (borrowing ReadTransaction) throws(Failure) -> Result) throws(Failure) -> Result {
+        while true {
+            switch reading {
+            case .seen(let transaction): return try body(transaction)
+            case .never: break
+            case .over: break
+            }
+            try begin()
         }
     }
 
-    private func show() throws(Failure) {
-        let isRenewed: Bool
-        switch reading {
-        case .some(let reading):
-            unsafe try reading.renewInPlace()
-            isRenewed = true
-        case .none: isRenewed = false
+    private func begin() throws(Failure) {
+        var before = Reading.never
+        swap(&before, &reading)
+        switch consume before {
+        case .never: reading = .seen(try ReadTransaction(environment))
+        case .over(var transaction):
+            try transaction.renew()
+            reading = .seen(transaction)
+        case .seen(let transaction): reading = .seen(transaction)
         }
-        if !isRenewed { reading = try ReadTransaction(environment) }
-        isShown = true
     }
 
     public func reset() {
-        guard isShown else { return }
-        isShown = false
-        switch reading {
-        case .some(let reading): unsafe reading.resetInPlace()
-        case .none: break
+        var before = Reading.never
+        swap(&before, &reading)
+        switch consume before {
+        case .never: break
+        case .seen(var transaction):
+            transaction.reset()
+            reading = .over(transaction)
+        case .over(let transaction): reading = .over(transaction)
         }
     }
 }

@@ -6,6 +6,8 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case lockWait
         /// A commit failed and is tried again: what it has is in the journal.
         case commitRetry
+        /// Writes to a disk wait for room in the store.
+        case roomWait
         /// What an interrupted writer left in a disk's journal is in the map now.
         case journalReplay
         /// What an interrupted writer left in a disk's journal stays there for now, and is read there.
@@ -77,7 +79,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     private var beginning: Priority {
         switch kind {
         case .damage, .syncFailure: .error
-        case .commitRetry, .journalLeft, .filterPrivate, .hashing, .control, .maintenance, .filling: .warning
+        case .commitRetry, .roomWait, .journalLeft, .filterPrivate, .hashing, .control, .maintenance, .filling: .warning
         case .lockWait, .reserve, .healing, .upgrade: .notice
         case .journalReplay, .filterRebuild, .leftover: .info
         }

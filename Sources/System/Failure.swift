@@ -25,7 +25,7 @@ public struct Failure: Error, Equatable, Sendable, CustomStringConvertible {
         case damage
         /// An older version of the program made the store: whoever may write to it upgrades it.
         case outdated
-        /// A signal asked for the end.
+        /// The end was asked for while it waited, or was at work.
         case interrupted
         /// The request is outside the disk, or the disk is read-only, or the request is malformed.
         case invalidRequest

@@ -1,5 +1,5 @@
 internal import CLinux
-internal import Glibc
+public import Glibc
 internal import Synchronization
 
 /// A UNIX socket that carries lines of text, listening or connected. One thread sends and receives; any other may end that with `shutdown`.
@@ -131,23 +131,31 @@ public final class LocalSocket: Sendable {
         }
     }
 
+    /// Bytes of a path that an address has room for.
+    public static let longestPath = MemoryLayout.size(ofValue: sockaddr_un().sun_path) - 1
+
     /// Calls `body` with the address of `path`, which may be longer than an address has room for: then by its directory's descriptor.
-    private static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) throws(Failure) -> Int32 {
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
-        let room = MemoryLayout.size(ofValue: address.sun_path)
+    @unsafe public static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) throws(Failure) -> Int32 {
+        let bytes = PathText.bytes(path)
+        guard bytes.count > longestPath else { return unsafe try withShortAddress(bytes, path, body) }
         let parts = File.split(path)
         let directory = try File(path: parts.directory, options: [.directory])
         return try directory.withDescriptor { (descriptor) throws(Failure) in
-            var bytes = PathText.bytes(path)
-            if bytes.count >= room { bytes = Array("/proc/self/fd/\(descriptor)/".utf8) + PathText.bytes(parts.name) }
-            guard bytes.count < room, !bytes.contains(0) else {
-                throw Failure(.usage, "listen on", .file(path), "a socket's name has \(room - 1) bytes at most")
-            }
-            unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
-            return unsafe withUnsafePointer(to: address) { pointer in
-                unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
-            }
+            unsafe try withShortAddress(Array("/proc/self/fd/\(descriptor)/".utf8) + PathText.bytes(parts.name), path, body)
+        }
+    }
+
+    @unsafe private static func withShortAddress(
+        _ bytes: [UInt8], _ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32
+    ) throws(Failure) -> Int32 {
+        guard bytes.count <= longestPath, !bytes.contains(0) else {
+            throw Failure(.usage, "listen on", .file(path), "a socket's name has \(longestPath) bytes at most")
+        }
+        var address = sockaddr_un()
+        address.sun_family = sa_family_t(AF_UNIX)
+        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
+        return unsafe withUnsafePointer(to: address) { pointer in
+            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) { unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size)) }
         }
     }
 }

@@ -36,6 +36,10 @@ import TestSupport
             for (name, disk) in model { #expect(try place.catalogue.disk(name, reading) == disk, sourceLocation: location) }
             let sorted = model.values.sorted { $0.name.utf8.lexicographicallyPrecedes($1.name.utf8) }
             #expect(try place.catalogue.disks(reading) == sorted, sourceLocation: location)
+            for prefix in ["", "d", "d1", "\u{c3a4}", "ä", "e", "~", String(repeating: "n", count: 255)] {
+                let expected = sorted.filter { $0.name.utf8.starts(with: prefix.utf8) }
+                #expect(try place.catalogue.disks(beginning: prefix, reading) == expected, "\(prefix)", sourceLocation: location)
+            }
         }
     }
 

@@ -27,12 +27,12 @@ struct MemoryCatalogue: DiskCatalogue {
         return try DiskRecord(record.rawBytes, name: name)
     }
 
-    func disks(_ reading: Reading) throws(Failure) -> [DiskRecord] {
-        var all: [DiskRecord] = []
-        for (name, record) in reading.records.sorted(by: { $0.key.bytes.lexicographicallyPrecedes($1.key.bytes) }) {
-            all.append(try DiskRecord(record.rawBytes, name: String(decoding: name.bytes, as: UTF8.self)))
+    func disks(beginning prefix: String, _ reading: Reading) throws(Failure) -> [DiskRecord] {
+        var found: [DiskRecord] = []
+        for (name, record) in reading.records.sorted(by: { $0.key.bytes.lexicographicallyPrecedes($1.key.bytes) }) where name.bytes.starts(with: prefix.utf8) {
+            found.append(try DiskRecord(record.rawBytes, name: String(decoding: name.bytes, as: UTF8.self)))
         }
-        return all
+        return found
     }
 
     func add(_ disk: DiskRecord, _ writing: inout Writing) throws(Failure) {

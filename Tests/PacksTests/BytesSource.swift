@@ -20,7 +20,7 @@ import TestSupport
     }
 
     @unsafe func part(_ range: Range<Int>, of version: PackVersion) throws(Failure) -> UnsafeRawBufferPointer? {
-        guard version.version == 0, let pack = packs[version.number], range.upperBound <= pack.count else { return nil }
+        guard let pack = packs[version.number], range.upperBound <= pack.count else { return nil }
         return unsafe UnsafeRawBufferPointer(start: pack.address + range.lowerBound, count: range.count)
     }
 
@@ -36,6 +36,6 @@ import TestSupport
 
 /// Bytes of header and directory, as far as there are so many.
 func directoryLength(_ pack: RawSpan) -> Int {
-    guard pack.byteCount >= PackFormat.headerSize else { return pack.byteCount }
-    return min(pack.byteCount, PackFormat.headerSize + Int(pack.load(at: 6, as: UInt16.self)) * PackFormat.entrySize)
+    guard pack.byteCount >= PackFormat.headerSize, let view = PackView(pack, number: pack.load(at: 8)) else { return pack.byteCount }
+    return view.directoryEnd
 }

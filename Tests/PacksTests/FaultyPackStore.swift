@@ -39,7 +39,7 @@ final class FaultyPackStore: PackStore {
     }
     func loose(from number: UInt64, limit: Int) throws(Failure) -> [PackVersion] { try below.loose(from: number, limit: limit) }
     func isClaimed(_ number: UInt64) throws(Failure) -> Bool { try below.isClaimed(number) }
-    func settleSpace(_ patience: Patience?) throws(Failure) { try below.settleSpace(patience) }
+    func releaseSpace(_ patience: Patience?) throws(Failure) { try below.releaseSpace(patience) }
     func giveBackSpace(_ patience: Patience?) throws(Failure) { try below.giveBackSpace(patience) }
 
     @safe private final class FaultySource: PackSource {

@@ -108,7 +108,7 @@ final class MemoryPackStore: PackStore {
         }
     }
 
-    func settleSpace(_ patience: Patience?) throws(Failure) {}
+    func releaseSpace(_ patience: Patience?) throws(Failure) {}
     func giveBackSpace(_ patience: Patience?) throws(Failure) {}
 
     @safe private final class Source: PackSource {

@@ -85,6 +85,74 @@ import TestSupport
         #expect(all == (try Self.pack(blocks)))
     }
 
+    /// A pack of which few blobs are left has entries of these alone, where that takes fewer pages; and so on, when it is written anew.
+    @Test(arguments: [[5], [0], [183], [], [0, 63, 64, 127, 128, 182], Array(0..<184), Array(1..<184)] as [[Int]]) func fewAreLeft(kept: [Int]) throws {
+        let blocks = (0..<184).map { block(UInt64($0 + 1)) }
+        func copy(_ bytes: [UInt8], without isDead: (Int) -> Bool, as version: UInt32) throws -> [UInt8] {
+            guard let view = PackView(bytes.rawBytes, number: 9),
+                let builder = unsafe PackBuilder(copying: view, number: 9, version: version, isDead: isDead)
+            else { return [] }
+            var isEmpty = true
+            for slot in 0..<184 where !isDead(slot) && !view.isCollected(slot) { isEmpty = false }
+            #expect(builder.isEmpty == isEmpty)
+            return [UInt8](count: builder.byteCount) { _ = builder.write(into: &$0, Self.storeID) }
+        }
+        func expect(_ bytes: [UInt8], _ kept: [Int], _ note: Comment) throws {
+            #expect(Self.isIntact(bytes), note)
+            guard let view = PackView(bytes.rawBytes, number: 9) else {
+                Issue.record(note)
+                return
+            }
+            let count = view.slotCount
+            #expect(count == 184, note)
+            let hasher = try SHA256()
+            for slot in 0..<184 {
+                #expect(try Self.read(bytes, slot) == (kept.contains(slot) ? blocks[slot] : nil), note)
+                let data = blocks[slot]
+                let digest = try hasher.digest(data.rawBytes)
+                let (isCollected, holds, length) = (view.isCollected(slot), view.holds(digest, slot), view.storedLength(slot))
+                #expect(isCollected == !kept.contains(slot) && holds == kept.contains(slot), note)
+                if kept.contains(slot) { #expect(length == blockSize, note) }
+            }
+            // By it a state of the store is known.
+            let data = blocks[183]
+            let (last, found) = (try hasher.digest(data.rawBytes), view.digest(183))
+            #expect(found == last, note)
+        }
+        let all = try Self.pack(blocks)
+        let few = try copy(all, without: { !kept.contains($0) }, as: 1)
+        try expect(few, kept, "once")
+        if kept.count <= 6 { #expect(few.count <= PackFormat.align(64 + 24 + 7 * 44) + kept.count * 4096) }
+        let fewer = try copy(few, without: { $0 == kept.first }, as: 2)
+        try expect(fewer, Array(kept.dropFirst()), "twice")
+        #expect(fewer.count <= few.count)
+        // What is left can't be continued, and no byte of its directory changes unnoticed.
+        guard let view = PackView(few.rawBytes, number: 9) else { return }
+        let isContinued = unsafe PackBuilder(continuing: view, number: 9) != nil
+        #expect(isContinued == (kept.count == 184))
+        for offset in 0..<view.directoryEnd where !(40..<64).contains(offset) && (offset < 200 || offset % 97 == 0) {
+            var damaged = few
+            damaged[offset] ^= 4
+            #expect(!Self.isIntact(damaged), "byte \(offset)")
+        }
+        // No bit that is another one leads to another block.
+        for bit in 0..<192 where view.shape.isSparse {
+            var damaged = few
+            damaged[64 + bit / 8] ^= 1 << UInt8(bit % 8)
+            #expect(!Self.isPack(damaged), "bit \(bit)")
+            // Be it that the pack was looked at before.
+            let renewed = damaged.withChange { $0.store(PackFormat.bitsChecksum($0.bytes, slots: 184), at: 40) }
+            for slot in kept {
+                let found = try Self.read(renewed, slot)
+                #expect(found == nil || found == blocks[slot], "bit \(bit), slot \(slot)")
+            }
+        }
+        // Nor is anything read beyond its end.
+        for length in [64, 64 + 8, 64 + 23, view.directoryEnd - 1] {
+            #expect(!Self.isPack(Array(few.prefix(length))), "\(length) bytes")
+        }
+    }
+
     /// Any byte of header and directory is covered.
     @Test func everyFlipOfTheDirectoryShows() throws {
         let bytes = try Self.pack((1...3).map { block(UInt64($0)) })
@@ -134,9 +202,11 @@ import TestSupport
         var bytes = (0..<Int.random(in: 64...9000, using: &random)).map { _ in UInt8.random(in: 0...255, using: &random) }
         bytes = bytes.withChange {
             $0.store(PackFormat.magic, at: 0)
-            $0.store(PackFormat.format, at: 4)
-            $0.store(UInt16.random(in: 0...300, using: &random), at: 6)
+            $0.store(seed % 2 == 0 ? PackFormat.format : PackFormat.sparseFormat, at: 4)
+            let slots = Int.random(in: 0...300, using: &random)
+            $0.store(UInt16(slots), at: 6)
             $0.store(UInt64(9), at: 8)
+            if PackFormat.headerSize + PackFormat.bitsSize(slots) <= $0.byteCount { $0.store(PackFormat.bitsChecksum($0.bytes, slots: slots), at: 40) }
         }
         guard let view = PackView(bytes.rawBytes, number: 9) else { return }
         #expect(!Self.isIntact(bytes))

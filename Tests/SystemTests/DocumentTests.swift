@@ -12,7 +12,7 @@ import TestSupport
         let pages = try Child("/usr/bin/find", [Self.root, Self.root + "/docs", "-maxdepth", "1", "-name", "*.md"]).wait().text.split(separator: "\n")
         for page in pages {
             for match in try Files.text(String(page)).matches(
-                of: /[^\/\w]((?:Sources|Tests|Benchmarks|Fuzz|docs|tools|\.ci)\/[A-Za-z0-9_+@.\/-]*[A-Za-z0-9\/])/)
+                of: /[^\/\w]((?:Sources|Tests|Benchmarks|Crash|Fuzz|docs|tools|\.ci)\/[A-Za-z0-9_+@.\/-]*[A-Za-z0-9\/])/)
             {
                 count += 1
                 #expect(unsafe access("\(Self.root)/\(match.1)", F_OK) == 0, "\(page) names \(match.1)")

@@ -3,10 +3,10 @@ internal import System
 
 /// Gives blocks back from what is stored, of any codec. Belongs to one thread.
 public final class BlobDecoder {
-    /// By their codecs' numbers.
-    private var coders: [(any BlobCoder)?]
+    /// By their codecs' numbers, which have four bits in a pack.
+    private var coders: [(any BlobCoder)?] = Array(repeating: nil, count: 16)
 
-    public init() { coders = Array(repeating: nil, count: BlobCodec.allCases.count) }
+    public init() {}
 
     /// Writes the block that `stored` stands for to `destination` at `offset`. Whatever the stored bytes are, it writes no more than
     /// a block.

@@ -15,7 +15,7 @@ extension StoreOfFormat3 {
     public static let likeKeyOfFull: UInt64 = 1 << 24, behind: UInt64 = 1 << 24 + 1, likeKeyOfCompressed: UInt64 = 2 << 24, open: UInt64 = 2 << 24 + 5
 
     /// A sound store with something of all that a program of that time could leave: compressed blobs, dead ones, collected ones, changes of counts that
-    /// are put off, a collection and an import that were interrupted, blobs that nobody counted, a journal.
+    /// are deferred, a collection and an import that were interrupted, blobs that nobody counted, a journal.
     public static func sample() throws(Failure) -> StoreOfFormat3 {
         var store = StoreOfFormat3()
         store.compression = 1

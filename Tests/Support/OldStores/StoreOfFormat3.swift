@@ -36,7 +36,7 @@ public struct StoreOfFormat3 {
     public let storeID: (UInt64, UInt64)
     public var packs: [UInt64: [Slot]] = [:]
     public var disks: [Disk] = []
-    /// Changes of counts that are put off: by blob. The rest is in `counts`.
+    /// Changes of counts that are deferred: by blob. The rest is in `counts`.
     public var deferred: [(blob: UInt64, change: Int64)] = []
     public var damaged: [UInt64] = []
     public var collecting: (UInt64, UInt64) = (0, 0)

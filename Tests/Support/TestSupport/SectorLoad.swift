@@ -52,6 +52,14 @@ public struct SectorStep: Sendable {
         (self.operation, self.disk, self.sector, self.count, self.content) = (operation, disk, sector, count, content)
     }
 
+    /// Of the first disk.
+    public static let flush = SectorStep(.flush, disk: 0)
+
+    /// Sectors that nothing else has, by their number.
+    public init(writing range: Range<Int>, as number: UInt64) {
+        self.init(.write, disk: 0, sector: range.lowerBound, count: range.count, .unique(number))
+    }
+
     /// The sectors that it changes.
     public var range: Range<Int> { sector..<sector + count }
 
