@@ -33,6 +33,9 @@ public protocol BlockDevice: AnyObject, Sendable {
     func flush() throws(Failure)
     /// Looks whether the size was changed elsewhere, by another process for one; true when it was, and is `sectorCount` now.
     func refresh() throws(Failure) -> Bool
+    /// Whether writes and discards that find no room may wait for it, where whoever owns the disk wants that. At first they may not, and throw
+    /// `.noSpace`. Once they may no more, those that wait throw `.interrupted`, and so do others that would.
+    func allowWaiting(_ isAllowed: Bool)
     /// Writes out what is pending and lets go of the disk, when no other call is at work. None may follow; a second
     /// `close` does nothing.
     func close() throws(Failure)
@@ -77,6 +80,9 @@ extension BlockDevice {
 
     /// A size that nobody changes.
     public func refresh() throws(Failure) -> Bool { false }
+
+    /// None waits.
+    public func allowWaiting(_ isAllowed: Bool) {}
 
     /// All in use, as far as is known.
     public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {

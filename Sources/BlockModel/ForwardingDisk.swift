@@ -39,5 +39,7 @@ extension ForwardingDisk {
     @inlinable
     public func refresh() throws(Failure) -> Bool { try next.refresh() }
     @inlinable
+    public func allowWaiting(_ isAllowed: Bool) { next.allowWaiting(isAllowed) }
+    @inlinable
     public func close() throws(Failure) { try next.close() }
 }

@@ -12,13 +12,13 @@ struct BlockSet {
 
     private static func chunkCount(_ blockCount: UInt64) -> Int { Int((blockCount + blocksPerChunk - 1) / blocksPerChunk) }
 
-    /// No block behind the last is in the set.
+    /// False for blocks from `blockCount` on.
     func contains(_ block: UInt64) -> Bool {
         let (chunk, word, bit) = Self.position(of: block)
         return chunk < chunks.count && !chunks[chunk].isEmpty && chunks[chunk][word] >> bit & 1 != 0
     }
 
-    /// From now on for blocks below `blockCount`: others leave the set.
+    /// Makes it one for blocks below `blockCount`; others leave it.
     mutating func resize(blockCount: UInt64) {
         let (chunk, word, bit) = Self.position(of: blockCount)
         let wanted = Self.chunkCount(blockCount)

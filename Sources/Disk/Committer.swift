@@ -16,7 +16,7 @@ final class Committer: Sendable {
     let patience: Patience
     /// Hears of the disk.
     let reporter: Reporter
-    private let retry, leftover: Condition
+    private let retry, leftover, roomWait: Condition
 
     /// Journal bytes that make a generation worth a commit by themselves.
     private let fullGeneration: UInt64
@@ -37,6 +37,7 @@ final class Committer: Sendable {
         staging = Monitor(Staging(end: record.journal))
         retry = reporter.condition(.commitRetry)
         leftover = reporter.condition(.journalLeft)
+        roomWait = reporter.condition(.roomWait)
     }
 
     /// Whether a generation should not wait any longer.
@@ -245,6 +246,32 @@ final class Committer: Sendable {
     /// It stays in the journal.
     /// - Parameter failure: why; nil: who only reads takes nothing in.
     func noteLeftover(_ failure: Failure? = nil) { leftover.met("what an interrupted writer left in its journal is read there", because: failure) }
+
+    // MARK: Waiting for room
+
+    /// Whether writes that find no room wait: whoever serves the disk has said that they may, and the store's owner wants it.
+    func waitsForRoom() throws(Failure) -> Bool {
+        guard staging.with({ $0.mayWaitForRoom }) != nil else { return false }
+        return try store.settings().whenFull == .wait
+    }
+
+    /// Waits until commits come through again, for a second at most: a journal's file gets room without one.
+    /// - Parameter failure: what there was no room for.
+    /// - Throws: `.interrupted` when nobody may wait any more.
+    func waitForRoom(_ failure: Failure) throws(Failure) {
+        roomWait.met("its writes wait for room", because: failure)
+        let isFailing = staging.with { $0.failure != nil }
+        let until = monotonicSeconds() + Self.retryInterval
+        try staging.wait { (state) throws(Failure) in
+            guard state.mayWaitForRoom == true else {
+                throw Failure(.interrupted, "write to", .disk(diskName), "it waited for room, and whoever serves the disk ends", cause: failure)
+            }
+            let left = until - monotonicSeconds()
+            return left <= 0 || isFailing && state.failure == nil ? .done(()) : .atMost(left)
+        }
+    }
+
+    func noteRoom() { roomWait.over("its writes go on") }
 
     // MARK: Here and now
 

@@ -8,8 +8,8 @@ public import System
 /// The scratch file is sparse, with each sector where the disk has it. A 4 KiB block is either the base's or, as
 /// soon as one of its sectors was written or discarded, the scratch file's.
 ///
-/// The base is read with nothing held: it does not change, so that what was a block's once is what the block was before whatever comes
-/// meanwhile. The scratch file has one writer, or any number of readers.
+/// The base is read without a lock, as it does not change: what is read of a block is what the block was before any change of it here.
+/// The scratch file has one writer, or any number of readers.
 public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
     public let next: Base
     private let sectors: Atomic<UInt64>
@@ -44,12 +44,12 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
         let range = try checkedRange("read", at: sector, byteCount: buffer.byteCount)
         var start = range.start
         while start < range.end {
-            // As many blocks as have one source, in one transfer.
+            // In one transfer, as many blocks as come from the same file.
             let (isChanged, end) = beginReading(start, to: range.end)
             var part = buffer._mutatingExtracting(Int(start - range.start) * sectorSize..<Int(end - range.start) * sectorSize)
             if isChanged {
                 defer { endReading() }
-                // What was discarded behind the last write is behind the file's end.
+                // The file may end before that, as discards don't make it longer.
                 let done = try scratch.read(at: start * UInt64(sectorSize), into: &part)
                 part.zero(at: done, count: part.byteCount - done)
             } else {
@@ -69,7 +69,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
     /// Holes are the base's, where nothing was changed.
     public func extent(at sector: UInt64, limit: UInt64) throws(Failure) -> Extent {
         let range = try checkedRange("look at", at: sector, byteCount: sectorSize)
-        // The disk may become shorter meanwhile. And no more blocks than that: the set is held for them.
+        // The disk may become shorter meanwhile. The limit bounds how long the set is locked.
         let last = max(range.end, min(sectorCount, sector + max(1, min(limit, 1 << 20))))
         let (isChanged, end) = overlay.with { Self.run($0.changed, sector, to: last) }
         return isChanged ? Extent(isHole: false, count: end - sector) : try next.extent(at: sector, limit: end - sector)
@@ -163,7 +163,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
             let head = splitsFirst ? try original(first, of: count) : nil
             let tail = splitsLast ? try original(last, of: count) : nil
             let isDone = try exclusively { () throws(Failure) in
-                // Of a disk that has grown meanwhile, more belongs to its last block; of one that has become shorter, less.
+                // When the size has changed meanwhile, so has the part of the last block that lies within the disk: begin again.
                 guard sectorCount == count else { return false }
                 if let head { try copyUp(head) }
                 if let tail { try copyUp(tail) }
@@ -224,7 +224,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
     /// The base's size is the disk's. What was written behind the end of one that has become shorter is forgotten.
     public func refresh() throws(Failure) -> Bool {
         _ = try next.refresh()
-        // Whatever it says: the last look may have failed behind it.
+        // The base's answer is not asked for: it may have been given to an earlier call, which failed afterwards.
         guard next.sectorCount != sectorCount else { return false }
         return try exclusively { () throws(Failure) in
             let old = sectorCount, new = next.sectorCount
@@ -236,7 +236,7 @@ public final class EphemeralDisk<Base: BlockDevice>: ForwardingDisk {
         }
     }
 
-    /// The scratch file has all of a block: of the one that the disk ended within, also what comes now.
+    /// When the disk's last block was short and is the scratch file's, the rest of it comes there, too: the scratch file has all of its blocks.
     private func fillLastBlock(_ old: UInt64, _ new: UInt64) throws(Failure) {
         let end = min(new, Self.blockCount(old) * UInt64(sectorsPerBlock))
         guard old < end, overlay.with({ $0.changed.contains(Self.block(of: old)) }) else { return }

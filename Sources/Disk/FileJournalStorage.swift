@@ -1,10 +1,10 @@
 internal import System
 
-/// A journal in a file of this machine: the page cache keeps what a process wrote that died, and fdatasync(2) what was in it when
-/// the power went. The disk's lock is a lock on the file.
+/// A journal in a file of this machine: what was written survives the death of the process in the page cache, and the loss of power once
+/// fdatasync(2) has returned. The disk's lock is a lock on the file.
 final class FileJournalStorage: JournalStorage {
     private let file: File
-    /// What was written is read from here, and never what was not.
+    /// Staged blocks are read from here. Nothing is read that was never written, as that could lie behind the file's end.
     private let mapping: FileMapping
 
     /// - Parameter byteCount: bytes of the ring that it is for.
@@ -26,8 +26,8 @@ final class FileJournalStorage: JournalStorage {
 
     func synchronize() throws(Failure) { try file.synchronizeData() }
 
-    /// Fills the range with zeros: what lies where the file has blocks already costs a flush less than what gives it some. A
-    /// filesystem without room leaves it at that.
+    /// Fills the range with zeros: to flush what was written over blocks that the file has costs less than to flush what gave it new blocks. Where
+    /// the filesystem has no room, it stops.
     ///
     /// A page at a time: pages that are cached one by one stay so, while a long write would be cached in large folios, all of
     /// which the kernel goes through for a flush of a few of their pages.
@@ -36,7 +36,7 @@ final class FileJournalStorage: JournalStorage {
         var end = range.lowerBound
         while end < range.upperBound {
             let count = min(UInt64(page.count), range.upperBound - end)
-            // A record finds out by itself what is wrong, and whoever writes it is told.
+            // Whatever is wrong is told when a record is written there.
             guard (try? file.write(at: end, page.rawBytes.extracting(first: Int(count)))) != nil else { break }
             end += count
         }
@@ -47,7 +47,7 @@ final class FileJournalStorage: JournalStorage {
 
     func reset(to count: UInt64) throws(Failure) {
         try file.truncate(to: 0)
-        // A hole: what is written within a file costs the filesystem less than what makes it longer.
+        // As a hole: writing within a file costs the filesystem less than making it longer.
         if count > 0 { try file.truncate(to: count) }
     }
 

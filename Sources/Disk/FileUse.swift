@@ -20,7 +20,7 @@ struct FileUse: Equatable {
     }
 
     /// Why `path` is not opened; nil: nothing is in the way.
-    /// - Parameter writing: whether it would be changed. Who only reads is in nobody's way who does not write.
+    /// - Parameter writing: whether it would be changed. Else only uses that may write are in the way.
     static func refusal(_ path: String, _ status: File.Status, _ operation: Failure.Operation, writing: Bool) -> Failure? {
         guard let use = all(of: status).first(where: { writing || !$0.isReadOnly }) else { return nil }
         return Failure(.busy, operation, .image(path), "it \(use.words)", remedy: "\(use.remedy) first")
@@ -60,7 +60,7 @@ struct FileUse: Equatable {
         }
     }
 
-    /// Loop devices. One that is merely there does not change what it is over; what uses the loop device may.
+    /// Loop devices. One that nothing uses does not change the file below it.
     private static func loops(over status: File.Status) -> [FileUse] {
         File.names(in: "/sys/block").filter { $0.hasPrefix("loop") }.compactMap { loop in
             guard let path = File.text(ofKernelFile: "/sys/block/\(loop)/loop/backing_file").map(line), isSame(path, as: status) else { return nil }
@@ -134,13 +134,13 @@ struct FileUse: Equatable {
     }
 }
 
-/// A block device or a file that is opened as a disk or an image, so that others who ask know of it: who writes has it for itself, and
-/// so does nobody while others read it. A device is one device, whatever names it has.
+/// A block device or a file that is opened as a disk or an image, under locks that other programs can ask for: it has one writer, or any number
+/// of readers. The locks are the device's, whichever of its names it was opened by.
 enum SharedFile {
     /// Opens what is at `path`, and takes its lock.
     /// - Parameters:
     ///   - what: what for, as errors say it.
-    ///   - isForced: whoever uses it, too. What can be taken is taken.
+    ///   - isForced: opens it whoever uses it. Locks that are free are taken.
     /// - Throws: `.busy` when somebody else uses it in a way that does not go with this, and who it is, as far as that can be told.
     static func open(_ path: String, _ operation: Failure.Operation, writing: Bool, isForced: Bool) throws(Failure) -> (file: FileHolder, status: File.Status) {
         guard let status = try File.status(of: path) else { throw Failure(systemCall: "open", .file(path), errno: 2) }
@@ -162,7 +162,7 @@ enum SharedFile {
         return (holder, opened)
     }
 
-    /// Whether somebody says that he writes to it; where there are no locks, nobody does.
+    /// Whether somebody has it locked to write; false where the filesystem has no locks.
     static func isWritten(_ file: borrowing File) -> Bool {
         // Where there are no locks, nobody says so.
         (try? file.isWrittenElsewhere()) ?? false

@@ -2,8 +2,8 @@ internal import BlockModel
 internal import Synchronization
 internal import System
 
-/// A file as memory that is lent to system calls, so that what the system has in memory need not be copied out of it first.
-/// Only that is lent: the rest is better read, with the system's read-ahead.
+/// A mapping of a file that is lent to system calls, so that they take data straight from the page cache.
+/// Only what is in memory is lent: the rest is better read, with the system's read-ahead.
 ///
 /// A mapping keeps tables of all pages that it was used for, 4 KiB of them for each 2 MiB of the file, even when the pages
 /// are gone. So it is made anew after some loans, which bounds them; whoever has a loan keeps the mapping that it is from.
@@ -23,7 +23,7 @@ final class FileWindow: Sendable {
 
     /// Loans of a mapping: its tables take 8 MiB at most then.
     private static let loansOfMapping = 1024
-    /// Bytes that are lent at once: less is copied as soon as found, and a ring asks for no more.
+    /// Bytes of a loan. Fewer are copied in the time that it takes to look whether they are in memory; a ring asks for no more.
     private static let loan = 16 << 10...1 << 20
 
     /// The memory of `count` bytes at `offset`; nil when they are better read.

@@ -4,8 +4,8 @@ internal import Hashing
 internal import Store
 internal import System
 
-/// A disk's journal: writes that were acknowledged and are not in the map yet, where this process's end does not reach them at once,
-/// and on the disk after a flush. A ring of records, each one behind the other, all numbered without a gap:
+/// A disk's journal: writes that were acknowledged and are not in the map yet. They survive the process from the moment at which they are
+/// written, and the loss of power after a flush. A ring of records, one behind the other, numbered without a gap:
 ///
 ///      0  magic             u32   "DDJ1"
 ///      4  kind              u32   1 write, 2 discard, 3 skip (the next record is at offset 0)
@@ -68,7 +68,7 @@ struct Journal: ~Copyable, Sendable {
     /// Bytes at its beginning that small loads stay in, as the ring begins anew behind them when nothing is staged.
     var frontBytes: UInt64 { capacity / 8 }
     private let id: UInt64
-    /// The storage's. Reads of staged blocks ask nobody for it.
+    /// The storage's, kept here so that reads of staged blocks need no call through an existential.
     private let memory: JournalMemory
 
     init(_ storage: any JournalStorage, id: UInt64, capacity: UInt64) {
@@ -94,7 +94,7 @@ struct Journal: ~Copyable, Sendable {
     ///   - entries: at most `maximumEntries`; they get the numbers behind the position's.
     ///   - bytes: what has their payloads.
     ///   - headers: `headersByteCount` bytes of room.
-    ///   - parts: room, too. When it throws, what is left in it was not written.
+    ///   - parts: room, too. When this throws, what is left in it was not written.
     func write(
         _ entries: inout MutableSpan<Entry>, at position: JournalPosition, of bytes: RawSpan, headers: inout [UInt8], parts: inout Gather
     ) throws(Failure) {
@@ -130,8 +130,8 @@ struct Journal: ~Copyable, Sendable {
         length = storage.allocate(length..<max(length, min(capacity, end &+ (1 << 20)) & ~4095)) & ~4095
     }
 
-    /// Calls `body` with each valid record from `position` on, and the offset of its payload. Whoever wrote them may have had
-    /// a ring of another size: it ended where the file does, or further on, where there are no records.
+    /// Calls `body` with each valid record from `position` on, and the offset of its payload. They may have been written to
+    /// a ring of another size, so that the file's length counts, and not `capacity`.
     /// - Parameter limit: bytes of records behind which no further one is begun.
     /// - Returns: the position behind the last.
     func replay(

@@ -2,9 +2,9 @@ internal import System
 
 /// Where the bytes of one disk's journal lie, for whoever holds the disk's lock: a ring's, counted from 0. What was never written is zeros.
 ///
-/// A call that fails may be tried again; its error says nothing of what is there, unless it is `.damage`. What a failed call did of its
-/// work is never done later, behind that of a call that came after it, nor once the disk's lock is another's. Writes are by whoever has
-/// the turn, one at a time; any thread may do the rest meanwhile.
+/// A call that fails may be tried again; its error says nothing of what is there, unless it is `.damage`. No part of a failed call's work is done
+/// after it has returned: not behind that of a later call, nor once another process has the disk's lock. Writes come one at a time, from whoever
+/// has the turn; any thread may make the other calls meanwhile.
 ///
 /// It keeps no pointer to where the ring begins: that is in the disk's record, which the commit changes that takes records in.
 ///
@@ -13,12 +13,12 @@ protocol JournalStorage: AnyObject, Sendable {
     /// Bytes up to the end of what may have been written, by whoever had it before, too.
     func byteCount() throws(Failure) -> UInt64
 
-    /// The ring as memory, as long as this is: it has the bytes that were written or read here and still are there. What lies far away has
-    /// a copy of these.
+    /// The ring as memory, which stays in its place as long as this object is: it has the bytes that were written or read through this object, and not
+    /// been given back. A storage far away keeps a copy of them.
     var memory: JournalMemory { get }
 
     /// Writes all parts, one behind the other. They survive this process when it returns.
-    /// - Parameter parts: in the end, none. When it throws, those that are left were not written; the others may have been.
+    /// - Parameter parts: empty when it returns. When it throws, those that are left were not written; the others may have been.
     func write(at offset: UInt64, _ parts: inout Gather) throws(Failure)
 
     /// Reads until `buffer` is full, or the end is there.
@@ -28,8 +28,8 @@ protocol JournalStorage: AnyObject, Sendable {
     /// What was written before survives the loss of power, or of the machine, when it returns. Once it has failed, no later one is believed.
     func synchronize() throws(Failure)
 
-    /// Has room for what will be written to a range, of which nothing is needed, if that makes it cheaper to synchronize.
-    /// - Returns: how far that is so; the start where there is no room.
+    /// Makes room for what will be written to a range, whose bytes nobody needs, where that makes `synchronize` cheaper.
+    /// - Returns: how far there is room now; the range's start where there is none.
     func allocate(_ range: Range<UInt64>) -> UInt64
 
     /// Nobody needs what is in a range: its room may be given back. It stays, or is zeros.
@@ -38,7 +38,7 @@ protocol JournalStorage: AnyObject, Sendable {
     /// All that was written is gone, and there are `count` bytes.
     func reset(to count: UInt64) throws(Failure)
 
-    /// Lets go of the disk's lock, which goes with this: nothing more is written.
+    /// Lets go of the disk's lock, which belongs to this object: nothing more is written.
     func unlock() throws(Failure)
 }
 

@@ -26,8 +26,8 @@ final class Loader: @unchecked Sendable {
 
     /// Most bytes of the image that are read at a time.
     static let stepBytes = 2 << 20
-    /// Bytes of a batch: so many are worth a commit, and so many there are at most when the commit before takes long. What is
-    /// read, hashed, copied and written out should not have left the processor's caches in between.
+    /// Bytes of a batch that are worth a commit, and its most bytes, which it reaches when the commit before takes long. No more, as what
+    /// is read, hashed, copied and written out should stay in the processor's caches in between.
     private static let worthwhile = 8 << 20
     private static let most = 16 << 20
 
@@ -99,7 +99,7 @@ final class Loader: @unchecked Sendable {
 
     // MARK: Committing
 
-    /// A commit that finds much to do costs less a block; one that is waited for has cost the time.
+    /// A larger commit costs less a block, but the committing thread should not wait for a batch.
     private func handOverIfWorthwhile() throws(Failure) {
         if filled >= Self.worthwhile, work.with({ $0.batch == nil }) { try handOver() }
     }

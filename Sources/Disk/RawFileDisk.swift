@@ -14,7 +14,7 @@ public final class RawFileDisk: BlockDevice {
     /// Whether the filesystem can tell holes from data: a device's can't.
     private let hasHoles: Bool
     private let latch = SyncLatch()
-    /// Flushes take turns: of those at work at the same time, the system tells one of a failure. How many there were.
+    /// How many flushes there were. They take turns, as the system reports a failure to only one of those at work at the same time.
     private let flushes = Mutex<UInt64>(0)
     private let flushesBegun = Atomic<UInt64>(0)
     private let isClosed = Atomic(false)
@@ -76,7 +76,7 @@ public final class RawFileDisk: BlockDevice {
         guard !isReadOnly else { return }
         let begun = flushesBegun.load(ordering: .sequentiallyConsistent)
         try flushes.withLock { (count) throws(Failure) in
-            // One that began since was for this one, too.
+            // A flush that began since covers this one's writes, too.
             if count > begun { return try latch.check() }
             count += 1
             flushesBegun.store(count, ordering: .sequentiallyConsistent)

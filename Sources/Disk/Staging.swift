@@ -88,6 +88,8 @@ struct Staging {
     var hashed: [(Generation, Batch)] = []
     /// Every record up to this one is in the map.
     var committed: UInt64
+    /// When the last of them came there.
+    private(set) var lastCommit: Double?
     /// Bytes a second at which the last large generation was hashed, or would be.
     var hashingRate = 0.0
     /// How many wait for room, for an empty staging or for a commit.
@@ -99,6 +101,8 @@ struct Staging {
     var failure: Failure?
     /// Copies that could not be filled, until somebody has asked.
     var failedCopies: [String: Failure] = [:]
+    /// Whether writers may wait for room in a full store. Nil: nobody has said so.
+    var mayWaitForRoom: Bool?
     /// Seconds that a staged block waits at most.
     var patience = 1.0
 
@@ -172,6 +176,7 @@ struct Staging {
         guard !frozen.isEmpty else { return 0 }
         let generation = frozen.removeFirst()
         committed = generation.end.sequence
+        lastCommit = monotonicSeconds()
         spare.append(generation)
         return generation.journalBytes
     }

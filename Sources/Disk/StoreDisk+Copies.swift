@@ -51,7 +51,7 @@ extension StoreDisk {
     /// Takes in what waits in the journal of a disk that is not in use.
     /// - Returns: the disk's lock. Nobody writes to it as long as that is held.
     /// - Throws: `.busy` when somebody writes to it; `.noSpace` when what waits in its journal can't be taken in.
-    public static func settle(_ name: String, of store: Store) throws(Failure) -> DiskLock {
+    public static func takeInJournal(of name: String, _ store: Store) throws(Failure) -> DiskLock {
         let lock = try lock(store, name, readOnly: true)
         guard !lock.record.isIncomplete else { throw store.noSuchDisk(name) }
         if lock.record.isSnapshot { return lock }
@@ -60,4 +60,12 @@ extension StoreDisk {
         }
         return lock
     }
+}
+
+extension StoreDisk {
+    /// Bytes of writes that wait in the journal.
+    public var stagedBytes: UInt64 { staging.with { $0.recordBytes } }
+
+    /// Since some of them went into the store; nil: none has yet.
+    public var secondsSinceCommit: Double? { staging.with { $0.lastCommit }.map { monotonicSeconds() - $0 } }
 }

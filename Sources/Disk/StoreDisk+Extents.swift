@@ -7,8 +7,8 @@ extension StoreDisk {
     /// Whether there are blocks that are not in the map yet.
     public var hasStaged: Bool { staging.with { !$0.isEmpty } }
 
-    /// The next run of blocks with data at `block` or after it, at most `limit` long: mapped ones, or such that were staged when the
-    /// disk was opened. What was staged since is not looked at.
+    /// The next run of blocks with data at `block` or after it, at most `limit` long: blocks that are mapped, or were staged when the
+    /// disk was opened. Blocks that were staged since are left out.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
         let mapped = try readers.with { (reader) throws(Failure) -> Range<UInt64>? in
             let found = try reader.mapped(from: block, to: .max, limit: Int(limit)).blocks

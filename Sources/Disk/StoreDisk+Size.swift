@@ -12,7 +12,7 @@ extension StoreDisk {
         guard byteCount < record.byteCount else { return try store.resize(name, to: byteCount) }
         try Store.checkSize(byteCount, of: name)
         let disk = try StoreDisk(store, name)
-        // All that was changed is in the map by then, or what failed is thrown: giving back room is all that is left.
+        // All changes are in the map by then, or their failure is thrown: closing only gives back room.
         defer { try? disk.close() }
         let end = byteCount / UInt64(sectorSize)
         if let gone = SectorRange(start: end, count: disk.sectorCount - end) {

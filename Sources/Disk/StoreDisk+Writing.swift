@@ -9,9 +9,33 @@ extension StoreDisk {
         _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
         // What is one record can be summed up while somebody else writes.
         guard let entry = Self.entry(WritePart(sector: sector, range: 0..<bytes.byteCount), of: bytes) else {
-            return try journal.turns.withLock { (turn) throws(Failure) in try writePieces(at: sector, bytes, &turn) }
+            return try inTurn { (turn) throws(Failure) in try writePieces(at: sector, bytes, &turn) }
         }
-        try journal.turns.withLock { (turn) throws(Failure) in try append(entry, of: bytes, &turn) }
+        try inTurn { (turn) throws(Failure) in try append(entry, of: bytes, &turn) }
+    }
+
+    /// Calls `body` with the writer's turn. Where it finds no room, and is to wait for it, it is done again, from its beginning: what it changed
+    /// before may be old or new, as nobody was told of it. Nobody has the turn meanwhile, as what makes room may need it.
+    private func inTurn(_ body: (inout JournalWriter.Turn) throws(Failure) -> Void) throws(Failure) {
+        var hasWaited = false
+        while true {
+            do throws(Failure) {
+                try journal.turns.withLock(body)
+                if hasWaited { committer.noteRoom() }
+                return
+            } catch where error.kind == .noSpace {
+                guard try committer.waitsForRoom() else { throw error }
+                hasWaited = true
+                try committer.waitForRoom(error)
+            }
+        }
+    }
+
+    public func allowWaiting(_ isAllowed: Bool) {
+        staging.with { state in
+            if isAllowed || state.mayWaitForRoom != nil { state.mayWaitForRoom = isAllowed }
+        }
+        staging.notify()
     }
 
     public func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
@@ -39,7 +63,7 @@ extension StoreDisk {
 
     private func append(_ entries: inout Journal.Entries, count: Int, of bytes: RawSpan) throws(Failure) {
         guard count > 0 else { return }
-        try journal.turns.withLock { (turn) throws(Failure) in
+        try inTurn { (turn) throws(Failure) in
             var span = entries.mutableSpan
             var first = span._mutatingExtracting(first: count)
             try append(&first, of: bytes, &turn)
@@ -77,14 +101,14 @@ extension StoreDisk {
 
     /// Writes part of a block: the rest of it is what it was.
     private func readModifyWrite(_ block: UInt64, at offset: Int, _ part: RawSpan, _ turn: inout JournalWriter.Turn) throws(Failure) {
-        var merged: [UInt8] = []
-        swap(&merged, &turn.scratch)
-        defer { swap(&merged, &turn.scratch) }
-        try merged.withMutableBytes { (bytes) throws(Failure) in
+        var whole: [UInt8] = []
+        swap(&whole, &turn.scratch)
+        defer { swap(&whole, &turn.scratch) }
+        try whole.withMutableBytes { (bytes) throws(Failure) in
             try readBlocks(block, into: &bytes)
             bytes.copy(part, to: offset)
         }
-        try append(Journal.Entry(block, 0..<blockSize, of: merged.rawBytes), of: merged.rawBytes, &turn)
+        try append(Journal.Entry(block, 0..<blockSize, of: whole.rawBytes), of: whole.rawBytes, &turn)
     }
 
     private func checkWritable() throws(Failure) {
@@ -163,7 +187,7 @@ extension StoreDisk {
         guard range.fits(in: sectorCount) else {
             throw Failure(.invalidRequest, "discard", .bytes(range.byteCount, at: range.start), "outside the disk's \(sectorCount) sectors")
         }
-        try journal.turns.withLock { (turn) throws(Failure) in try discard(range, &turn) }
+        try inTurn { (turn) throws(Failure) in try discard(range, &turn) }
     }
 
     private func discard(_ range: SectorRange, _ turn: inout JournalWriter.Turn) throws(Failure) {

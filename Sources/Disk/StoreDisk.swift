@@ -8,7 +8,7 @@ public import System
 ///
 /// - A write that returned survives the death of the process: it is in the journal, in the page cache.
 /// - A flush that returned survives the loss of power: the journal is on the disk, or the map is.
-/// - A full journal makes writes wait for the committer. When the store is full, they fail and nothing is lost.
+/// - A full journal makes writes wait for the committer. When the store is full, they fail or wait, as its owner wants, and nothing is lost.
 public final class StoreDisk: BlockDevice {
     public let isReadOnly: Bool
     private let sectors: Atomic<UInt64>

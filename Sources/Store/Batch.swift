@@ -3,7 +3,7 @@ internal import Hashing
 internal import Packs
 public import System
 
-/// Blocks on their way into one disk's map: hashed outside the store's lock, on several threads, entered under it. Their
+/// Blocks on their way into one disk's map, which become a `HashedBatch`: hashed outside the store's lock, on several threads. Their
 /// data is lent, and stays as it is until the batch is committed. Belongs to one thread at a time.
 @safe
 public final class Batch: @unchecked Sendable {
@@ -24,7 +24,7 @@ public final class Batch: @unchecked Sendable {
     /// Changes from here on are not hashed yet.
     private var hashed = 0
 
-    /// Blocks that one thread names in a row.
+    /// Blocks that one thread gives their digests in a row.
     private static let pieceLength = 32
 
     /// For a disk of that store.
@@ -37,8 +37,6 @@ public final class Batch: @unchecked Sendable {
     deinit { unsafe changes.deallocate() }
 
     public var isEmpty: Bool { count == 0 }
-    /// Whether anything is to be stored, and not only unmapped.
-    var hasData: Bool { (0..<count).contains { self[$0].source != nil } }
 
     public func removeAll() {
         count = 0
@@ -64,8 +62,11 @@ public final class Batch: @unchecked Sendable {
         count += 1
     }
 
+    /// The bytes of a block; nil: it is unmapped.
+    func source(_ index: Int) -> LentBytes? { self[index].source }
+
     @inline(__always)
-    subscript(_ index: Int) -> Change {
+    fileprivate subscript(_ index: Int) -> Change {
         get {
             precondition(index >= 0 && index < count)
             return unsafe changes[index]
@@ -90,6 +91,12 @@ public final class Batch: @unchecked Sendable {
             try self.hash(changes, hasher)
         }
         hashed = count
+    }
+
+    /// The batch with all its digests: what has none yet gets one. Nothing is to be appended any more.
+    func finishHashing() throws(Failure) -> HashedBatch {
+        try hash()
+        return HashedBatch(self)
     }
 
     /// Whether there is nothing to hash: a block of zeros is unmapped.
@@ -119,4 +126,18 @@ public final class Batch: @unchecked Sendable {
         self[index].digest = digest
         self[index].check = check
     }
+}
+
+/// A batch whose blocks all have their digests: what is looked up, sealed and committed.
+struct HashedBatch {
+    private let batch: Batch
+
+    fileprivate init(_ batch: Batch) { self.batch = batch }
+
+    var count: Int { batch.count }
+    /// Whether anything is to be stored, and not only unmapped.
+    var hasData: Bool { (0..<count).contains { self[$0].source != nil } }
+
+    @inline(__always)
+    subscript(_ index: Int) -> Batch.Change { batch[index] }
 }

@@ -39,7 +39,7 @@ public struct BlockReader: ~Copyable {
         self.packs = packs
     }
 
-    /// Sees the newest commit. `meta` first: a blob that it names is in any later state of `packs`, or has died since.
+    /// Sees the newest commit. `meta` comes first: a blob that it refers to is in every later state of `packs`, unless it has died since.
     private mutating func renew() throws(Failure) -> DiskRecord {
         try meta.renew()
         do throws(Failure) {
@@ -126,7 +126,7 @@ public struct BlockReader: ~Copyable {
         var count = 0
         for range in ranges {
             var block = range.start / UInt64(sectorsPerBlock)
-            // What follows in a longer one the processor sees coming.
+            // The processor foresees the rest of a longer range by itself.
             let end = min((range.end + UInt64(sectorsPerBlock) - 1) / UInt64(sectorsPerBlock), block + Self.prefetchedOfRange, map.blockCount)
             while block < end, count < blocks.count {
                 blocks[count] = block
@@ -134,7 +134,7 @@ public struct BlockReader: ~Copyable {
                 block += 1
             }
         }
-        // What tells where a leaf or a pack is grows with the store as well: it is fetched a step ahead.
+        // The tables of places grow with the store, too, so that their lines are fetched a step ahead.
         var places = InlineArray<64, LeafPlace>(repeating: LeafPlace(node: 0, first: 0, end: 0))
         for index in 0..<count {
             places[index] = try map.leafPlace(over: blocks[index])
@@ -151,7 +151,7 @@ public struct BlockReader: ~Copyable {
     }
 
     private static var prefetchedOfRange: UInt64 { 4 }
-    /// Bytes behind which the processor goes on by itself.
+    /// Bytes of a block that are fetched: the processor foresees the rest by itself.
     private static var prefetchedOfBlock: Int { 1024 }
 
     /// How many blocks from `first` on, `limit` at most, are alike: mapped or not.

@@ -35,12 +35,11 @@ extension Store {
             next = number
             guard work.count < Self.packsPerPiece, seen <= step.packsSeen else { return false }
             next = nil
-            guard let settled = try parts.counts.settled(ofPack: number, state.meta.view), let now = try reader.counts(ofPack: number),
-                !wholly || now.allSatisfy({ $0 == 0 }),
+            guard let counts = try reader.counts(ofPack: number), !wholly || counts.now.allSatisfy({ $0 == 0 }),
                 let pack = try state.packs.pack(number)
             else { return true }
             pack.expectDirectory()
-            let dead = pack.deadSlots(number, settled, now, step.takesRecent ? nil : indexed)
+            let dead = pack.deadSlots(number, counts, step.takesRecent ? nil : indexed)
             // What its writer has just stored is about to be referred to.
             let isClaimed = try packs.isClaimed(number)
             if dead.isEmpty || isClaimed { return true }
@@ -124,7 +123,7 @@ extension Store {
             sweep(behind: copies)
             return freed ?? 0
         } catch where error.kind == .noSpace {
-            // What was written in vain is in the way.
+            // What was written in vain takes room.
             sweep(behind: copies)
             throw error
         }
@@ -163,13 +162,13 @@ extension Store {
 }
 
 extension PackView {
-    /// The slots that are dead: `counts` and the changes that were put off meanwhile agree on that, so that the totals do.
+    /// The slots that are dead: with what is deferred and without, so that the totals agree.
     /// - Parameters:
-    ///   - settled: what `counts` says, and `now` with what was put off.
+    ///   - counts: the pack's.
     ///   - indexed: no slots behind this place; nil: all.
-    fileprivate func deadSlots(_ number: UInt64, _ settled: [UInt32], _ now: [UInt32], _ indexed: PackPlace?) -> [Int] {
-        (0..<min(slotCount, settled.count, now.count)).filter {
-            settled[$0] == 0 && now[$0] == 0 && !isCollected($0) && indexed?.isBehind(BlobNumber(pack: number, slot: $0)) ?? true
+    fileprivate func deadSlots(_ number: UInt64, _ counts: PackCounts, _ indexed: PackPlace?) -> [Int] {
+        (0..<min(slotCount, counts.settled.count)).filter {
+            counts.settled[$0] == 0 && counts.now[$0] == 0 && !isCollected($0) && indexed?.isBehind(BlobNumber(pack: number, slot: $0)) ?? true
         }
     }
 }
@@ -179,10 +178,8 @@ extension StoreTransaction {
     func deadSlots(ofPack number: UInt64, limit: Int, _ takesRecent: Bool) throws(Failure) -> PackRewrite? {
         let packs = try snapshot()
         var reader = store.parts.counts.reader(lmdb.view)
-        guard let settled = try store.parts.counts.settled(ofPack: number, lmdb.view), let now = try reader.counts(ofPack: number),
-            let pack = try packs.pack(number), try !store.packs.isClaimed(number)
-        else { return nil }
-        let dead = pack.deadSlots(number, settled, now, takesRecent ? nil : superblock.index.indexed)
+        guard let counts = try reader.counts(ofPack: number), let pack = try packs.pack(number), try !store.packs.isClaimed(number) else { return nil }
+        let dead = pack.deadSlots(number, counts, takesRecent ? nil : superblock.index.indexed)
         return dead.isEmpty ? nil : PackRewrite(from: PackVersion(number, pack.version), dropped: Set(dead.prefix(limit)))
     }
 
@@ -223,10 +220,9 @@ extension StoreTransaction {
         var gone: [(entry: IndexEntry, length: Int)] = []
         for copy in copies {
             let state = try versions.state(of: copy.number), isClaimed = try store.packs.isClaimed(copy.number)
-            guard copy.canBecomeCurrent(state), !isClaimed, let settled = try store.parts.counts.settled(ofPack: copy.number, lmdb.view),
-                let now = try reader.counts(ofPack: copy.number), let pack = try packs.pack(copy.number)
+            guard copy.canBecomeCurrent(state), !isClaimed, let counts = try reader.counts(ofPack: copy.number), let pack = try packs.pack(copy.number)
             else { continue }
-            let dead = Set(pack.deadSlots(copy.number, settled, now, takesRecent ? nil : superblock.index.indexed))
+            let dead = Set(pack.deadSlots(copy.number, counts, takesRecent ? nil : superblock.index.indexed))
             guard dead.isSuperset(of: copy.dropped) else { continue }
             found.append(copy)
             for slot in copy.dropped {

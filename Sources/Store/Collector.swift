@@ -13,7 +13,7 @@ public import System
 // 2. Under the lock, in one commit of `meta`, they become current, but for those where something came in between; index and totals go with it.
 // 3. What they take the place of is removed (Sweep.swift).
 //
-// An end at any instant leaves versions that are over, or never became current: the next collection removes them.
+// When it ends at any instant, versions are left that are over, or never became current: the next collection removes them.
 //
 // Packs of which nothing is left are taken first: they need no room for a copy.
 
@@ -69,9 +69,9 @@ public struct GarbageCollection: ~Copyable {
     private var phase = Phase.leftovers
     private var work = StepWork()
     private var leaves = StepSize(least: Store.fewestLeaves, most: Store.leavesPerCommit)
-    /// What is stored later is left to the next collection: a writer may make dead blobs as fast as they are collected.
+    /// The last pack that this collection looks at: a writer may make dead blobs as fast as they are collected, and it is to come to an end.
     private var last: UInt64 = 0
-    /// What was stored in so many packs last may soon be dead, and is not compressed.
+    /// So many packs that were stored last are not compressed, as their blobs may soon be dead.
     private let warmPacks: UInt64
     public private(set) var progress = Progress()
 
@@ -124,7 +124,7 @@ public struct GarbageCollection: ~Copyable {
     private mutating func takeStep() throws(Failure) {
         switch phase {
         case .leftovers:
-            try store.removeLeftovers()
+            try store.removeLeftoverDisks()
             phase = .loose(from: 0)
         case .loose(let first):
             phase = if let next = try store.sweepLeftovers(from: first) { .loose(from: next) } else { .detached }
@@ -241,7 +241,7 @@ extension Store {
     /// All of it.
     func completeIndex() throws(Failure) { while try !completeIndex(limit: 1 << 15) {} }
 
-    /// Enters changes that were put off in `counts`, so that these say what is dead: of one group of packs, which changes a hundred pages at most.
+    /// Enters deferred changes in `counts`, so that these say what is dead: of one group of packs, which changes a hundred pages at most.
     /// - Returns: the group to go on from; nil: there are no more.
     fileprivate func settleCounts(from group: UInt64) throws(Failure) -> UInt64? {
         try wayOut { (room) throws(Failure) in
@@ -275,7 +275,7 @@ extension StoreTransaction {
         return try store.parts.index.complete(limit: limit, &superblock.index, superblock.counted, directory, &lmdb)
     }
 
-    /// Enters what was put off in `counts`: of so many groups of packs from one on.
+    /// Enters what is deferred in `counts`: of so many groups of packs from one on.
     mutating func settleCounts(from first: UInt64, groups: Int) throws(Failure) -> (next: UInt64?, isChanged: Bool) {
         let directory = try snapshot()
         return try store.parts.counts.settle(from: first, groups: groups, &counts, directory, &lmdb)

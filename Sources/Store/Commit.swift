@@ -9,12 +9,12 @@ public import System
 
 // A write, on its way from a batch into a disk's map:
 //
-// 1. staged: blocks in the order of the disk, their data lent (`Batch.append`)
-// 2. hashed: zeros are unmapped, all else has its digest (`Batch.hash`)
-// 3. placed: each has its blob; new ones are compressed and sealed in packs, durably (`Placement`)
+// 1. staged: blocks in the order of the disk, their data lent (`Batch`)
+// 2. hashed: zeros are unmapped, all else has its digest (`HashedBatch`)
+// 3. placed: each has its blob; new ones are compressed and sealed in packs, durably (`EarlyPlacement`, of a `Placement`)
 // 4. committed: map, counts and index refer to the blobs (`StoreTransaction`), under the store's lock
 //
-// Up to 3 nobody is kept waiting.
+// Nobody has to wait for the first three.
 
 extension Store {
     /// Enters the batch in the disk's map, storing each distinct block that the store does not have yet. When it
@@ -26,30 +26,30 @@ extension Store {
     public func commit(
         _ batch: Batch, to name: String, journal: JournalPosition? = nil, copies: [String] = [], _ patience: Patience? = nil
     ) throws(Failure) {
-        try batch.hash()
+        let hashed = try batch.finishHashing()
         if SHA256.hashesSingly {
             hashing.met("the library that hashes many blocks at once failed, which may be the processor's fault: they are hashed one by one")
         }
         let suspects: Set<BlobNumber>
-        if batch.hasData {
-            let early = try place(batch, patience)
-            suspects = try commit(batch, early, to: name, journal, copies, patience, .beyondReserve)
+        if hashed.hasData {
+            let early = try place(hashed, patience)
+            suspects = try commit(hashed, early, to: name, journal, copies, patience, .beyondReserve)
         } else {
             // What only unmaps makes room.
-            suspects = try wayOut(patience) { (room) throws(Failure) in try commit(batch, nil, to: name, journal, copies, patience, room) }
+            suspects = try wayOut(patience) { (room) throws(Failure) in try commit(hashed, nil, to: name, journal, copies, patience, room) }
         }
         parts.damage.forget(suspects)
     }
 
     /// - Returns: damaged blobs that are written down, or healed.
     func commit(
-        _ batch: Batch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ copies: [String] = [],
+        _ batch: HashedBatch, _ early: consuming EarlyPlacement?, to name: String, _ journal: JournalPosition? = nil, _ copies: [String] = [],
         _ patience: Patience? = nil, _ room: Room = .beyondReserve
     ) throws(Failure) -> Set<BlobNumber> {
         var transaction = try StoreTransaction.begin(self, patience, room: room)
         transaction.isUnmapping = room != .beyondReserve
         var disk = try transaction.disk(name)
-        // Where nothing is to be found, nothing need be known.
+        // What only unmaps looks nothing up.
         let blobs = try batch.hasData ? transaction.confirm(early, batch) : Placement.unmapping(batch).resolved()
         try transaction.changeMap(of: &disk, zip(0..., blobs).map { MapChange(block: batch[$0].block, blob: $1) })
         if let journal { disk.journal = journal }

@@ -31,13 +31,13 @@ public enum CopyName: Sendable {
 
 extension Store {
     /// Begins a copy that nobody sees but who has its lock.
-    /// - Parameter owner: keeps it, also when the lock is gone, until `removeKeptCopies`, or the machine's end. Without one it goes with the lock.
+    /// - Parameter owner: for whom it is kept, when the lock is gone, too, until `removeKeptCopies` or as long as the machine runs. Nil: it goes with the lock.
     public func beginCopy(keptFor owner: String? = nil) throws(Failure) -> DiskLock {
         // No disk is called that.
         let name =
             try owner.map { (owner) throws(Failure) in try Self.keptCopy(of: owner) } ?? DiskRecord.copyPrefix
             + String(UInt64.random(in: 0 ... .max), radix: 16)
-        // Of one that was killed before it was filled, or of a device that had the same number.
+        // One may be left that was not filled before its process was killed, or that is a former device's of the same number.
         if owner != nil { try removeCopy(name) }
         return try wayOut { (room) throws(Failure) in try makeDisk(name, byteCount: UInt64(sectorSize), incomplete: true, room) }
     }
@@ -136,7 +136,7 @@ extension Store {
     }
 
     func snapshots(of disk: String, _ view: View) throws(Failure) -> [DiskRecord] {
-        try parts.catalogue.disks(view).filter { $0.isSnapshot && $0.diskName.hasSameBytes(as: disk) }.sorted { $0.number < $1.number }
+        try parts.catalogue.disks(beginning: disk + "@", view).filter { $0.isSnapshot && $0.diskName.hasSameBytes(as: disk) }.sorted { $0.number < $1.number }
     }
 
     /// All snapshots, by the names of their disks, and the oldest first.

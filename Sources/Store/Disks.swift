@@ -117,16 +117,17 @@ extension Store {
         try transaction.commit()
     }
 
-    /// Removes what interrupted imports and deletions left: disks, and journals of disks that are gone.
+    /// Removes what interrupted commands and servers left, for a command that changes something.
     public func removeLeftovers() throws(Failure) {
+        try removeLeftoverDisks()
+        try removeDeadSockets()
+    }
+
+    /// Removes what interrupted imports and deletions left: disks, and journals of disks that are gone.
+    func removeLeftoverDisks() throws(Failure) {
         try removeLeftoverJournals()
-        let leftovers: [DiskRecord]
-        do {
-            let reading = try ReadTransaction(meta)
-            leftovers = try parts.catalogue.disks(reading.view).filter { $0.isIncomplete && !$0.isKept }
-        }
         // Whoever has one is not waited for.
-        for disk in leftovers where !isLocked(disk) {
+        for disk in try allDisks() where disk.isIncomplete && !disk.isKept && !isLocked(disk) {
             do throws(Failure) {
                 try deleteLeftover(disk)
             } catch where error.kind == .busy || error.kind == .notFound {
@@ -156,6 +157,27 @@ extension Store {
             guard !name.hasSuffix(".socket") else { continue }
             reporter.tell(.leftover, "journal \(name), of a disk that is gone, is removed")
         }
+    }
+
+    /// Sockets of disks that are there, whose servers were killed. Whoever has a disk to write to has a socket of its own: so the disk is held
+    /// while one is removed, for an instant; which is why maintenance, which comes at any time, leaves them to commands.
+    private func removeDeadSockets() throws(Failure) {
+        let sockets = try File.names(inDirectory: path + "/journals").filter { $0.hasSuffix(".socket") && File.isSocket("\(path)/journals/\($0)") }
+        let numbers = Set(sockets.compactMap(Self.diskNumber))
+        guard !numbers.isEmpty else { return }
+        for disk in try allDisks() where numbers.contains(disk.number) && !isLocked(disk) {
+            do throws(Failure) {
+                let lock = try lock(disk.name)
+                if lock.record.number == disk.number { File.removeSocket(controlPath(of: disk.number)) }
+            } catch where error.kind == .busy || error.kind == .notFound {
+                // Somebody has it now, or it is gone.
+            }
+        }
+    }
+
+    private func allDisks() throws(Failure) -> [DiskRecord] {
+        let reading = try ReadTransaction(meta)
+        return try parts.catalogue.disks(reading.view)
     }
 
     /// The names of journals, and of sockets beside them, that belong to no disk.

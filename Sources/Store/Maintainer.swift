@@ -8,13 +8,13 @@ public import System
 struct Upkeep: Equatable {
     /// The commit.
     let commit: Int
-    /// Of the blobs that something refers to, and of dead ones, without what counts have put off.
+    /// Of the blobs that something refers to, and of dead ones, without deferred counts.
     let liveBytes, deadBytes: UInt64
     /// Nothing refers to some maps any more.
     let hasDetached: Bool
-    /// Counts have put something off, which may show dead blobs.
+    /// There are deferred counts, which may show dead blobs.
     let hasDeferred: Bool
-    /// What changes when somebody writes, and not by maintenance.
+    /// These change when somebody writes, and not by maintenance.
     let nextNode: UInt64
     let counted: PackPlace
     let isMaintained: Bool
@@ -23,7 +23,7 @@ struct Upkeep: Equatable {
 
     var hasWork: Bool { deadBytes > 0 || hasDetached || hasDeferred || hasCold }
 
-    /// How much there is to do, by what a store may take beyond what is referred to: from 1 on, as fast as can be.
+    /// Dead bytes beside what a store may take beyond what is referred to: from 1 on, maintenance works as fast as it can.
     var pressure: Double { Double(deadBytes) / (Double(liveBytes) / 10 + Double(64 << 20)) }
 }
 
@@ -40,7 +40,7 @@ extension Store {
 }
 
 extension Store {
-    /// Beyond so much of what is referred to, and so many bytes more, dead blobs slow writers down; at twice that, by the longest pause.
+    /// The bound of dead blobs: a share of what is referred to, and so many bytes. Beyond it writers are slowed down, at twice the bound by the longest pause.
     private static let excessShare = 0.25, excessBytes = Double(192 << 20)
     private static let longestPause = 0.04
 
@@ -50,15 +50,15 @@ extension Store {
         self.excess.store(excess.bitPattern, ordering: .relaxed)
     }
 
-    /// Seconds that whoever writes faster than what dies can be collected is to wait before each commit, so that the store stays within its bound. None
-    /// where this process has no maintainer: nobody need be waited for.
+    /// Seconds that a writer is to wait before each commit, so that blobs die no faster than they are collected, and the store stays within its bound. 0
+    /// where this process has no maintainer, as nothing would be gained.
     public var pauseBeforeCommit: Double { min(1, Double(bitPattern: excess.load(ordering: .relaxed))) * Self.longestPause }
 }
 
 /// Maintenance beside whoever serves disks: on a thread of its own, in steps, one process at a time a store.
 ///
 /// - What nothing refers to goes within a minute after the last write.
-/// - Under load it begins when a twentieth of the store is dead, and works the faster the more that is.
+/// - Under load it begins when a fortieth of what is referred to, and 16 MiB more, is dead, and works the faster the more that is.
 public final class Maintainer: Sendable {
     private let store: Store
     private let state = Monitor(State())
@@ -71,7 +71,7 @@ public final class Maintainer: Sendable {
 
     /// Seconds between looks.
     private static let interval = 1.0
-    /// Seconds without a write behind which all is done that there is to do.
+    /// Seconds without a write after which all is done that there is to do.
     private static let quiet = 5.0
     /// Seconds between looks for what was left by those who were killed.
     private static let leftoverInterval = 60.0
@@ -127,7 +127,7 @@ public final class Maintainer: Sendable {
     private func run() {
         var course = Course()
         while rest(Self.interval) {
-            // What can't be seen now is looked at a second later, and is no reason not to collect.
+            // A failure here does not keep it from collecting; the next look comes a second later.
             if let room = try? FilesystemRoom(of: store.path) { course.fill.look(at: room, store.reporter) }
             do throws(Failure) {
                 try look(&course)
@@ -168,10 +168,10 @@ public final class Maintainer: Sendable {
             if now >= nextLook {
                 nextLook = now + Self.interval
                 pressure = try store.upkeep().pressure
-                // Who asks for it has somebody that waits for its end.
+                // A command that collects has somebody who waits for its end.
                 if try store.lockFile.isCollectingWanted() { return }
             }
-            // The less there is to do, the more of the time is the writers'.
+            // The less there is to do, the more time is left to writers.
             let pause = (now - began) * (isQuiet ? 0.2 : max(0, 2 * (1 - pressure)))
             guard rest(min(pause, 1)) else { return }
         }

@@ -19,13 +19,13 @@ struct Placement: ~Copyable {
     fileprivate var duplicates: [(change: Int, first: Int)] = []
     /// What was stored for it, which belongs to its writer until something refers to it.
     fileprivate var claims: [SealedBlobs] = []
-    /// Another writer may have stored the same content, at the same moment and before.
+    /// Another writer may have stored the same content between the look-up and the sealing.
     private(set) var mayComeSecond = false
 
     fileprivate init(count: Int) { blobs = [BlobNumber](repeating: .none, count: count) }
 
     /// Every block of that batch is unmapped.
-    static func unmapping(_ batch: Batch) -> Placement { Placement(count: batch.count) }
+    static func unmapping(_ batch: HashedBatch) -> Placement { Placement(count: batch.count) }
 
     /// The blobs of the changes, in their order.
     consuming func resolved() -> [BlobNumber] {
@@ -35,7 +35,7 @@ struct Placement: ~Copyable {
 
     /// Stores what is new, in the order of the disk, so that what is written together is read together. It is durable then.
     /// - Parameter counted: the place up to which everything was looked at.
-    mutating func seal(_ batch: Batch, in packs: any PackStore, _ codec: BlobCodec, behind counted: PackPlace, _ patience: Patience?) throws(Failure) {
+    mutating func seal(_ batch: HashedBatch, in packs: any PackStore, _ codec: BlobCodec, behind counted: PackPlace, _ patience: Patience?) throws(Failure) {
         guard !misses.isEmpty else { return }
         let new = misses.compactMap { index in
             batch[index].source.map { NewBlob(digest: batch[index].digest, check: batch[index].check, source: $0) }
@@ -49,7 +49,7 @@ struct Placement: ~Copyable {
     }
 
     /// The changes of `lost` have no blob any more, and are new, but for those with the content of another of them.
-    fileprivate mutating func lose(_ lost: [Int], of batch: Batch) {
+    fileprivate mutating func lose(_ lost: [Int], of batch: HashedBatch) {
         let gone = Set(lost)
         hits.removeAll { gone.contains($0) }
         var table = DuplicateTable(capacity: lost.count)
@@ -72,7 +72,7 @@ private struct DuplicateTable {
     }
 
     /// The first change that was entered with that digest; else `index` is entered.
-    mutating func findOrEnter(_ index: Int, of batch: Batch) -> Int? {
+    mutating func findOrEnter(_ index: Int, of batch: HashedBatch) -> Int? {
         let digest = batch[index].digest
         let mask = slots.count - 1
         var slot = Int(truncatingIfNeeded: digest.word1) & mask
@@ -107,13 +107,13 @@ struct BatchLookup {
     }
 
     static func place(
-        _ batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder, uncounted: [Digest: BlobNumber] = [:]
+        _ batch: HashedBatch, _ lookup: inout DigestLookup, _ packs: inout PackFinder, uncounted: [Digest: BlobNumber] = [:]
     ) throws(Failure) -> Placement {
         var this = BatchLookup(count: batch.count, uncounted)
         return try this.place(batch, &lookup, &packs)
     }
 
-    private mutating func place(_ batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder) throws(Failure) -> Placement {
+    private mutating func place(_ batch: HashedBatch, _ lookup: inout DigestLookup, _ packs: inout PackFinder) throws(Failure) -> Placement {
         var placement = Placement(count: batch.count)
         var table = DuplicateTable(capacity: batch.count)
         var expected = BlobNumber.none
@@ -132,7 +132,7 @@ struct BatchLookup {
     }
 
     private mutating func find(
-        _ index: Int, of batch: Batch, expecting expected: BlobNumber, _ lookup: inout DigestLookup, _ packs: inout PackFinder
+        _ index: Int, of batch: HashedBatch, expecting expected: BlobNumber, _ lookup: inout DigestLookup, _ packs: inout PackFinder
     ) throws(Failure) -> BlobNumber {
         let digest = batch[index].digest
         if expected != .none, try packs.holds(digest, expected) {
@@ -152,7 +152,7 @@ struct BatchLookup {
 
     /// Has the processor fetch what shows whether the guesses are right.
     private mutating func prepare(
-        _ changes: Range<Int>, of batch: Batch, _ lookup: inout DigestLookup, _ packs: inout PackFinder
+        _ changes: Range<Int>, of batch: HashedBatch, _ lookup: inout DigestLookup, _ packs: inout PackFinder
     ) throws(Failure) {
         let data = changes.filter { batch[$0].source != nil }
         for (index, guess) in zip(data, try lookup.guess(data.map { batch[$0].digest.word0 })) {
@@ -177,14 +177,14 @@ extension Store {
 
     /// Finds or stores every block of a batch, without the store's lock, under which all that is left is to refer to them.
     /// - Returns: nil: that takes the lock, as there is no filter that can be trusted, no room but the reserve, or damage to be healed.
-    func place(_ batch: Batch, _ patience: Patience?) throws(Failure) -> EarlyPlacement? {
+    func place(_ batch: HashedBatch, _ patience: Patience?) throws(Failure) -> EarlyPlacement? {
         guard reserve.isWhole, parts.damage.found.isEmpty else { return nil }
         guard var early = try lookUp(batch) else { return nil }
         try early.placement.seal(batch, in: packs, early.superblock.codec, behind: early.superblock.counted, patience)
         return early
     }
 
-    func lookUp(_ batch: Batch) throws(Failure) -> EarlyPlacement? {
+    func lookUp(_ batch: HashedBatch) throws(Failure) -> EarlyPlacement? {
         let reading = try ReadTransaction(meta)
         let superblock = try parts.superblock.superblock(reading.view)
         guard try parts.damage.count(reading.view) == 0, let filter = parts.index.filter(for: superblock.index, superblock.counted) else { return nil }
@@ -228,7 +228,7 @@ struct EarlyPlacement: ~Copyable {
 
 extension StoreTransaction {
     /// Sees to it that every block of the batch has its blob: one that was placed early has it, unless others came in between.
-    mutating func confirm(_ early: consuming EarlyPlacement?, _ batch: Batch) throws(Failure) -> [BlobNumber] {
+    mutating func confirm(_ early: consuming EarlyPlacement?, _ batch: HashedBatch) throws(Failure) -> [BlobNumber] {
         var filter = try synchronizedFilter()
         var placement: Placement
         var isChanged = false
@@ -254,7 +254,7 @@ extension StoreTransaction {
         return placement.resolved()
     }
 
-    /// Lends a finder of what this transaction has. What that made current itself may come to nothing, and nobody is to remember it.
+    /// Lends a finder of what this transaction has. If it has made something current itself, nothing is remembered, as it may not be committed.
     private func withFinder<Result: ~Copyable>(_ body: (inout PackFinder) throws(Failure) -> Result) throws(Failure) -> Result {
         let snapshot = try snapshot()
         if switched.isEmpty { return try store.withFinder(snapshot, rewrites: superblock.rewrites, body) }
@@ -262,13 +262,13 @@ extension StoreTransaction {
         return try body(&finder)
     }
 
-    private func lookUp(_ batch: Batch, _ filter: DigestFilter) throws(Failure) -> Placement {
+    private func lookUp(_ batch: HashedBatch, _ filter: DigestFilter) throws(Failure) -> Placement {
         var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view, lookUps: batch.count)
         return try withFinder { (packs) throws(Failure) in try BatchLookup.place(batch, &lookup, &packs) }
     }
 
     /// Blobs that were found and are not there any more are to be stored again.
-    private func dropCollected(from placement: inout Placement, of batch: Batch) throws(Failure) {
+    private func dropCollected(from placement: inout Placement, of batch: HashedBatch) throws(Failure) {
         let hits = placement.hits, blobs = placement.blobs
         let lost = try withFinder { (packs) throws(Failure) in
             var lost: [Int] = []
@@ -281,8 +281,8 @@ extension StoreTransaction {
         if !lost.isEmpty { placement.lose(lost, of: batch) }
     }
 
-    /// What was found behind another blob may be the second of its content, which nobody else would find.
-    private func leaveSeconds(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+    /// A blob that was found behind another one may be the second with its content, which no look-up gives: the first takes its place.
+    private func leaveSeconds(_ placement: inout Placement, _ batch: HashedBatch, _ filter: DigestFilter) throws(Failure) {
         guard try store.parts.index.hasSeconds(lmdb.view) else { return }
         let blobs = placement.blobs
         var seconds: [Int] = []
@@ -294,7 +294,7 @@ extension StoreTransaction {
 
     /// The blobs of some of the changes, or `.none`.
     private func find(
-        _ changes: [Int], of batch: Batch, _ filter: DigestFilter, where isUsable: (BlobNumber) throws(Failure) -> Bool
+        _ changes: [Int], of batch: HashedBatch, _ filter: DigestFilter, where isUsable: (BlobNumber) throws(Failure) -> Bool
     ) throws(Failure) -> [BlobNumber] {
         var lookup = try store.parts.index.lookup(filter, superblock.index, lmdb.view)
         return try withFinder { (packs) throws(Failure) in
@@ -312,8 +312,8 @@ extension StoreTransaction {
     }
 
     /// Of two writers that stored the same content at the same moment, both refer to what came first; the other's is dead at once.
-    private func takeFirsts(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
-        // What could not be healed is no first of anything.
+    private func takeFirsts(_ placement: inout Placement, _ batch: HashedBatch, _ filter: DigestFilter) throws(Failure) {
+        // A damaged blob that could not be healed does not count.
         let damage = store.parts.damage, damaged = try damage.count(lmdb.view) > 0 || !damage.found.isEmpty
         let firsts = try find(placement.stored, of: batch, filter) { (blob) throws(Failure) in
             guard damaged else { return true }
@@ -345,7 +345,7 @@ extension StoreTransaction {
 
     /// Writes packs anew with the data of the batch in place of what is damaged. What can't be put right where it is, as the rest of its
     /// pack can't be had, is stored once more, if that was not done before: a block that was written has to be there.
-    private mutating func heal(_ placement: inout Placement, _ batch: Batch, _ filter: DigestFilter) throws(Failure) {
+    private mutating func heal(_ placement: inout Placement, _ batch: HashedBatch, _ filter: DigestFilter) throws(Failure) {
         let damaged = try damagedBlobs(among: placement.hits, placement.blobs)
         guard !damaged.isEmpty else { return }
         var changes: [UInt64: PackRewrite] = [:]

@@ -8,16 +8,16 @@ internal import Packs
 internal import Synchronization
 internal import System
 
-/// Names blocks that the store has already without hashing each: what follows one of its blocks is often what followed it
-/// there, too. A block that equals the next blob byte by byte has that blob's name.
+/// Gives blocks that the store has already their digests without hashing each: blocks often come again in the order in which they were stored. A
+/// block that equals the next blob byte by byte has that blob's digest.
 ///
 /// 1. A block is hashed, and looked up.
 /// 2. The block behind it is compared with the blob behind the one found. If all bytes are the same, and the blob's check
-///    word says that they are what was stored under its name, that is its name. So on, until one differs: back to 1.
+///    word says that they are what was stored under its digest, the block has that digest. So on, until one differs: back to 1.
 ///
 /// That takes half of the time of SHA-256, if the blob is in memory: where its pages are not, the block is hashed,
 /// so that a duplicate costs the disk nothing. It is exact: no weaker hash decides. The state that is looked at may be old,
-/// and the filter is read while others change it: both give hints only, a name is a name whatever becomes of the blob.
+/// and the filter is read while others change it. Both give hints only: the digest is the block's, whatever becomes of the blob.
 /// Belongs to one thread at a time.
 final class Recognizer: @unchecked Sendable {
     private var meta: ReadTransaction
@@ -25,7 +25,7 @@ final class Recognizer: @unchecked Sendable {
     /// The superblock's, as of the transaction `seen`.
     private var rewrites: UInt64 = 0
     private var seen = 0
-    /// Blocks that were named without being hashed.
+    /// Blocks that got their digests without being hashed.
     private(set) var recognizedBlocks = 0
 
     init(_ store: Store) throws(Failure) {
@@ -50,7 +50,7 @@ final class Recognizer: @unchecked Sendable {
         var finder = PackFinder(packs, nil, rewrites: rewrites)
         var residency = Residency()
         var expected = BlobNumber.none
-        // New blocks, and those found without those before them, mostly come in numbers: they are not looked up in vain.
+        // Behind a new block, more new ones mostly follow: they are hashed, and not looked up in vain.
         var isPromising = true
         var differed = false
         for index in changes where !batch.unmapIfZero(index) {
@@ -89,13 +89,13 @@ final class Recognizer: @unchecked Sendable {
     private static func match(
         of batch: Batch, _ index: Int, expecting blob: BlobNumber, _ finder: inout PackFinder, _ residency: inout Residency
     ) throws(Failure) -> (digest: Digest, check: UInt64)? {
-        guard let source = batch[index].source, let pack = try finder.find(blob.pack), pack.codec(blob.slot) == BlobCodec.raw.rawValue,
+        guard let source = batch.source(index), let pack = try finder.find(blob.pack), pack.codec(blob.slot) == BlobCodec.raw.rawValue,
             let digest = pack.digest(blob.slot)
         else { return nil }
         let bytes = pack.bytes, recorded = pack.check(blob.slot)
         guard let stored = try finder.stored(blob), stored.byteCount == source.count, residency.covers(stored, of: bytes), isEqual(stored, source.bytes)
         else { return nil }
-        // What has rotten and equals a new block is not what has its digest.
+        // A blob that has rotted may equal a new block: then its digest is not the block's.
         let check = PackFormat.check(source.bytes, digest)
         return check == recorded ? (digest, check) : nil
     }

@@ -54,7 +54,7 @@ extension Store {
         } catch where error.kind == .noSpace {
             size.shrink()
         }
-        // What the failed commit wrote before it failed is in the way.
+        // What the failed commit wrote before it failed takes room that the step needs.
         punchHoles(patience)
         defer { regain(patience) }
         return try step(size.least, .reserve)
@@ -68,9 +68,9 @@ extension Store {
 
     /// Gives back what the last commits left, also one that failed, and fills the reserve with it, as far as that goes.
     func regain(_ patience: Patience? = nil) {
-        // What a failed commit wrote is in the way of the next one.
+        // What a failed commit wrote takes room that the next one needs.
         punchHoles(patience)
-        // Whatever else is wrong is told by whoever does more than this.
+        // Other failures show in the next commit.
         try? trim(patience)
     }
 
@@ -81,7 +81,7 @@ extension Store {
     public func trim(_ patience: Patience? = nil) throws(Failure) {
         do throws(Failure) {
             let transaction = try StoreTransaction.begin(self, patience, room: .any)
-            try packs.settleSpace(patience)
+            try packs.releaseSpace(patience)
             try transaction.commit()
         } catch where error.kind == .noSpace {
             // Not even that much is left: a later call gets it.

@@ -16,6 +16,16 @@ public struct Settings: Equatable, Sendable {
     /// Whoever serves a disk has what nothing refers to collected by and by. Else that is left to `gc`.
     public var isMaintained = true
 
+    /// What becomes of guests' writes when the store is full, and its journals are.
+    public enum WhenFull: String, CaseIterable, Sendable {
+        /// They fail: a guest sees "no space", or an I/O error where there is no word for that.
+        case fail
+        /// They wait until there is room: a guest stands still, and goes on as if nothing had been.
+        case wait
+    }
+
+    public var whenFull = WhenFull.fail
+
     public init() {}
 }
 
@@ -28,17 +38,20 @@ extension Store {
         return try parts.superblock.superblock(reading.view).settings
     }
 
-    /// Changes settings. What is stored stays as it is.
+    /// Changes settings. What is stored stays as it is. Works in a full store, too.
     public func change(_ body: (inout Settings) -> Void) throws(Failure) {
-        var transaction = try StoreTransaction.begin(self)
-        var settings = transaction.superblock.settings
-        body(&settings)
-        switch settings.compression {
-        case .atOnce(let codec): transaction.superblock.use(codec)
-        case .background: transaction.superblock.use(.raw, later: Self.backgroundCodec)
+        try wayOut { (room) throws(Failure) in
+            var transaction = try StoreTransaction.begin(self, room: room)
+            var settings = transaction.superblock.settings
+            body(&settings)
+            switch settings.compression {
+            case .atOnce(let codec): transaction.superblock.use(codec)
+            case .background: transaction.superblock.use(.raw, later: Self.backgroundCodec)
+            }
+            transaction.superblock.isMaintained = settings.isMaintained
+            transaction.superblock.waitsForRoom = settings.whenFull == .wait
+            try transaction.commit()
         }
-        transaction.superblock.isMaintained = settings.isMaintained
-        try transaction.commit()
     }
 
     /// How new blobs are stored.
@@ -56,6 +69,7 @@ extension Superblock {
         var settings = Settings()
         settings.compression = laterCodec == .raw ? .atOnce(codec) : .background
         settings.isMaintained = isMaintained
+        settings.whenFull = waitsForRoom ? .wait : .fail
         return settings
     }
 }

@@ -8,7 +8,7 @@ internal import Maps
 internal import Packs
 internal import System
 
-/// The check of one moment of the store (`StoreState`): what it may be in the midst of is no damage.
+/// The check of one moment of the store (`StoreState`). What commits leave for later ones to finish is no damage.
 ///
 /// Each table is walked once, in the order of its keys, and so is `packs`, whose directories alone are read. What table `index` has, in
 /// the order of digests, is compared with what the directories have, in the order of packs, by sums over both: nothing is looked for
@@ -21,6 +21,8 @@ struct Checker: ~Escapable {
     var counts: [UInt64: [UInt32]] = [:]
     static let collected = UInt32.max
     private var superblock: Superblock?
+    /// Packs whose directories are damaged.
+    private var damagedPacks: Set<UInt64> = []
     /// Blobs that table `damaged` names.
     private var damaged: Set<BlobNumber> = []
     /// Of all index entries that there should be, and how many.
@@ -53,17 +55,24 @@ struct Checker: ~Escapable {
         if !damaged.isEmpty { report.add("\(damaged.count) blobs are known to be damaged: write their blocks again") }
     }
 
-    /// What is written down as damaged by one who looked at an old state may have been healed before.
+    /// A blob that is written down as damaged may have been healed before that, as the reader that found it looked at an older state.
     @_lifetime(self: copy self)
     private mutating func checkDamaged(_ packs: borrowing PackSnapshot) throws(Failure) {
         let verifier = try BlobVerifier()
         var finder = PackFinder(packs)
-        for blob in try store.parts.damage.recorded(meta) where try verifier.isDamaged(blob, &finder) { damaged.insert(blob) }
+        for blob in try store.parts.damage.recorded(meta) {
+            do throws(Failure) {
+                let isDamaged = try verifier.isDamaged(blob, &finder)
+                if isDamaged { damaged.insert(blob) }
+            } catch where error.kind == .damage {
+                // What says which version of its pack is current: told of the pack.
+            }
+        }
     }
 
     // MARK: Packs
 
-    /// What is current is there, and of what is gone nothing is counted.
+    /// Each current version is there, and packs that are gone have no counts.
     @_lifetime(self: copy self)
     private mutating func checkVersions(_ packs: borrowing PackSnapshot) throws(Failure) {
         try store.parts.versions.forEach(meta) { (number, state) throws(Failure) in
@@ -82,13 +91,18 @@ struct Checker: ~Escapable {
         try packs.forEachPack { (number, pack) throws(Failure) in
             report.packs += 1
             guard let pack else {
-                report.add("pack \(number): its directory is damaged")
+                noteDamaged(number)
                 return true
             }
             if pack.slotCount > 184 { pack.expectDirectory() }
-            if packs.isIntact(pack) { take(pack, number) } else { report.add("pack \(number): its directory is damaged") }
+            if packs.isIntact(pack) { take(pack, number) } else { noteDamaged(number) }
             return true
         }
+    }
+
+    private mutating func noteDamaged(_ pack: UInt64) {
+        damagedPacks.insert(pack)
+        report.add("pack \(pack): its directory is damaged")
     }
 
     @_lifetime(self: copy self)
@@ -160,34 +174,39 @@ struct Checker: ~Escapable {
 
     @_lifetime(self: copy self)
     private mutating func checkCounts(_ superblock: Superblock, _ packs: borrowing PackSnapshot) throws(Failure) {
-        var live: UInt64 = 0
-        var dead: UInt64 = 0
-        var deadBytes: UInt64 = 0
-        var reader = store.parts.counts.reader(meta)
+        // Of table `counts` alone, as the superblock's are.
+        var totals = BlobTotals()
+        var isComplete = true
+        var walk = store.parts.counts.walk(meta)
         var recordedDead = try deadRecords()
         for (number, found) in counts.sorted(by: { $0.key < $1.key }) {
             // Slots that a writer left just before it died are not counted yet.
             let known = number < superblock.counted.pack ? found.count : number == superblock.counted.pack ? min(found.count, Int(superblock.counted.slots)) : 0
-            live += UInt64(found[..<known].count { $0 > 0 && $0 != Self.collected })
-            let unused = found[..<known].indices.filter { found[$0] == 0 }
-            dead += UInt64(unused.count)
-            if !unused.isEmpty, let pack = try packs.pack(number) {
-                pack.expectDirectory()
-                for slot in unused { deadBytes += UInt64(pack.storedLength(slot)) }
-            }
             guard known > 0 else { continue }
             do throws(Failure) {
-                let recorded = try reader.counts(ofPack: number)
+                let recorded = try walk.counts(ofPack: number)
                 let references = found[..<known].map { $0 == Self.collected ? 0 : $0 }
-                if recorded != references { report.add("pack \(number): its reference counts are wrong", repairable: true) }
-                let dead = try deadBlobs(ofPack: number, found[..<known], packs)
+                if recorded?.now != references { report.add("pack \(number): its reference counts are wrong", repairable: true) }
+                let settled = recorded?.settled ?? []
+                let dead = try deadBlobs(ofPack: number, settled, found[..<known], packs)
                 if recordedDead.removeValue(forKey: number) != dead { report.add("pack \(number): its dead blobs are counted wrong", repairable: true) }
+                totals =
+                    totals
+                    + BlobTotals(
+                        live: UInt64(settled.count { $0 > 0 }), dead: UInt64(dead?.blobs ?? 0), deadBytes: UInt64(dead?.bytes ?? 0))
             } catch {
                 report.add("\(error)", repairable: true)
+                isComplete = false
             }
         }
         for number in recordedDead.keys.sorted() { report.add("pack \(number): it has no dead blobs, but a record of some", repairable: true) }
-        try checkTotals(superblock, packs, &reader, BlobTotals(live: live, dead: dead, deadBytes: deadBytes))
+        do throws(Failure) {
+            for number in try walk.finish() { report.add("pack \(number): changes of its reference counts are deferred, and it has none", repairable: true) }
+        } catch {
+            report.add("\(error)", repairable: true)
+        }
+        // What counts can't be read of adds up to nothing.
+        if isComplete { checkTotals(superblock.totals, totals) }
     }
 
     /// What is recorded of packs with dead blobs.
@@ -205,27 +224,19 @@ struct Checker: ~Escapable {
         return records
     }
 
-    /// The dead blobs of a pack by table `counts`. Nil: it has none.
-    private func deadBlobs(ofPack number: UInt64, _ found: ArraySlice<UInt32>, _ packs: borrowing PackSnapshot) throws(Failure) -> DeadBlobs? {
-        guard let settled = try store.parts.counts.settled(ofPack: number, meta), let pack = try packs.pack(number) else { return nil }
+    /// The dead blobs of a pack by its counts in table `counts`. Nil: it has none.
+    private func deadBlobs(
+        ofPack number: UInt64, _ settled: [UInt32], _ found: ArraySlice<UInt32>, _ packs: borrowing PackSnapshot
+    ) throws(Failure) -> DeadBlobs? {
         let dead = found.indices.filter { $0 < settled.count && settled[$0] == 0 && found[$0] != Self.collected }
-        guard !dead.isEmpty else { return nil }
+        guard !dead.isEmpty, let pack = try packs.pack(number) else { return nil }
         pack.expectDirectory()
         return DeadBlobs(blobs: UInt32(dead.count), bytes: UInt32(dead.reduce(0) { $0 + pack.storedLength($1) }))
     }
 
-    @_lifetime(self: copy self)
-    private mutating func checkTotals(
-        _ superblock: Superblock, _ packs: borrowing PackSnapshot, _ reader: inout CountReader, _ found: BlobTotals
-    ) throws(Failure) {
-        let totals: BlobTotals
-        do throws(Failure) {
-            totals = superblock.totals + (try reader.totals(packs))
-        } catch {
-            return report.add("\(error)", repairable: true)
-        }
+    private mutating func checkTotals(_ recorded: BlobTotals, _ found: BlobTotals) {
         for (name, recorded, found) in [
-            ("live blobs", totals.live, found.live), ("dead blobs", totals.dead, found.dead), ("dead bytes", totals.deadBytes, found.deadBytes),
+            ("live blobs", recorded.live, found.live), ("dead blobs", recorded.dead, found.dead), ("dead bytes", recorded.deadBytes, found.deadBytes),
         ] where recorded != found {
             report.add("\(name): \(found) found, \(recorded) recorded", repairable: true)
         }
@@ -235,7 +246,8 @@ struct Checker: ~Escapable {
 
     /// The digest of a blob that is there.
     private func digest(of blob: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Digest? {
-        guard let pack = try packs.pack(blob.pack), !pack.isCollected(blob.slot) else { return nil }
+        // What a damaged pack says is nothing to go by, and of its versions it may not be known which is current.
+        guard !damagedPacks.contains(blob.pack), let pack = try packs.pack(blob.pack), !pack.isCollected(blob.slot) else { return nil }
         pack.expectDirectory()
         return pack.digest(blob.slot)
     }
@@ -245,9 +257,9 @@ struct Checker: ~Escapable {
         return counts[blob.slot] > 0 && counts[blob.slot] < Self.collected
     }
 
-    /// Whether two blobs whose digests begin alike are the same block, both undamaged, and both referred to: of what two writers stored
-    /// at the same moment, one is dead.
-    private func areTwins(_ a: BlobNumber, _ b: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Bool {
+    /// Whether two blobs whose digests begin alike are the same block, undamaged and referred to, which must not be. Of what two writers stored
+    /// at the same moment, nothing refers to one.
+    private func areDuplicates(_ a: BlobNumber, _ b: BlobNumber, _ packs: borrowing PackSnapshot) throws(Failure) -> Bool {
         guard a != b, isLive(a), isLive(b), !damaged.contains(a), !damaged.contains(b), let digest = try digest(of: a, packs) else { return false }
         return try digest == self.digest(of: b, packs)
     }
@@ -259,7 +271,7 @@ struct Checker: ~Escapable {
         recent.sort()
         for index in recent.indices.dropFirst() where recent[index].prefix == recent[index - 1].prefix {
             let (a, b) = (recent[index - 1].blob, recent[index].blob)
-            if try areTwins(a, b, packs) { report.add("blobs \(a) and \(b) hold the same block") }
+            if try areDuplicates(a, b, packs) { report.add("blobs \(a) and \(b) hold the same block") }
         }
         let indexed = superblock.index.indexed
         var found = Tally()
@@ -293,7 +305,7 @@ struct Checker: ~Escapable {
         guard let previous else { return }
         if !(previous < entry) { report.add("digest index: entries for blobs \(previous.blob) and \(entry.blob) are out of order", repairable: true) }
         // One in 2^48 pairs, but for what should not be.
-        if previous.prefix == entry.prefix, try areTwins(previous.blob, entry.blob, packs) {
+        if previous.prefix == entry.prefix, try areDuplicates(previous.blob, entry.blob, packs) {
             report.add("blobs \(previous.blob) and \(entry.blob) hold the same block")
         }
     }
@@ -310,7 +322,7 @@ struct Checker: ~Escapable {
         while place < recent.count, recent[place].prefix == entry.prefix {
             if recent[place].blob == entry.blob {
                 isThere = true
-            } else if try areTwins(recent[place].blob, entry.blob, packs) {
+            } else if try areDuplicates(recent[place].blob, entry.blob, packs) {
                 // Two recent ones were compared with each other.
                 if !isRecent { report.add("blobs \(entry.blob) and \(recent[place].blob) hold the same block") }
             }
@@ -325,7 +337,9 @@ struct Checker: ~Escapable {
         var named = 0
         // What is damaged was reported.
         try store.parts.index.forEachBucket(meta, damaged: { _ in }) { (entry, _) throws(Failure) in
-            guard superblock.index.indexed.isBehind(entry.blob), try digest(of: entry.blob, packs).map({ $0.word0 >> 16 }) != entry.prefix
+            // Of a damaged pack it was told; what it has is not known.
+            guard superblock.index.indexed.isBehind(entry.blob), !damagedPacks.contains(entry.blob.pack),
+                try digest(of: entry.blob, packs).map({ $0.word0 >> 16 }) != entry.prefix
             else { return true }
             named += 1
             report.add("digest index: blob \(entry.blob) is not there, or has another name", repairable: true)

@@ -105,7 +105,7 @@ extension Store {
     ///   - release: what goes before.
     ///   - lost: the references that go with it, sorted.
     private func exclusiveBytes(
-        of disks: [DiskRecord], _ release: MapRelease<LMDBMapNodes>, _ lost: [BlobNumber], _ counts: inout CountReader
+        of disks: [DiskRecord], _ release: BlockMapRelease, _ lost: [BlobNumber], _ counts: inout CountReader
     ) throws(Failure) -> UInt64 {
         var release = release
         var more: [BlobNumber] = []
@@ -137,7 +137,7 @@ extension Store {
             }
             if blob.pack != pack {
                 pack = blob.pack
-                counts = try reader.counts(ofPack: pack) ?? []
+                counts = try reader.counts(ofPack: pack)?.now ?? []
             }
             if blob.slot < counts.count, Int(counts[blob.slot]) == references { found.append(blob) }
         }

@@ -38,13 +38,13 @@ public final class Store: Sendable {
     /// How long to wait for other processes where nothing else is said.
     public var patience: Patience { lockFile.patience }
     var storeID: StoreID { packs.storeID }
-    /// Those that nobody uses at the moment.
+    /// Recognizers that no thread uses at the moment.
     let recognizers = Mutex<[Recognizer]>([])
-    /// How far what nothing refers to is beyond what it should be, by this process's last commit: the bits of a `Double`, 0 at most where all is well.
+    /// By how much dead blobs exceeded their bound at this process's last commit: the bits of a `Double`, 0 where they did not.
     let excess = Atomic<UInt64>(0)
-    /// Of this process.
+    /// How many maintainers this process has for the store.
     let maintainers = Atomic(0)
-    /// Where packs lie that commits looked at: while these store nothing, the next finds them again. As many as a reader knows.
+    /// Places of packs that commits looked at, for the next one, as long as nothing is stored.
     let packCache = Mutex<ValueCache?>(nil)
 
     /// What `meta` consists of: each part has its tables, and no other part opens them.
@@ -99,7 +99,7 @@ public final class Store: Sendable {
         let patience = patience.telling(reporter)
         let directory = StoreDirectory(path: path)
         let reserve = Reserve(in: path, reporter)
-        // Whoever makes it may be faster, or fail.
+        // Another process may make it, or give up making it, meanwhile.
         for _ in 0..<8 {
             let state = try directory.state()
             if state == .store {
@@ -161,7 +161,7 @@ public final class Store: Sendable {
             // It can be read without, while nobody writes.
             return try openLocked(directory.readOnlyLockFile(patience), false)
         } catch where error.kind == .outdated {
-            // That there is no room is why it still is.
+            // It is outdated because there was no room to upgrade it.
             throw noSpace
         }
     }
@@ -188,7 +188,7 @@ public final class Store: Sendable {
         // Where there is little address space, the packs get most of it.
         let packs = try LMDBPackStore(path: directory.path + "/packs", number: 1, lockFile)
         let meta = try openMeta(directory.path, lockFile, creating: false)
-        // Of another format, its tables may be others.
+        // A store of another format may have other tables.
         try SuperblockTable.check(meta)
         let parts = try Parts(of: meta, in: directory.path, packs.storeID, reporter, creating: false)
         let files = Files(meta: meta, packs: packs, parts: parts)

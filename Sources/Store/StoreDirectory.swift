@@ -4,9 +4,9 @@ internal import System
 
 /// The directory of a store, and how it comes to be one.
 ///
-/// A store is made under the lock `opening`, and under a mark, the file `creating`, whose name is durable before anything else is
-/// there, and goes when all the rest is durable: the files, their names, and those of the directories above. So what is found
-/// with the mark holds nothing and is made anew, whoever was killed or lost power at whatever instant; and what has no mark is a
+/// A store is made under the lock `opening`, and under a mark, the file `creating`. The mark's name is durable before anything else is
+/// there, and it is removed when all the rest is durable: the files, their names, and those of the directories above. So a directory
+/// with the mark holds nothing and is made anew, at whatever instant its maker was killed or lost power; one without it is a
 /// store, of which nothing is ever made anew.
 struct StoreDirectory {
     let path: String
@@ -26,7 +26,7 @@ struct StoreDirectory {
         case store
     }
 
-    /// - Throws: what may not be looked at is not taken for missing.
+    /// - Throws: where it can't be looked at: that is not taken for missing.
     func state() throws(Failure) -> State {
         guard try exists(path) else { return .missing }
         if try exists(mark) { return .unfinished }
@@ -44,7 +44,7 @@ struct StoreDirectory {
 
     // MARK: Opening
 
-    /// The locks of the store that is there; only to be read with, where they can't be written to and that is enough.
+    /// The locks of the store that is there. Where they can't be written to, and `toWrite` is false, they are those of a reader.
     func lockFile(toWrite: Bool, _ patience: Patience) throws(Failure) -> LockFile {
         try refuseNetwork()
         do throws(Failure) {
@@ -125,7 +125,7 @@ struct StoreDirectory {
         return made
     }
 
-    /// Disks are nobody else's business; but who gives to a group what it makes (umask(2)) means stores, too.
+    /// A new directory is its maker's alone, or its group's, too, where the umask gives the group all that is made (umask(2)).
     private static var newMode: mode_t {
         let mask = umask(0o077)
         umask(mask)
@@ -173,7 +173,7 @@ struct StoreDirectory {
         removeParts()
         for part in Self.subdirectories { unsafe rmdir(path + part) }
         unsafe unlink(mark)
-        // Who waits for the lock finds no directory, and says so.
+        // Whoever waits for the lock finds that there is no directory.
         if made.last == path { unsafe unlink(lockPath) }
         for directory in made.reversed() { unsafe rmdir(directory) }
     }
@@ -184,14 +184,14 @@ struct StoreDirectory {
 
     private func synchronize(_ directory: String) throws(Failure) { try File(path: directory, options: [.directory]).synchronize() }
 
-    /// Who made them, now or in an earlier try, may not have come to it.
+    /// Their maker, now or in an earlier try, may not have come to it.
     private func synchronizeParents() throws(Failure) {
         guard let real = unsafe realpath(path, nil) else { throw Failure(systemCall: "find", .file(path), errno: errno) }
         defer { unsafe free(real) }
         var parent = unsafe PathText.text(real)
         while let slash = parent.unicodeScalars.lastIndex(of: "/"), parent != "/" {
             parent = slash == parent.startIndex ? "/" : String(parent[..<slash])
-            // What this user may not open, it has not made.
+            // A directory that this user may not open, it has not made.
             do throws(Failure) { try synchronize(parent) } catch where error.isNoRight {}
         }
     }

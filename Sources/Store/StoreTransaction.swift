@@ -13,16 +13,16 @@ internal import System
 /// `meta` does not know yet is found by the next transaction, here, and its blobs get a reference count of 0.
 struct StoreTransaction: ~Copyable {
     let store: Store
-    /// For the packs, which it waits for, too.
+    /// How long it waits for the lock of the packs, too.
     let patience: Patience?
     var lmdb: WriteTransaction
-    /// But for what the edits below change of it.
+    /// As it was, and changed by `commit` with what `maps` and `counts` have.
     var superblock: Superblock
     var maps: MapEdit
     var counts: CountEdit
-    /// It unmaps long ranges, as a deletion does, which has to work where no space is left.
+    /// It unmaps much, which has to work where no space is left, and so settles no counts.
     var isUnmapping = false
-    /// What was stored for it: nobody collects that before this is committed.
+    /// The claims to what was stored for it, kept until this is committed.
     var claims: [SealedBlobs] = []
     /// Damaged blobs that are healed with this.
     var healed: Set<BlobNumber> = []
@@ -61,7 +61,7 @@ struct StoreTransaction: ~Copyable {
             if store.reserve.fill() { return lmdb }
             lmdb.abort()
         }
-        // Whoever gave it up may have been killed before what it freed was given back.
+        // A process that gave the reserve up may have been killed before it gave back what it had freed.
         if store.reserve.mayRegain() { store.regain(patience) }
         let lmdb = try WriteTransaction(store.meta, patience)
         if store.reserve.fill() { return lmdb }
@@ -165,7 +165,7 @@ struct StoreTransaction: ~Copyable {
         }
     }
 
-    /// Where each change may bring that of all references of a leaf with it, which is to be copied, memory is bounded by these.
+    /// These bound the memory that references take: each change may have a leaf copied, and so change the count of each of its blobs.
     private static let changesAtOnce = 512, mostReferences = 1 << 19
 
     /// Has the counts take in what references have changed.

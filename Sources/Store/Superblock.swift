@@ -16,11 +16,11 @@ internal import System
 ///     96  dead bytes       u64   payload of the dead blobs, as stored
 ///    104  rewrites         u64   commits that made other versions of packs current, or forgot packs that are gone
 ///    112  indexed          2 × u64  pack and slots: every slot before this place is in the digest index
-///    128  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is
+///    128  merging          2 × u64  what `indexed` becomes when the merge at work is done; 0: none is at work
 ///    144  merged           u64   the merge has done digests whose first word is less
 ///    152  codec            u32   of new blobs (`BlobCodec`)
 ///    156  past table       u32   random: the last commit that put blobs into the index past the table of recent ones
-///    160  unmaintained     u32   1: what nothing refers to is left to `gc`
+///    160  choices          u32   bit 0: what nothing refers to is left to `gc`; bit 1: guests' writes wait for room in a full store
 ///    164  codec of packs that are written anew   u32   (`BlobCodec`); 0: blobs stay as they are
 ///    168  recoded          u64   every pack before this number was written anew with that codec, or has nothing to gain by it
 ///    176  checksum         u64   XXH3-64 of bytes 0–175
@@ -32,18 +32,33 @@ struct Superblock: Equatable {
     var nextDisk: UInt64 = 1
     var counted = PackPlace.start
     var totals = BlobTotals()
-    /// Commits that made other versions of packs current: while there are no more of them, no blob has gone.
+    /// Commits that made other versions of packs current, or forgot packs: as long as this stays the same, no blob has gone.
     var rewrites: UInt64 = 0
     var index = IndexState()
     /// Of new blobs.
     private(set) var codec = BlobCodec.raw
     /// Of blobs in packs that are written anew; raw: as they are.
     private(set) var laterCodec = BlobCodec.raw
-    var isMaintained = true
+    private var choices = Choices()
     /// Packs before this one need not be written anew with `laterCodec`.
     var recoded: UInt64 = 0
 
     init(storeID: StoreID) { header = FormatHeader(storeID: storeID) }
+
+    private struct Choices: OptionSet {
+        let rawValue: UInt32
+        static let unmaintained = Choices(rawValue: 1), waitsForRoom = Choices(rawValue: 2)
+    }
+
+    var isMaintained: Bool {
+        get { !choices.contains(.unmaintained) }
+        set { if newValue { choices.remove(.unmaintained) } else { choices.insert(.unmaintained) } }
+    }
+
+    var waitsForRoom: Bool {
+        get { choices.contains(.waitsForRoom) }
+        set { if newValue { choices.insert(.waitsForRoom) } else { choices.remove(.waitsForRoom) } }
+    }
 
     /// From now on, new blobs are stored by that codec, and packs written anew with another one.
     mutating func use(_ codec: BlobCodec, later: BlobCodec = .raw) {
@@ -65,7 +80,7 @@ struct Superblock: Equatable {
         index.merging = PackPlace(pack: bytes.load(at: 128), slots: bytes.load(at: 136))
         index.merged = bytes.load(at: 144)
         codec = try Self.codec(bytes.load(at: 152), path)
-        isMaintained = bytes.load(at: 160, as: UInt32.self) == 0
+        choices = Choices(rawValue: bytes.load(at: 160))
         laterCodec = try Self.codec(bytes.load(at: 164), path)
         recoded = bytes.load(at: 168)
         index.pastTable = bytes.load(at: 156)
@@ -96,7 +111,7 @@ struct Superblock: Equatable {
             bytes.store(index.merged, at: 144)
             bytes.store(UInt32(codec.rawValue), at: 152)
             bytes.store(index.pastTable, at: 156)
-            bytes.store(isMaintained ? 0 : 1 as UInt32, at: 160)
+            bytes.store(choices.rawValue, at: 160)
             bytes.store(UInt32(laterCodec.rawValue), at: 164)
             bytes.store(recoded, at: 168)
         }

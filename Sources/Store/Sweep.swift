@@ -6,7 +6,7 @@ internal import System
 // Sweeping: versions of packs that are over lose their place among the packs.
 //
 // A version is over when another is current and no commit can make it current any more, or when its pack is gone. That never changes; so
-// it is removed without a lock, whatever others do. In between nothing is lost by an end at any instant, as what is loose stays so until all is done:
+// it is removed without the store's lock, whatever others do. It may end at any instant, as versions stay loose until all is done:
 //
 // 1. What was written anew and never became current is given up: `meta` says that it never will be.
 // 2. What is over is removed from the packs.
@@ -25,8 +25,8 @@ extension Store {
         return loose.last.map { $0.number + 1 }
     }
 
-    /// Removes what is over of packs that this collection has written anew. What others have is left to the next one, as a sweep beside a collection
-    /// might take a pack for settled that is about to go.
+    /// Removes what is over of packs that this collection has written anew. Other packs are left to the next collection: a sweep beside another
+    /// process's collection might take a pack for one that stays, and it is about to go.
     func sweep(behind copies: [RewrittenPack]) {
         // What is left is found again by the next collection, in the packs' own list.
         try? sweep(copies.flatMap(\.loose))
@@ -83,8 +83,8 @@ extension Store {
         try wayOut { (room) throws(Failure) in
             var transaction = try StoreTransaction.begin(self, room: room)
             for number in try gone(among: loose, transaction.versions) { try transaction.forget(pack: number) }
-            // Whoever looked at the packs before they were swept, and asks for their versions from now on, takes them for sealed: what it found is
-            // looked at again.
+            // Without its record, a pack that is gone looks like one that was never written anew. Whoever found a blob in it before the sweep sees by
+            // this that it has to look again.
             transaction.superblock.rewrites += 1
             try transaction.commit()
         }
@@ -111,6 +111,6 @@ extension StoreTransaction {
         try store.parts.versions.put(state, of: version.number, &lmdb)
     }
 
-    /// Nothing is left of a pack that is gone: its number says so from now on.
+    /// Removes the record of a pack that is gone: that no version of it is there says it from now on.
     fileprivate mutating func forget(pack number: UInt64) throws(Failure) { try store.parts.versions.remove(number, &lmdb) }
 }

@@ -18,7 +18,7 @@ internal import System
 ///    disks' records anew, and is the first with a superblock of format 4.
 /// 5. The superblock of `packs` becomes one of format 4.
 ///
-/// Nodes of maps, counts, what of them is put off, index and journals are the same in both.
+/// Nodes of maps, counts, what of them is deferred, index and journals are the same in both.
 struct UpgradeFrom3 {
     private let upgrade: Upgrade
     private let path: String
@@ -71,7 +71,7 @@ struct UpgradeFrom3 {
         if record.isUpgraded { return }
         let old = try SuperblockOfFormat3(record)
         try refuseMissingTables()
-        // It knows nothing that the rest does not tell, and blobs that are collected.
+        // It can be made anew, and has blobs that were collected.
         for file in ["/filter", "/filter.new"] where unsafe unlink(path + file) != 0 && errno != ENOENT {
             throw Failure(systemCall: "remove", .file(path + file), errno: errno)
         }
@@ -98,7 +98,7 @@ struct UpgradeFrom3 {
                 place = try upgrade.part(&size, giveBack) { (limit) throws(Failure) in try takeOut(from: first, through: range.upperBound, limit, parts) }
             }
         } catch where error.kind == .damage {
-            // Nothing looks at what is left for anything but a hint, and a check tells of it.
+            // Entries that are left are hints like others, and a check tells of them.
         }
     }
 
@@ -215,6 +215,6 @@ private struct SuperblockRecord {
 }
 
 extension Superblock {
-    /// No pack that this refers to comes later.
+    /// The last place that it refers to.
     fileprivate var last: PackPlace { max(counted, index.indexed, index.merging) }
 }

@@ -38,34 +38,82 @@ import TestSupport
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
     }
 
-    /// A discard of much that is mapped takes many commits, and between them others commit, too.
+    /// A discard of much that is mapped takes many commits, and between any two of them whoever waits has the store's lock.
     @Test func leavesOthersTheirTurn() throws {
-        let leaves: UInt64 = 128 * 40
-        try store.create("other", byteCount: 1 << 20)
-        var disk = try StoreDisk(store, "d")
-        for leaf in 0..<leaves { try disk.write(at: leaf * 512 * 8, block(1)) }
-        try disk.close()
-        disk = try StoreDisk(store, "d")
+        let commits = 40
+        let disk = try StoreDisk(store, "d")
+        // A block in each leaf, and 128 leaves are a commit.
+        for leaf in 0..<UInt64(128 * commits) { try disk.write(at: leaf * 512 * 8, block(1)) }
+        try disk.committer.drain { $0.isEmpty }
         let whole = try #require(SectorRange(start: 0, count: disk.sectorCount))
-        let others = Monitor((commits: 0, isOver: false))
-        let other = try Thread("other") { [store] in
-            while !others.with({ $0.isOver }) {
-                let commits = others.with { $0.commits }
-                guard (try? store.resize("other", to: UInt64(2 + commits) << 20)) != nil else { return }
-                others.with { $0.commits += 1 }
-            }
+
+        var holder = try Holder(store)
+        try waitUntil { holder.hasIt }
+        let isOver = Monitor(false)
+        let discarding = try Thread("discard") {
+            try? disk.discard(whole)
+            isOver.with { $0 = true }
         }
-        while others.with({ $0.commits }) == 0 {}
-        let before = others.with { $0.commits }
-        let first = try lastCommit()
-        try disk.discard(whole)
-        let commits = try lastCommit() - first
-        let after = others.with { $0.commits }
-        others.with { $0.isOver = true }
-        other.join()
-        // Without a pause between them, a few at most.
-        #expect(after - before >= 40, "of \(commits) commits, \(after - before) were others'")
+        var turns = 0
+        while true {
+            try waitUntil { waiters == 1 || isOver.with { $0 } }
+            if isOver.with({ $0 }) { break }
+            // Behind the discard, which is not to have it twice in a row then.
+            let next = try Holder(store)
+            try waitUntil { waiters == 2 }
+            let before = try lastCommit()
+            holder.letGo()
+            try waitUntil { next.hasIt }
+            #expect(try lastCommit() == before + 1, "turn \(turns)")
+            turns += 1
+            holder = next
+        }
+        holder.letGo()
+        discarding.join()
+        #expect(turns >= commits)
         try disk.close()
         #expect(try store.statistics().mappedBytes == 0)
+    }
+
+    /// Threads that wait for the store's lock.
+    private var waiters: Int { store.lockFile.waiters(.writing(0)) }
+
+    /// Waits for what other threads do.
+    private func waitUntil(_ isSo: () -> Bool) throws {
+        let end = monotonicSeconds() + 60
+        while !isSo() {
+            try #require(monotonicSeconds() < end)
+            pause(milliseconds: 1)
+        }
+    }
+}
+
+/// Has the store's lock, on a thread of its own, until it is told to let go.
+private final class Holder: Sendable {
+    private let state: Monitor<(hasIt: Bool, mayEnd: Bool)>
+    private let thread: Thread
+
+    init(_ store: Store) throws {
+        let state = Monitor((hasIt: false, mayEnd: false))
+        self.state = state
+        thread = try Thread("holder") {
+            do {
+                let lock = try WriteTransaction(store.meta)
+                state.with { $0.hasIt = true }
+                let end = monotonicSeconds() + 60
+                state.wait { $0.mayEnd || monotonicSeconds() > end ? .done(()) : .atMost(1) }
+                lock.abort()
+            } catch {
+                // Whoever waits for it to have the lock is told that it has not.
+            }
+        }
+    }
+
+    var hasIt: Bool { state.with { $0.hasIt } }
+
+    func letGo() {
+        state.with { $0.mayEnd = true }
+        state.notify()
+        thread.join()
     }
 }

@@ -37,6 +37,7 @@ import TestSupport
             note("refresh")
             return true
         }
+        func allowWaiting(_ isAllowed: Bool) { note("allow \(isAllowed)") }
         func close() throws(Failure) { note("close") }
     }
 
@@ -57,10 +58,11 @@ import TestSupport
         #expect(try disk.extent(at: 8, limit: 9) == Extent(isHole: true, count: 3))
         #expect { try disk.flush() } throws: { ($0 as? Failure)?.kind == .damage }
         #expect(try disk.refresh())
+        disk.allowWaiting(true)
         try disk.close()
         #expect(
             listener.heard() == [
-                "read 1 1024", "lend 5 6", "expect 3", "write 7 4096", "write together 2", "discard 5 6", "extent 8 9", "refresh", "close",
+                "read 1 1024", "lend 5 6", "expect 3", "write 7 4096", "write together 2", "discard 5 6", "extent 8 9", "refresh", "allow true", "close",
             ])
     }
 

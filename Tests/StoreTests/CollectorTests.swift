@@ -41,6 +41,46 @@ import TestSupport
         #expect(try SharingTests.read("keep", of: store, blocks: 500) == (1...1000).filter { $0 % 2 == 0 }.flatMap { block($0) })
     }
 
+    /// A pack of which few blobs are left is written anew in less, is read by who knows it and who does not, healed, and collected again.
+    @Test func packsOfWhichFewAreLeft() throws {
+        try write("all", Array(1...1000))
+        let few = (0..<50).map { UInt64($0) * 20 + 1 }
+        try write("few", few)
+        var reader = try BlockReader(store, disk: "few")
+        func expectFew() throws {
+            var found = [UInt8](repeating: 0, count: few.count * blockSize)
+            try found.withMutableBytes { (bytes) throws(Failure) in try reader.read(from: 0, into: &bytes) }
+            #expect(found == few.flatMap { block($0) })
+            #expect(try SharingTests.read("few", of: store, blocks: few.count) == few.flatMap { block($0) })
+        }
+        try expectFew()
+        try store.delete(try store.lock("all"))
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        // Some nine blobs of each.
+        for pack in 1...5 as ClosedRange<UInt64> {
+            let bytes = try store.bytes(ofPack: pack)
+            #expect(bytes.rawBytes.load(at: 4, as: UInt16.self) == PackFormat.sparseFormat && bytes.count < 12 * blockSize, "pack \(pack)")
+        }
+        try expectFew()
+        try check("sparse")
+        // What is gone comes back elsewhere, and the last slots of packs are not taken for what is there.
+        try write("again", Array(100...300))
+        try expectFew()
+        // Rot in the data of one.
+        var bytes = try store.bytes(ofPack: 2)
+        bytes[bytes.count - 100] ^= 1
+        try store.put(pack: 2, bytes)
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problemCount > 0)
+        try write("healer", few)
+        try expectFew()
+        try check("healed")
+        try store.delete(try store.lock("again"))
+        try store.delete(try store.lock("healer"))
+        _ = try store.collect(shouldStop: { false }) { _, _ in }
+        try expectFew()
+        try check("again")
+    }
+
     @Test func whatWasCollectedCanComeBack() throws {
         try write("a", Array(1...300))
         try store.delete(try store.lock("a"))

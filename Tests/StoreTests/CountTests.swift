@@ -10,7 +10,7 @@ import TestSupport
 @testable import Packs
 @testable import Store
 
-/// Reference counts against the dictionary that they stand for: those in table `counts`, and those that are put off.
+/// Reference counts against the dictionary that they stand for: those in table `counts`, and those that are deferred.
 @Suite struct CountTests {
     let scratch: ScratchDirectory
     let store: Store
@@ -30,14 +30,14 @@ import TestSupport
         let reading = try ReadTransaction(store.meta)
         var reader = store.parts.counts.reader(reading.view)
         var counts: [[UInt32]?] = []
-        for pack in packs { counts.append(try reader.counts(ofPack: pack)) }
+        for pack in packs { counts.append(try reader.counts(ofPack: pack)?.now) }
         return counts
     }
 
     func counts(_ pack: UInt64) throws -> [UInt32]? { try counts([pack])[0] }
 
-    /// What is put off.
-    func putOff() throws -> Int {
+    /// What is deferred.
+    func deferred() throws -> Int {
         let reading = try ReadTransaction(store.meta)
         return try reading.view.count(store.parts.counts.changes)
     }
@@ -54,7 +54,7 @@ import TestSupport
         var expected: Int64 = 0
         for step in [255, 1, 65279, 1, 4_294_901_758, 1] as [Int64] {
             if expected == Int64(UInt32.max) { break }
-            // What is put off takes 16 bits a time.
+            // What is deferred takes 16 bits a time.
             for part in stride(from: 0, to: step, by: 1 << 24) { try change([blob: min(1 << 24, step - part)]) }
             expected += step
             if settling { try store.settleCounts() }
@@ -80,18 +80,18 @@ import TestSupport
     @Test func moreThanACountCanSayIsRefused() throws {
         try addPack(1, slots: 40)
         let blob = BlobNumber(pack: 1, slot: 1)
-        // Many changes of one pack are not put off.
+        // Many changes of one pack are not deferred.
         let others = (2..<40).map { (BlobNumber(pack: 1, slot: $0), Int64(1)) }
         try change([blob: Int64(UInt32.max)].merging(others) { $1 })
-        #expect(try putOff() == 0)
+        #expect(try deferred() == 0)
         let before = try counts(1)
         #expect(before?[1] == .max)
         #expect(throws: Failure.self) { try change([blob: 1].merging(others) { $1 }) }
         #expect(try counts(1) == before)
     }
 
-    /// A count below zero, a slot that is not there, a pack that is not there: when they are entered, and to whoever asks.
-    @Test(arguments: [[0x1_0000: -1], [0x1_0001: 1], [0x2_0000: 1]] as [[UInt64: Int64]])
+    /// A count below zero, a slot that is not there, a pack that is not there, one far from all that are: when they are entered, and to whoever asks.
+    @Test(arguments: [[0x1_0000: -1], [0x1_0001: 1], [0x2_0000: 1], [0x1388_0000: 1]] as [[UInt64: Int64]])
     func whatCannotBeIsDamage(bad: [UInt64: Int64]) throws {
         try addPack(1, slots: 1)
         let changes = Dictionary(uniqueKeysWithValues: bad.map { (BlobNumber(rawValue: $0.key), $0.value) })
@@ -136,9 +136,9 @@ import TestSupport
             #expect(statistics.uniqueBytes == UInt64(live * 4096), "seed \(seed), step \(step)")
             #expect(statistics.reclaimableBytes == UInt64((packs.count * slots - live) * 16), "seed \(seed), step \(step)")
         }
-        #expect(try putOff() > 0)
+        #expect(try deferred() > 0)
         try store.settleCounts()
-        #expect(try putOff() == 0)
+        #expect(try deferred() == 0)
         #expect(try store.superblock().totals.live == UInt64(model.values.count { $0 > 0 }))
     }
 
@@ -153,7 +153,7 @@ import TestSupport
             for pack in 1...1100 as ClosedRange<UInt64> { changes[BlobNumber(pack: pack, slot: step % 31)] = 1 }
             try change(changes)
             model.merge(changes, uniquingKeysWith: +)
-            most = max(most, try putOff())
+            most = max(most, try deferred())
         }
         // 1023 changes of the first group make three records a commit; sixteen commits fill it.
         #expect(most > 32 && most <= 16 * 3 + 40)
@@ -178,6 +178,38 @@ import TestSupport
         #expect(throws: Failure.self) { try change([BlobNumber(pack: 1, slot: 2): 1]) }
         #expect(try store.check(readData: false, repair: true) { _, _ in }.isRepaired)
         #expect(try counts(1) == [0, 0, 0, 0, 0])
+    }
+
+    /// A check looks for no counts of a group that has no pack, and at its records all the same.
+    @Test func recordsOfChangesOfNoPackAreChecked() throws {
+        try addPack(1, slots: 1)
+        try change([BlobNumber(pack: 5000, slot: 0): 1])
+        var transaction = try StoreTransaction.begin(store)
+        let key: UInt64 = 4 << 32 | 1
+        try #require(try transaction.lmdb.view.value(store.parts.counts.changes, key) != nil)
+        try transaction.lmdb.put(store.parts.counts.changes, key, count: 24) { $0.store(7 as UInt64, at: 8) }
+        try transaction.commit()
+        let problems = try store.check(readData: false, repair: true) { _, _ in }.problems
+        #expect(problems.count == 1 && problems[0].contains("changes 4/1"), "\(problems)")
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// The superblock's totals are those of table `counts`, with changes deferred or not.
+    @Test(arguments: ["live blobs", "dead blobs", "dead bytes"], [false, true]) func totalsAreChecked(which: String, isDeferred: Bool) throws {
+        try addPack(1, slots: 3)
+        // Two changes that come to nothing together.
+        if isDeferred { for sign in [1, -1] as [Int64] { try change([BlobNumber(pack: 1, slot: 1): sign]) } }
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
+        var transaction = try StoreTransaction.begin(store)
+        switch which {
+        case "live blobs": transaction.counts.totals.live += 1
+        case "dead blobs": transaction.counts.totals.dead += 1
+        default: transaction.counts.totals.deadBytes += 1
+        }
+        try transaction.commit()
+        let problems = try store.check(readData: false, repair: true) { _, _ in }.problems
+        #expect(problems.count == 1 && problems[0].hasPrefix(which + ": "), "\(problems)")
+        #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
     /// Where there is something to collect is written down, by table `counts` alone.
@@ -219,7 +251,7 @@ import TestSupport
     }
 
     /// A collection goes by all changes, also those that come while it is at work.
-    @Test func collectionsKnowWhatIsPutOff() throws {
+    @Test func collectionsKnowWhatIsDeferred() throws {
         try addPack(1, slots: 4)
         try change([BlobNumber(pack: 1, slot: 0): 1, BlobNumber(pack: 1, slot: 1): 1])
         try store.settleCounts()

@@ -26,13 +26,14 @@ import TestSupport
         try SharingTests.commit([(0, 0)], to: "a", of: a)
     }
 
-    /// A batch of these blocks, on the disk from block 0 on, hashed.
-    static func batch(_ numbers: some Sequence<UInt64>, _ store: Store) throws -> Batch {
+    /// A batch of these blocks, on the disk from block 0 on.
+    static func staged(_ numbers: some Sequence<UInt64>, _ store: Store) throws -> Batch {
         let batch = try Batch(store)
         for (place, number) in numbers.enumerated() { unsafe batch.append(UInt64(place), lending: lend(block(number)).address) }
-        try batch.hash()
         return batch
     }
+
+    static func batch(_ numbers: some Sequence<UInt64>, _ store: Store) throws -> HashedBatch { try staged(numbers, store).finishHashing() }
 
     func expectClean(location: SourceLocation = #_sourceLocation) throws {
         let problems = try a.check(readData: true, repair: false) { _, _ in }.problems
@@ -179,9 +180,9 @@ import TestSupport
         try b.deleteWholly(try b.lock("b"))
         try b.completeIndex()
         try b.settleCounts()
-        // Few changes of a pack's counts are put off, many are not. The first slot has what the stores began with.
+        // Few changes of a pack's counts are deferred, many are not. The first slot has what the stores began with.
         let count = isPutOff ? 3 : 60
-        let batch = try Self.batch((1...count).map { UInt64($0) }, a)
+        let batch = try Self.staged((1...count).map { UInt64($0) }, a)
         var isFirst = true
         let freed = try b.collect([1, 2]) { () throws(Failure) in
             if isFirst { try a.commit(batch, to: "a") }

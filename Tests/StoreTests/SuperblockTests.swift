@@ -17,7 +17,10 @@ import TestSupport
         superblock.index.indexed = PackPlace(pack: 13, slots: 14)
         superblock.index.merging = PackPlace(pack: 15, slots: 16)
         superblock.index.merged = 17
-        superblock.use(.zstd)
+        superblock.use(.lz4, later: .zstd)
+        superblock.isMaintained = false
+        superblock.waitsForRoom = true
+        superblock.recoded = 21
         superblock.index.pastTable = 18
         superblock.totals = BlobTotals(live: 9, dead: 10, deadBytes: 11)
         superblock.header.compatibleFeatures = 12

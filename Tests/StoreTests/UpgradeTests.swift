@@ -70,7 +70,7 @@ import TestSupport
         #expect(superblock.codec == .lz4 && superblock.header.incompatibleFeatures == BlobCodec.lz4.feature)
         #expect(superblock.nextDisk == 9)
         #expect(superblock.counted == PackPlace(pack: StoreOfFormat3.open, slots: 12) && superblock.index.indexed == PackPlace(pack: 2 << 24, slots: 40))
-        // By `counts` alone, what is put off left out.
+        // By `counts` alone, without what is deferred.
         let mapped = Set(old.disks.flatMap { $0.blocks.values })
         #expect(superblock.totals.live == UInt64(mapped.count) + 1)
         #expect(try store.versionsThere().loose == [PackVersion(3, 0), PackVersion(4, 0)])
