@@ -25,18 +25,21 @@ let package = Package(
         // A store and its disks.
         .library(
             name: "DedupDiskEngine",
-            targets: ["System", "BlockModel", "Hashing", "LMDB", "BlobModel", "Packs", "Index", "Counts", "Maps", "Catalogue", "Store", "Disk", "Control"]),
+            targets: [
+                "System", "BlockModel", "Hashing", "LMDB", "BlobModel", "Packs", "Index", "Counts", "Maps", "Catalogue", "Store", "Disk", "Activity", "Control",
+            ]),
         // Xen and NBD, for disks of any kind.
-        .library(name: "DedupDiskServe", targets: ["System", "BlockModel", "XenBus", "Blkif", "NBD", "Serve"]),
+        .library(name: "DedupDiskServe", targets: ["System", "BlockModel", "XenBus", "Blkif", "NBD", "Activity", "Serve"]),
         // A guest to drive them, and the machine that it runs on.
         .library(name: "DedupDiskGuest", targets: ["System", "BlockModel", "XenBus", "Blkif", "XenSimulation", "FrontEnd"]),
         // How a program begins that uses a store in a container, or is started with descriptors closed. It replaces functions of libc.
         .library(name: "DedupDiskProcess", targets: ["CProcess"]),
         // What the benchmarks and the fuzzers, nested packages, need of the tests. Nothing for others.
-        .library(name: "DedupDiskTesting", targets: ["TestSupport", "DiskExercise"]),
+        .library(name: "DedupDiskTesting", targets: ["TestSupport", "DiskExercise", "OldStores"]),
     ],
     dependencies: [
-        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2")
+        .package(url: "https://github.com/apple/swift-argument-parser", from: "1.8.2"),
+        .package(url: "https://github.com/HdrHistogram/hdrhistogram-swift", from: "0.2.0"),
     ],
     targets: multiBuffer + [
         // C libraries, as Debian packages them.
@@ -74,7 +77,7 @@ let package = Package(
             swiftSettings: strict),
         .target(name: "Disk", dependencies: ["Store", "Catalogue", "Hashing", "System", "BlockModel"], swiftSettings: strict),
         // What those who use a store at once say to each other.
-        .target(name: "Control", dependencies: ["Disk", "Store", "Catalogue", "System"], swiftSettings: strict),
+        .target(name: "Control", dependencies: ["Disk", "Store", "Catalogue", "Activity", "System"], swiftSettings: strict),
 
         // Xen. Neither of these knows a disk.
         .target(name: "XenBus", dependencies: ["CXen", "System"], swiftSettings: strict),
@@ -85,12 +88,15 @@ let package = Package(
         // Network block devices. It knows no disk either, and no socket.
         .target(name: "NBD", dependencies: ["System", "BlockModel"], swiftSettings: strict),
 
+        // What is done for whoever uses a disk, counted.
+        .target(name: "Activity", dependencies: ["System", .product(name: "Histogram", package: "hdrhistogram-swift")], swiftSettings: strict),
+
         // The only layer that knows both sides.
-        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "System", "BlockModel"], swiftSettings: strict),
+        .target(name: "Serve", dependencies: ["XenBus", "Blkif", "NBD", "Activity", "System", "BlockModel"], swiftSettings: strict),
         .executableTarget(
             name: "dedupdisk",
             dependencies: [
-                "Store", "Catalogue", "Packs", "Disk", "Control", "Serve", "XenBus", "System", "BlockModel", "CProcess",
+                "Store", "Catalogue", "Packs", "Disk", "Control", "Activity", "Serve", "XenBus", "System", "BlockModel", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
             swiftSettings: strict),
@@ -138,7 +144,8 @@ let package = Package(
         .testTarget(
             name: "ServeTests",
             dependencies: [
-                "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenSimulation", "XenBus", "Blkif", "System", "BlockModel", "Disk", "Store", "TestSupport",
+                "Activity", "Serve", "DiskExercise", "RingProcess", "FrontEnd", "XenSimulation", "XenBus", "Blkif", "System", "BlockModel", "Disk", "Store",
+                "TestSupport",
             ],
             swiftSettings: strict),
         .testTarget(

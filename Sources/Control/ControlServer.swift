@@ -1,3 +1,4 @@
+public import Activity
 public import Disk
 internal import Synchronization
 public import Store
@@ -10,11 +11,13 @@ internal import System
 ///     hold NAME     held                         no write is answered, for a tenth of a second at most, until:
 ///       go          copying, and then copied     as above, as of the moment at which it was held
 ///                   thawed                       it took too long, and nothing is copied
+///     figures       figures JSON             what it does at the moment (`LiveFigures`)
 ///     anything      failed WHY                   it can't be done
 ///
-/// An end of either side at any instant leaves the disk as it is, and a copy that nobody has the lock of, which is removed as others are.
+/// Either side may end at any instant: the disk stays as it is, and a copy is left that nobody has the lock of, which is removed like other leftovers.
 public final class ControlServer: Sendable {
     private let disk: StoreDisk
+    private let activity: Activity
     private let socket: LocalSocket
     private let path: String
     private let connections = Mutex(Connections())
@@ -35,7 +38,7 @@ public final class ControlServer: Sendable {
         var isOver = false
     }
 
-    /// Whoever is one too many is sent away.
+    /// Connections at a time; further ones are closed at once.
     private static let most = 16
     /// Seconds for which writers are held.
     public static let longestHold = 0.1
@@ -43,19 +46,21 @@ public final class ControlServer: Sendable {
     private static let patience = 10.0
 
     /// Listens for a disk that this process has to write to, until that is closed. Where it can't, the disk is served all the same.
-    public static func start(for disk: StoreDisk, of store: Store) {
+    /// - Parameter activity: notes what is done for the disk's guest or clients.
+    public static func start(for disk: StoreDisk, of store: Store, _ activity: Activity = Activity()) {
         do throws(Failure) {
-            let server = try ControlServer(disk, of: store)
+            let server = try ControlServer(disk, of: store, activity)
             disk.beforeClosing { server.stop() }
         } catch {
-            store.events.tell(.control, .disk(disk.name), "nobody can ask for a snapshot of it, as nobody can be heard", because: error)
+            store.events.tell(.control, .disk(disk.name), "snapshots of it are refused while it is in use, as its socket can't be made", because: error)
         }
     }
 
-    private init(_ disk: StoreDisk, of store: Store) throws(Failure) {
+    private init(_ disk: StoreDisk, of store: Store, _ activity: Activity) throws(Failure) {
         self.disk = disk
+        self.activity = activity
         path = store.controlPath(of: disk.number)
-        // Of one who had the disk before, and is dead.
+        // A process that had the disk before, and was killed, may have left one.
         File.removeSocket(path)
         socket = try LocalSocket.listen(at: path)
         let thread = try Thread("control") { [self] in listen() }
@@ -107,6 +112,7 @@ public final class ControlServer: Sendable {
             switch (words.first, words.count) {
             case ("copy", 2): return try copy(to: words[1], client) { true }
             case ("hold", 2): return try hold(words[1], client)
+            case ("figures", 1): return client.send(LiveFigures(disk, activity).line.map { "figures \($0)" } ?? "failed they can't be told")
             default: return client.send("failed it asks for what this program does not know")
             }
         } catch {

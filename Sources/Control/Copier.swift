@@ -13,15 +13,15 @@ public struct Copier {
     private static let patience = 2.0
     /// Seconds in which it has to have copied what was staged.
     private static let patienceToCommit = 30.0
-    /// Times that several servers are asked to stand still at once.
+    /// Times that several servers are asked to hold still at once.
     private static let tries = 3
 
     /// Copies of disks, in their order, all as of one moment: each has all writes that were answered before this was called, and none that began
     /// after it returned.
     /// - Parameters:
     ///   - names: of disks, each once, or snapshots.
-    ///   - owner: who keeps the one that is made; nil: they go with this process.
-    /// - Throws: `.notFound`; `.busy` when who has a disk does not answer.
+    ///   - owner: for whom the copy is kept; nil: they go with this process.
+    /// - Throws: `.notFound`; `.busy` when the process that has a disk does not answer.
     public func copies(of names: [String], keptFor owner: String? = nil) throws(Failure) -> [Copy] {
         var failure: Failure?
         for _ in 0..<Self.tries {
@@ -65,7 +65,7 @@ public struct Copier {
             if let conversation = try Conversation(store, name, copy.name) {
                 asked.append(conversation)
             } else {
-                try still.append(StoreDisk.settle(name, of: store))
+                try still.append(StoreDisk.takeInJournal(of: name, store))
                 idle.append((copy.name, name))
             }
         }
@@ -74,7 +74,7 @@ public struct Copier {
             try asked[0].expect("copying", until: monotonicSeconds() + Self.patience)
         } else {
             let end = monotonicSeconds() + Self.patience
-            // All at once: each stands still for a tenth of a second at most.
+            // All at once: each holds still for a tenth of a second at most.
             for conversation in asked { conversation.say("hold \(conversation.copy)") }
             for conversation in asked { try conversation.expect("held", until: end) }
             for conversation in asked { conversation.say("go") }
@@ -99,12 +99,12 @@ public struct Copier {
         mutating func release() { held.removeAll() }
     }
 
-    /// What is said to the one who has a disk.
+    /// A conversation with the process that has a disk.
     private struct Conversation {
         let disk, copy: String
         let socket: LocalSocket
 
-        /// Nil: nobody has it who could be asked.
+        /// Nil: nobody listens.
         init?(_ store: Store, _ name: String, _ copy: String) throws(Failure) {
             guard let record = try store.disk(name) else { throw store.noSuchDisk(name) }
             guard let socket = try LocalSocket.connect(to: store.controlPath(of: record.number)) else { return nil }
@@ -113,13 +113,13 @@ public struct Copier {
             disk = name
         }
 
-        /// Whoever is gone is found out when it should answer.
+        /// Whether it is gone shows when it should answer.
         func say(_ line: String) { _ = socket.send(line) }
 
         func expect(_ answer: String, until end: Double) throws(Failure) {
             switch socket.receive(within: end - monotonicSeconds()) {
             case .line(answer): return
-            case .line("thawed"): throw failure("it could not stand still long enough", remedy: "try again")
+            case .line("thawed"): throw failure("it could not hold still long enough", remedy: "try again")
             case .line(let line): throw failure(line.hasPrefix("failed ") ? String(line.dropFirst(7)) : line)
             case .closed: throw failure("it has gone", remedy: "try again")
             case .late: throw failure("it does not answer", remedy: "see whether it is stopped" + (socket.peer > 0 ? ": kill -CONT \(socket.peer)" : ""))

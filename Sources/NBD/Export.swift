@@ -22,7 +22,7 @@ public struct Export: Sendable {
     }
 }
 
-/// What a handshake has settled.
+/// What a handshake has agreed on.
 public struct Session: Sendable, Equatable {
     /// Reads are answered in chunks, which can tell of an error behind data.
     public var isStructured = false

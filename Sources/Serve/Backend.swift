@@ -45,7 +45,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// When to ask the disk for its size.
     private var nextRefresh: ContinuousClock.Instant
     private let log: LogLimiter
-    private let counts = RequestCounts()
+    private let counts: RequestCounts
 
     /// Which device the VM sees.
     public var device: VirtualDevice { nodes.device }
@@ -87,6 +87,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         self.host = host
         self.disk = FailStop(disk)
         self.configuration = configuration
+        counts = RequestCounts(configuration.activity)
         self.stop = stop
         self.nodes = nodes
         log = LogLimiter(configuration.log)
@@ -154,7 +155,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         // As when xenstored ends: nothing would ever come, and `poll` never wait.
         if requests.contains(where: \.isBroken) {
             throw Failure(
-                .system, "serve", .named("\(device)"), "the connection to the xenstore broke",
+                .system, "serve", .device("\(device)", of: configuration.domain.name), "the connection to the xenstore broke",
                 remedy: "see that xenstored runs, then connect the disk again")
         }
     }
@@ -204,7 +205,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         case (.closing, .initWait), (.closing, .connected):
             try setState(.closing)
         case (.closed, .initWait), (.closed, .connected), (.closed, .closing):
-            if isUnplugging { queues?.settle() }
+            if isUnplugging { queues?.finish() }
             queues = nil
             try setState(.closed)
         case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):

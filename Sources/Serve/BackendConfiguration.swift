@@ -1,3 +1,4 @@
+public import Activity
 import Glibc
 public import XenBus
 
@@ -16,12 +17,14 @@ public struct BackendConfiguration: Sendable {
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4
-    /// Rings that a guest may use at the same time, each with a thread and 4 MiB of staging here.
+    /// Rings that a guest may use at the same time, each with a thread and a buffer of 4 MiB here.
     public var maximumQueues = Self.defaultQueues
     /// How often the disk is asked whether its size was changed.
     public var refreshInterval = Duration.seconds(1)
     /// How long a guest may take to let go of a device before that is logged.
     public var patience = Duration.seconds(10)
+    /// Notes what is done for the guest.
+    public var activity = Activity()
     /// Takes a line for people.
     public var log: @Sendable (String) -> Void
 

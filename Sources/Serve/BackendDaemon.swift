@@ -97,7 +97,14 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
                 try letGo(nodes, state)
             case nil where state == .closing || state == .closed:
                 // A predecessor's, if the guest may still come back.
-                if try nodes.isOnline() { serve(device, disk) } else { try letGo(nodes, state) }
+                if try nodes.isOnline() {
+                    serve(device, disk)
+                } else {
+                    // Whoever removes what was kept for it may have to wait for others.
+                    devices.withLock { $0[device] = .over }
+                    try letGo(nodes, state)
+                    configuration.forget(disk)
+                }
             case .over, nil:
                 serve(device, disk)
             }
@@ -186,6 +193,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var configuration = BackendConfiguration(
                 domain: Domain(id: device.domain, name: name), disk: disk.name, isResumable: true, log: self.configuration.log)
             configuration.className = device.className
+            configuration.activity = disk.activity
             configuration.maximumQueues = self.configuration.maximumQueues
             var backend = try Backend.adopt(host, opened, configuration, device.device, stop: stop)
             outcome = try backend.run()

@@ -43,7 +43,7 @@ extension NBDConnection {
             do throws(Failure) {
                 if failure == nil { try append(piece, of: request, range) }
             } catch {
-                failure = (common.report(error, request), request.offset + UInt64(done))
+                failure = (try common.report(error, request), request.offset + UInt64(done))
             }
             if let failure {
                 // Nothing of it is on its way yet.
@@ -119,7 +119,7 @@ extension NBDConnection {
                 do throws(Failure) {
                     try device.write(at: parts[index].sector, input.memory.extracting(parts[index].range))
                 } catch let failure {
-                    error = common.report(failure, request)
+                    error = try common.report(failure, request)
                 }
             }
             try finish(request, error, needsFlush: request.flags.contains(.fua))
@@ -137,7 +137,7 @@ extension NBDConnection {
                 // Private memory: what is hashed is what is stored.
                 try device.write(at: sector, input.bytes.extracting(first: count))
             } catch let failure {
-                error = common.report(failure, request)
+                error = try common.report(failure, request)
             }
             input.consume(count)
             sector += UInt64(count / sectorSize)
@@ -150,7 +150,7 @@ extension NBDConnection {
     private mutating func receive(_ byteCount: Int) throws(Disconnection) {
         guard input.count < byteCount else { return }
         // The client may wait for these before it sends more.
-        try settle()
+        try answerAll()
         guard input.receive(byteCount, from: socket) else { throw .gone }
     }
 
@@ -190,7 +190,7 @@ extension NBDConnection {
         try send()
         var error: ErrorCode?
         if !range.isEmpty {
-            do throws(Failure) { try body(self) } catch let failure { error = common.report(failure, request) }
+            do throws(Failure) { try body(self) } catch let failure { error = try common.report(failure, request) }
         }
         try finish(request, error, needsFlush: request.flags.contains(.fua))
     }
@@ -202,7 +202,7 @@ extension NBDConnection {
         do throws(Failure) {
             try gatherExtents(of: range, atMost: request.flags.contains(.reqOne) ? 1 : mostExtents)
         } catch {
-            return try fail(request, common.report(error, request))
+            return try fail(request, try common.report(error, request))
         }
         try makeRoom(Reply.statusHeaderByteCount + extents.count * Reply.extentByteCount)
         let count = extents.count
@@ -239,7 +239,7 @@ extension NBDConnection {
     private mutating func finish(_ request: Request, _ error: ErrorCode?, needsFlush: Bool) throws(Disconnection) {
         guard error == nil, needsFlush else { return try answer(request.cookie, error) }
         unflushed.append(request.cookie)
-        if unflushed.count >= mostUnflushed { try settle() }
+        if unflushed.count >= mostUnflushed { try answerAll() }
     }
 
     private mutating func fail(_ request: Request, _ error: ErrorCode) throws(Disconnection) {
@@ -255,7 +255,9 @@ extension NBDConnection {
 extension NBDCommon {
     /// Logs why a request failed.
     /// - Returns: what the client is told.
-    fileprivate func report(_ failure: Failure, _ request: Request) -> ErrorCode {
+    /// - Throws: `.gone` for what waited until the end was asked for: a client that comes back may ask again.
+    fileprivate func report(_ failure: Failure, _ request: Request) throws(Disconnection) -> ErrorCode {
+        if failure.kind == .interrupted { throw .gone }
         log("a client's request \(request.rawCommand) for \(request.length) bytes at \(request.offset) failed: \(failure)")
         return ErrorCode(failure)
     }

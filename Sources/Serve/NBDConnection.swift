@@ -1,3 +1,4 @@
+import Activity
 import BlockModel
 import NBD
 import System
@@ -28,6 +29,11 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
     var parts: [WritePart] = []
     /// Reads that came together.
     private var expected: [SectorRange] = []
+    /// Requests that are done, whose answers go out next, and when the first was taken.
+    private var work = Activity.Work()
+    private var workBegan = 0.0
+    /// Those that are taken and not answered, the one at hand, too.
+    private var underWay = 0
 
     init(_ device: Device, _ export: Export, _ common: NBDCommon, _ socket: Socket) {
         self.device = device
@@ -40,6 +46,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
 
     /// Serves the client until the end. What a client does wrong is logged.
     mutating func run() {
+        defer { common.activity.abandon(underWay) }
         do throws(Disconnection) {
             guard try shakeHands() else { return }
             try serveRequests()
@@ -47,7 +54,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
             guard case .violation(let what) = error else { return }
             common.log("a client was cut off: it sent \(what)")
             // What came before it is answered.
-            try? settle()
+            try? answerAll()
         }
     }
 
@@ -85,10 +92,10 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
             while input.count >= Request.byteCount {
                 guard let request = Request(input.bytes) else { throw .violation("something that is no request") }
                 input.consume(Request.byteCount)
-                guard request.command != .disconnect else { return try settle() }
-                try perform(request)
+                guard request.command != .disconnect else { return try answerAll() }
+                try perform(noting: request)
             }
-            try settle()
+            try answerAll()
             guard !common.isStopping, input.receive(Request.byteCount, from: socket) else { return }
         }
     }
@@ -107,10 +114,38 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         if expected.count > 1 { device.expectReads(of: expected) }
     }
 
+    private mutating func perform(noting request: Request) throws(Disconnection) {
+        guard let kind = kind(of: request) else { return try perform(request) }
+        let began = common.activity.begin(1)
+        underWay += 1
+        try perform(request)
+        if work.count == 0 { workBegan = began }
+        work.add(kind, byteCount: kind == .flush ? 0 : UInt64(request.length))
+    }
+
+    /// Nil: nothing is done for it.
+    private func kind(of request: Request) -> Activity.Kind? {
+        // What is wrong with it is said when it is to be done.
+        do throws(ErrorCode) { _ = try request.check(export, session) } catch { return nil }
+        switch request.command {
+        case .read: return .read
+        case .write: return .write
+        case .trim, .writeZeroes: return .discard
+        case .flush: return .flush
+        case .blockStatus, .disconnect, nil: return nil
+        }
+    }
+
+    private mutating func endWork() {
+        common.activity.end(work, since: workBegan)
+        underWay -= work.count
+        work = Activity.Work()
+    }
+
     // MARK: Answers
 
-    /// Answers all that is done.
-    mutating func settle() throws(Disconnection) {
+    /// Answers all requests that came, with one flush for those that wait for one.
+    mutating func answerAll() throws(Disconnection) {
         try performWaiting()
         if !unflushed.isEmpty {
             // Whom the flush is not for need not wait for it.
@@ -118,6 +153,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
             try flush()
         }
         try send()
+        endWork()
     }
 
     /// One flush for all requests that wait for one.
@@ -147,6 +183,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         guard output.count > 0 else { return }
         guard socket.send(output.bytes) else { throw .gone }
         output.removeAll()
+        if waiting.isEmpty, unflushed.isEmpty { endWork() }
     }
 }
 

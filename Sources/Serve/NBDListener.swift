@@ -76,19 +76,12 @@ public struct NBDListener: ~Copyable {
     }
 
     private static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) throws(Failure) -> Int32 {
-        var address = sockaddr_un()
-        address.sun_family = sa_family_t(AF_UNIX)
-        let room = MemoryLayout.size(ofValue: address.sun_path)
-        let bytes = PathText.bytes(path)
-        guard !bytes.isEmpty, bytes.count < room, !bytes.contains(0) else {
-            throw Failure(.usage, .listen, .file(path), "a socket's path has 1 to \(room - 1) bytes", remedy: "name a shorter one")
+        // Clients could not name a longer one.
+        let bytes = PathText.bytes(path), room = LocalSocket.longestPath
+        guard !bytes.isEmpty, bytes.count <= room, !bytes.contains(0) else {
+            throw Failure(.usage, .listen, .file(path), "a socket's path has 1 to \(room) bytes", remedy: "name a shorter one")
         }
-        unsafe withUnsafeMutableBytes(of: &address.sun_path) { unsafe $0.copyBytes(from: bytes) }
-        return unsafe withUnsafePointer(to: address) { pointer in
-            unsafe pointer.withMemoryRebound(to: sockaddr.self, capacity: 1) {
-                unsafe body($0, socklen_t(MemoryLayout<sockaddr_un>.size))
-            }
-        }
+        return unsafe try LocalSocket.withAddress(path, body)
     }
 
     // MARK: TCP

@@ -1,3 +1,4 @@
+public import Activity
 public import BlockModel
 import Glibc
 import NBD
@@ -29,10 +30,11 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     ///   - stop: ends `run`.
     ///   - maximumConnections: who comes when there are so many is sent away.
     ///   - handshakeLimit: how long a client may take until it sends requests.
+    ///   - activity: notes what is done for them.
     ///   - patience: how long clients may take to accept their answers when the end was asked for.
     public init(
         _ disk: Device, name: String, on listener: consuming NBDListener, stop: StopRequest, maximumConnections: Int = 64,
-        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), log: @escaping @Sendable (String) -> Void
+        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), activity: Activity = Activity(), log: @escaping @Sendable (String) -> Void
     ) {
         device = FailStop(disk)
         export = Export(name: name, byteCount: disk.byteCount, isReadOnly: disk.isReadOnly)
@@ -40,11 +42,12 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
         self.stop = stop
         self.maximumConnections = maximumConnections
         self.patience = patience
-        common = NBDCommon(handshakeLimit: handshakeLimit, log: log)
+        common = NBDCommon(handshakeLimit: handshakeLimit, activity, log: log)
     }
 
     /// Accepts clients until `stop` is asked for; then lets the requests at work finish, and sends the clients away.
     public consuming func run() -> NBDOutcome {
+        device.allowWaiting(true)
         while true {
             let isCrowded = !acceptSome()
             var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
@@ -82,6 +85,7 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     /// its answers or not. On a second request that while is over, and calls to the disk are not waited for long.
     private consuming func finish(isForced: Bool) -> NBDOutcome {
         common.stop()
+        device.allowWaiting(false)
         listener = nil
         var isForced = isForced
         shutDown(onlyIncoming: !isForced)
@@ -115,13 +119,15 @@ private let forcedPatience = Duration.seconds(1)
 /// What the connections of a server share.
 final class NBDCommon: Sendable {
     let log: LogLimiter
+    let activity: Activity
     let handshakeLimit: Duration
     /// As many as one transfer has.
     let zeros = [UInt8](repeating: 0, count: largestPiece)
     private let stopping = Atomic(false)
 
-    init(handshakeLimit: Duration, log: @escaping @Sendable (String) -> Void) {
+    init(handshakeLimit: Duration, _ activity: Activity = Activity(), log: @escaping @Sendable (String) -> Void) {
         self.handshakeLimit = handshakeLimit
+        self.activity = activity
         self.log = LogLimiter(log)
     }
 

@@ -9,7 +9,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     enum Order: UInt8, AtomicRepresentable {
         case serve
         /// Answer what is on the ring, then let go.
-        case settle
+        case finish
         /// Let go once the batch at work is answered.
         case letGo
     }
@@ -57,10 +57,10 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     private func serve() throws(Failure) {
         var requests = [server?.eventDescriptor ?? -1, orders.descriptor].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
         while true {
-            let isBusy = try server?.serve(log) ?? false
+            let isBusy = try server?.serve(log) { order.load(ordering: .acquiring) == .letGo } ?? false
             switch order.load(ordering: .acquiring) {
             case .serve: break
-            case .settle: return try settle(&requests)
+            case .finish: return try finish(&requests)
             case .letGo: return
             }
             if isBusy {
@@ -81,11 +81,11 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
     /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
     /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
-    private func settle(_ requests: inout [pollfd]) throws(Failure) {
-        let deadline = ContinuousClock.now + settleLimit
-        while order.load(ordering: .acquiring) == .settle, ContinuousClock.now < deadline {
-            if try server?.serve(log) == true { continue }
-            if try !waitForEvent(&requests, milliseconds: settleMilliseconds) { return }
+    private func finish(_ requests: inout [pollfd]) throws(Failure) {
+        let deadline = ContinuousClock.now + finishLimit
+        while order.load(ordering: .acquiring) == .finish, ContinuousClock.now < deadline {
+            if try server?.serve(log, isLettingGo: { false }) == true { continue }
+            if try !waitForEvent(&requests, milliseconds: quietMilliseconds) { return }
         }
     }
 
@@ -120,7 +120,7 @@ extension pollfd {
     var isBroken: Bool { revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0 }
 }
 
-/// A closing ring with nothing on it for this long has settled.
-private let settleMilliseconds: Int32 = 200
+/// A closing ring with nothing on it for this long is finished.
+private let quietMilliseconds: Int32 = 200
 /// Bounds what a front end that never ends can make of it.
-private let settleLimit = Duration.seconds(5)
+private let finishLimit = Duration.seconds(5)

@@ -6,6 +6,7 @@ import XenBus
 struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// What they were made from.
     let offer: FrontendOffer
+    private let device: Device
     private let queues: [QueueThread<Host, Device>]
     private var threads: [Thread]
 
@@ -22,30 +23,36 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
             return try QueueThread(server, trouble: trouble, log)
         }
         var threads: [Thread] = []
+        device.allowWaiting(true)
         do {
             for queue in queues { threads.append(try queue.start()) }
         } catch {
-            Self.end(queues, threads, .letGo)
+            Self.end(device, queues, threads, .letGo)
             throw error
         }
         self.offer = offer
+        self.device = device
         self.queues = queues
         self.threads = threads
     }
 
-    deinit { Self.end(queues, threads, .letGo) }
+    deinit { Self.end(device, queues, threads, .letGo) }
 
     /// Why one of the rings is served no more; nil while all are.
     var failure: Failure? { queues.lazy.compactMap(\.failure).first }
 
     /// Answers what is left on rings that the front end has closed, and lets go of them.
-    mutating func settle() {
-        Self.end(queues, threads, .settle)
+    mutating func finish() {
+        Self.end(device, queues, threads, .finish)
         threads = []
     }
 
-    private static func end(_ queues: [QueueThread<Host, Device>], _ threads: [Thread], _ order: QueueThread<Host, Device>.Order) {
+    private static func end(
+        _ device: Device, _ queues: [QueueThread<Host, Device>], _ threads: [Thread], _ order: QueueThread<Host, Device>.Order
+    ) {
         for queue in queues { queue.give(order) }
+        // Nobody who serves a ring is to wait for room now.
+        device.allowWaiting(false)
         for thread in threads { thread.join() }
     }
 }

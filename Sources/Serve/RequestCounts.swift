@@ -1,11 +1,15 @@
+import Activity
 import Synchronization
 
-/// Requests of a device that were not done, however many of them the log leaves out. Any ring's thread counts.
+/// Requests of a device: all that were done, and those that were not, however many of them the log leaves out. Any ring's thread counts.
 final class RequestCounts: Sendable {
+    let activity: Activity
     /// Those that ask for what can't be: outside the disk, malformed, unknown, a change of a read-only disk.
     private let refused = Atomic(0)
     /// Those that were right, and whose pages were not granted or that the disk could not do.
     private let failed = Atomic(0)
+
+    init(_ activity: Activity) { self.activity = activity }
 
     func countRefused() { refused.add(1, ordering: .relaxed) }
     func countFailed() { failed.add(1, ordering: .relaxed) }

@@ -1,3 +1,4 @@
+import Activity
 import Blkif
 import BlockModel
 import System
@@ -30,8 +31,8 @@ import XenBus
     private var responseIndex: UInt32
 
     /// The data of a batch, request after request.
-    private let staging: UnsafeMutableRawPointer
-    private var stagedByteCount = 0
+    private let buffer: UnsafeMutableRawPointer
+    private var filledByteCount = 0
     private var copiesIn: GrantCopyBatch
     private var copiesOut: GrantCopyBatch
     private var arrivals: [Arrival] = []
@@ -63,7 +64,7 @@ import XenBus
         let ring = unsafe try Self.ring(page, mapping.byteCount, abi, resuming: resuming)
         unsafe record = ResponseRecord(ring: page)
         responseIndex = resuming ? responses : 0
-        unsafe staging = .allocate(byteCount: stagingBudget, alignment: xenPageSize)
+        unsafe buffer = .allocate(byteCount: bufferByteCount, alignment: xenPageSize)
         unsafe segmentTables = .allocate(byteCount: segmentBudget * segmentByteCount, alignment: xenPageSize)
         segmentCopies = GrantCopyBatch(capacity: ring.entries)
         copiesIn = GrantCopyBatch(capacity: segmentBudget)
@@ -89,7 +90,7 @@ import XenBus
     }
 
     deinit {
-        unsafe staging.deallocate()
+        unsafe buffer.deallocate()
         unsafe segmentTables.deallocate()
     }
 
@@ -103,20 +104,42 @@ import XenBus
     }
 
     /// Does what the guest has asked for, up to a bound. True: there may be more to do. Throws when the ring is broken.
-    mutating func serve(_ log: LogLimiter) throws(Failure) -> Bool {
+    /// - Parameter isLettingGo: what could not be done as it would have had to wait stays on the ring, with all behind it, for who comes next; else
+    ///   it fails.
+    mutating func serve(_ log: LogLimiter, isLettingGo: () -> Bool) throws(Failure) -> Bool {
         isDeep = false
         for batch in 0..<batchesPerCall {
             try collect(log)
             if jobs.isEmpty { return false }
             if batch > 0 || jobs.count > 1 { isDeep = true }
+            let work = self.work()
+            let began = counts.activity.begin(work.count)
+            var isAnswered = false
+            defer { if isAnswered { counts.activity.end(work, since: began) } else { counts.activity.abandon(work.count) } }
             try host.perform(&copiesIn)
             if !performLent() {
                 performJobs(log)
                 try host.perform(&copiesOut)
             }
-            try respond(log)
+            isAnswered = try respond(log, isLettingGo)
+            if !isAnswered { return true }
         }
         return true
+    }
+
+    /// What a batch has, but for what was refused.
+    private func work() -> Activity.Work {
+        var work = Activity.Work()
+        for job in jobs {
+            switch job.operation {
+            case .read: work.add(.read, byteCount: UInt64(job.byteCount))
+            case .write: work.add(.write, byteCount: UInt64(job.byteCount))
+            case .flush, .barrier: work.add(.flush, byteCount: UInt64(job.byteCount))
+            case .discard: work.add(.discard, byteCount: job.sectorCount * UInt64(sectorSize))
+            case .indirect, nil: break
+            }
+        }
+        return work
     }
 
     /// Whether there are requests to `serve`.
@@ -131,7 +154,7 @@ import XenBus
         jobs.removeAll(keepingCapacity: true)
         copiesIn.removeAll()
         copiesOut.removeAll()
-        stagedByteCount = 0
+        filledByteCount = 0
         try take()
         try host.perform(&segmentCopies)
         for index in arrivals.indices {
@@ -194,28 +217,28 @@ import XenBus
         }
         var job = Job(
             id: request.id, rawOperation: request.responseOperation, operation: request.effectiveOperation,
-            sector: request.sector, sectorCount: range?.count ?? 0, offset: stagedByteCount)
+            sector: request.sector, sectorCount: range?.count ?? 0, offset: filledByteCount)
         if job.byteCount > 0 {
             let isRead = job.operation == .read
             let first = isRead ? copiesOut.count : copiesIn.count
-            for index in 0..<count { stage(isIndirect ? segments[index] : request.segments[index], toGuest: isRead) }
+            for index in 0..<count { addCopy(of: isIndirect ? segments[index] : request.segments[index], toGuest: isRead) }
             job.copies = first..<(isRead ? copiesOut.count : copiesIn.count)
         }
         jobs.append(job)
     }
 
-    /// Adds the copy of a valid segment, next to what is staged.
-    private mutating func stage(_ segment: Segment, toGuest: Bool) {
+    /// Adds the copy of a valid segment, behind those before it.
+    private mutating func addCopy(of segment: Segment, toGuest: Bool) {
         let offset = UInt16(segment.firstSector) * UInt16(sectorSize)
         let byteCount = UInt16(segment.sectorCount * sectorSize)
         // `take` has seen that a whole request fits.
-        let local = unsafe staging + stagedByteCount
+        let local = unsafe buffer + filledByteCount
         if toGuest {
             unsafe copiesOut.copy(local, to: segment.gref, of: domain, offset: offset, byteCount: byteCount)
         } else {
             unsafe copiesIn.copy(from: segment.gref, of: domain, offset: offset, byteCount: byteCount, to: local)
         }
-        stagedByteCount += Int(byteCount)
+        filledByteCount += Int(byteCount)
     }
 
     // MARK: Doing them
@@ -257,7 +280,7 @@ import XenBus
 
     private func writeTogether() -> Bool {
         // Private memory: what is hashed is what is stored.
-        let bytes = unsafe RawSpan(_unsafeStart: staging, byteCount: stagedByteCount)
+        let bytes = unsafe RawSpan(_unsafeStart: buffer, byteCount: filledByteCount)
         // Then each is written by itself, and tells what is wrong.
         return (try? device.write(parts.span, of: bytes)) != nil
     }
@@ -272,7 +295,7 @@ import XenBus
             unsafe copiesOut.takeFrom(lent.address, lent: true)
             // Otherwise a page is not granted, or not there after all: the ordinary way tells which, and of which request.
             if (try? host.perform(&copiesOut)) != nil, copiesOut.succeeded(0..<copiesOut.count) { return true }
-            unsafe copiesOut.takeFrom(staging, lent: false)
+            unsafe copiesOut.takeFrom(buffer, lent: false)
             return false
         }
     }
@@ -285,7 +308,7 @@ import XenBus
         if expected.count > 1 { device.expectReads(of: expected) }
     }
 
-    /// The jobs from `first` on that are one transfer: staged one after the other, and neighbours on the disk.
+    /// The jobs from `first` on that are one transfer: one behind the other in the buffer, and neighbours on the disk.
     private func run(from first: Int) -> Range<Int> {
         let operation = jobs[first].operation
         guard operation == .read || operation == .write else { return first..<first + 1 }
@@ -309,7 +332,9 @@ import XenBus
                 // Only the request that can't be done fails.
                 for index in run { perform(index..<index + 1, log) }
             } else {
-                fail(run.lowerBound, "\(error)", log)
+                jobs[run.lowerBound].isInterrupted = error.kind == .interrupted
+                // Whether that one fails is seen when it would be answered.
+                if error.kind != .interrupted { fail(run.lowerBound, "\(error)", log) }
             }
         }
     }
@@ -318,8 +343,8 @@ import XenBus
     private func perform(_ job: Job, byteCount: Int) throws(Failure) {
         switch job.operation {
         case .read:
-            var buffer = unsafe MutableRawSpan(_unsafeStart: staging + job.offset, byteCount: byteCount)
-            try device.read(at: job.sector, into: &buffer)
+            var bytes = unsafe MutableRawSpan(_unsafeStart: buffer + job.offset, byteCount: byteCount)
+            try device.read(at: job.sector, into: &bytes)
         case .write:
             try write(job, byteCount)
         case .flush:
@@ -340,14 +365,14 @@ import XenBus
 
     private func write(_ job: Job, _ byteCount: Int) throws(Failure) {
         // Private memory: what is hashed is what is stored.
-        try device.write(at: job.sector, unsafe RawSpan(_unsafeStart: staging + job.offset, byteCount: byteCount))
+        try device.write(at: job.sector, unsafe RawSpan(_unsafeStart: buffer + job.offset, byteCount: byteCount))
     }
 
     private mutating func fail(_ index: Int, _ why: String, _ log: LogLimiter) {
         let job = jobs[index]
         if job.operation == .read {
-            // What is staged goes to the guest all the same, and is not what it asked for.
-            unsafe (staging + job.offset).initializeMemory(as: UInt8.self, repeating: 0, count: job.byteCount)
+            // What the buffer has goes to the guest all the same, and is not what it asked for.
+            unsafe (buffer + job.offset).initializeMemory(as: UInt8.self, repeating: 0, count: job.byteCount)
         } else {
             jobs[index].operation = nil
         }
@@ -358,9 +383,16 @@ import XenBus
 
     // MARK: Answering
 
-    private mutating func respond(_ log: LogLimiter) throws(Failure) {
+    /// - Returns: false: some are left on the ring.
+    private mutating func respond(_ log: LogLimiter, _ isLettingGo: () -> Bool) throws(Failure) -> Bool {
         var wantsEvent = false
+        var isLeft = false
         for index in jobs.indices {
+            if jobs[index].isInterrupted {
+                isLeft = isLettingGo()
+                if isLeft { break }
+                fail(index, "it waited for room, and is waited for no longer", log)
+            }
             if jobs[index].operation == .read, jobs[index].status == .okay, !copiesOut.succeeded(jobs[index].copies) {
                 fail(index, "its pages are not granted", log)
             }
@@ -368,6 +400,7 @@ import XenBus
             if respond(id: job.id, rawOperation: job.rawOperation, status: job.status) { wantsEvent = true }
         }
         if wantsEvent { try channel.notify() }
+        return !isLeft
     }
 
     /// Each response is shown by itself, so that there is never more than the recorded one half done.
@@ -404,13 +437,15 @@ private struct Job {
     var operation: Operation?
     let sector: UInt64
     let sectorCount: UInt64
-    /// Where its data is staged.
+    /// Where its data is in the buffer.
     var offset = 0
     /// Its copies among those in or out.
     var copies = 0..<0
     var status = Status.okay
+    /// It was not done, as nobody waits for it any more.
+    var isInterrupted = false
 
-    /// Bytes staged.
+    /// Bytes of its data.
     var byteCount: Int { operation == .discard ? 0 : Int(sectorCount) * sectorSize }
     var dataEnd: Int { offset + byteCount }
 }
@@ -420,9 +455,9 @@ let maximumIndirectSegments = 256
 /// Bytes of a segment, in that page as in a slot.
 private let segmentByteCount = 8
 /// Memory for the data of a batch, which bounds what one batch of a large ring takes, and the segments that it is enough for.
-private let stagingBudget = 4 << 20
-private let segmentBudget = stagingBudget / xenPageSize
-/// Most bytes that neighbouring requests are merged into.
+private let bufferByteCount = 4 << 20
+private let segmentBudget = bufferByteCount / xenPageSize
+/// Most bytes that neighbouring requests are coalesced into.
 private let largestTransfer = 1 << 20
 /// After this many batches, something else gets a look.
 private let batchesPerCall = 4

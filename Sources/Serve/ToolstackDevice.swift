@@ -1,14 +1,17 @@
+public import Activity
 import System
 import XenBus
 
 /// A disk that a device's configuration asks for.
-public struct ToolstackDisk: Sendable, Equatable {
+public struct ToolstackDisk: Sendable {
     public let name: String
     public let isReadOnly: Bool
     /// The device that asks for it: no other one of this start of the machine is called so while it is there.
     public let device: String
     /// Nobody has served it to that device yet.
     public let isNew: Bool
+    /// Notes what is done for the guest.
+    public let activity = Activity()
 }
 
 /// A device whose nodes the toolstack has made for us: xl writes what the configuration of a disk says.

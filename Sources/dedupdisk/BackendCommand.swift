@@ -67,7 +67,7 @@ struct BackendCommand: ParsableCommand {
     private static func open(_ disk: ToolstackDisk, of store: Store) throws(Failure) -> StoreDisk {
         guard isEphemeral(disk) else {
             let opened = try StoreDisk(store, disk.name, readOnly: disk.isReadOnly)
-            if !disk.isReadOnly { ControlServer.start(for: opened, of: store) }
+            if !disk.isReadOnly { ControlServer.start(for: opened, of: store, disk.activity) }
             return opened
         }
         if !disk.isNew {

@@ -1,3 +1,4 @@
+import Activity
 import ArgumentParser
 import BlockModel
 import Glibc
@@ -47,7 +48,7 @@ private struct Attaching: DiskServer {
     let queues: Int
 
     /// Serves until the end, then writes out what is pending, whatever the end was.
-    func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool) throws {
+    func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool, _ activity: Activity) throws {
         let stop = try StopRequest()
         stop.sendOnSignals(handOver: [SIGHUP])
         let outcome: BackendOutcome
@@ -56,6 +57,7 @@ private struct Attaching: DiskServer {
                 domain: domain, device: self.device, disk: name, isResumable: isResumable,
                 log: { Console.log($0) })
             configuration.maximumQueues = queues
+            configuration.activity = activity
             var backend = try Backend.attach(xen, device, configuration, stop: stop)
             outcome = try backend.run()
         } catch {

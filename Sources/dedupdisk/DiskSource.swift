@@ -1,3 +1,4 @@
+import Activity
 import ArgumentParser
 import BlockModel
 import Control
@@ -31,8 +32,9 @@ struct DiskSource: ParsableArguments {
 
     /// Opens the disk, which is called `name` in the store, and lets `server` serve it.
     func serve(_ name: String, by server: some DiskServer) throws {
+        let activity = Activity()
         if discard, let size {
-            try server.serve(try DiscardDisk(byteCount: size.bytes), named: "discard", isResumable: false)
+            try server.serve(try DiscardDisk(byteCount: size.bytes), named: "discard", isResumable: false, activity)
         } else if let path {
             let file = try RawFileDisk(path: path, readOnly: readOnly || ephemeral, isForced: force)
             if let format = file.foreignFormat {
@@ -41,7 +43,7 @@ struct DiskSource: ParsableArguments {
                     "\(path) looks like \(format.title), and is served raw, as the bytes that it has (if that is not meant, end this before they are changed)",
                     .warning)
             }
-            try serve(file, named: Self.absolute(path), ephemeralName: path, by: server)
+            try serve(file, named: Self.absolute(path), ephemeralName: path, by: server, activity)
         } else {
             let store = try openStore()
             let maintainer = Maintainer(store)
@@ -49,10 +51,10 @@ struct DiskSource: ParsableArguments {
             defer { maintainer.stop() }
             if ephemeral, let copy = try copy(of: name, in: store) {
                 defer { copy.remove() }
-                return try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false)
+                return try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false, activity)
             }
-            let disk = try open(name, in: store)
-            try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server)
+            let disk = try open(name, in: store, activity)
+            try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server, activity)
         }
     }
 
@@ -68,13 +70,13 @@ struct DiskSource: ParsableArguments {
     }
 
     private func serve<Device: BlockDevice>(
-        _ disk: Device, named name: String, ephemeralName: String, by server: some DiskServer
+        _ disk: Device, named name: String, ephemeralName: String, by server: some DiskServer, _ activity: Activity
     ) throws {
         if ephemeral {
             let copy = try EphemeralDisk(over: disk, scratchDirectory: Self.scratchDirectory)
-            try server.serve(copy, named: ephemeralName, isResumable: false)
+            try server.serve(copy, named: ephemeralName, isResumable: false, activity)
         } else {
-            try server.serve(disk, named: name, isResumable: !readOnly)
+            try server.serve(disk, named: name, isResumable: !readOnly, activity)
         }
     }
 
@@ -90,11 +92,11 @@ struct DiskSource: ParsableArguments {
         return store
     }
 
-    private func open(_ name: String, in store: Store) throws -> StoreDisk {
+    private func open(_ name: String, in store: Store, _ activity: Activity) throws -> StoreDisk {
         if try store.disk(name) == nil, let size, !ephemeral, !readOnly { try store.create(name, byteCount: size.bytes) }
         try checkSize(of: name, in: store)
         let disk = try StoreDisk(store, name, readOnly: readOnly || ephemeral)
-        if !readOnly, !ephemeral { ControlServer.start(for: disk, of: store) }
+        if !readOnly, !ephemeral { ControlServer.start(for: disk, of: store, activity) }
         return disk
     }
 
@@ -127,5 +129,6 @@ protocol DiskServer {
     /// - Parameters:
     ///   - name: what the disk is known by: its place, or its name when that is no way back to it.
     ///   - isResumable: a later process, asked for the same, has the same disk.
-    func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool) throws
+    ///   - activity: notes what is done for the guest or the clients.
+    func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool, _ activity: Activity) throws
 }

@@ -1,4 +1,5 @@
 import ArgumentParser
+import Control
 import Serve
 import Store
 import System
@@ -12,6 +13,9 @@ struct Stats: ParsableCommand {
             distinct block of disks and snapshots. dedup ratio: mapped divided by the distinct blocks of disks. exclusive: what deleting \
             a disk with its snapshots, or a snapshot alone, would free. stored: bytes that the store's files occupy, as du \
             counts. reclaimable: stored blocks that nothing maps any more; they are found again when the same content is written. \
+            Of disks that are served, a second table says what their servers do: requests that wait for their answer, what was read \
+            and written since they are served, how long it took in the last ten seconds or so (the median, and 99% of it), and \
+            what was answered and is not in the store yet. \
             filesystem: how full it is, as df says; servers warn at 80, 90 and 95%.
             """)
     @OptionGroup var options: StoreOptions
@@ -24,10 +28,12 @@ struct Stats: ParsableCommand {
             let size, mappedBytes, exclusiveBytes, created: UInt64
             let attached: Bool
             let snapshots: [Disk]
+            let live: LiveDisk?
 
-            init(_ disk: Statistics.Disk) {
+            init(_ disk: Statistics.Disk, _ live: [String: LiveFigures]) {
+                self.live = live[disk.name].map { LiveDisk($0) }
                 (name, size, mappedBytes, exclusiveBytes) = (disk.name, disk.size, disk.mappedBytes, disk.exclusiveBytes)
-                (created, attached, snapshots) = (disk.created, disk.isAttached, disk.snapshots.map { Disk($0) })
+                (created, attached, snapshots) = (disk.created, disk.isAttached, disk.snapshots.map { Disk($0, [:]) })
             }
         }
         let format, storeFormat: Int
@@ -40,7 +46,9 @@ struct Stats: ParsableCommand {
     }
 
     func run() throws {
-        let found = try options.open(for: .reading).statistics(of: disk)
+        let store = try options.open(for: .reading)
+        let found = try store.statistics(of: disk)
+        let live = LiveFigures.ask(for: found.disks.filter(\.isAttached).map(\.name), of: store)
         if json {
             return try Console.printJSON(
                 Report(
@@ -50,7 +58,7 @@ struct Stats: ParsableCommand {
                     snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio,
                     fill: (found.room.fill * 10).rounded() / 10, damagedBlobs: found.damagedBlobs,
                     compression: found.settings.compression.name,
-                    disks: found.disks.map { .init($0) }))
+                    disks: found.disks.map { .init($0, live) }))
         }
         if disk == nil { try printStore(found) }
         if !found.disks.isEmpty {
@@ -59,6 +67,7 @@ struct Stats: ParsableCommand {
             }
             try Console.put((disk == nil ? "\n" : "") + Console.table([["DISK", "SIZE", "MAPPED", "EXCLUSIVE", ""]] + rows))
         }
+        if !live.isEmpty { try Console.put("\n" + Console.table(LiveDisk.table(found.disks.compactMap { disk in live[disk.name].map { (disk.name, $0) } }))) }
     }
 
     private func compression(_ compression: Settings.Compression) -> String {
@@ -129,6 +138,7 @@ struct Collect: ParsableCommand {
         let store = try options.open()
         let stop = try StopRequest()
         stop.sendOnSignals()
+        try store.removeLeftovers()
         let before = try store.storedBytes()
         let progress = Progress("collected")
         var isStopped = false

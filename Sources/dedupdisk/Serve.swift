@@ -1,3 +1,4 @@
+import Activity
 import ArgumentParser
 import BlockModel
 import Glibc
@@ -46,14 +47,14 @@ private struct Listening: DiskServer {
     let name: String
     let address: NBDAddress
 
-    func serve<Device: BlockDevice>(_ device: Device, named place: String, isResumable: Bool) throws {
+    func serve<Device: BlockDevice>(_ device: Device, named place: String, isResumable: Bool, _ activity: Activity) throws {
         let stop = try StopRequest()
         stop.sendOnSignals()
         let outcome: NBDOutcome
         do {
             let listener = try NBDListener(address)
             Console.log("disk \(name) is at \(listener.address.uri(export: name))")
-            outcome = NBDServer(device, name: name, on: listener, stop: stop, log: { Console.log($0) }).run()
+            outcome = NBDServer(device, name: name, on: listener, stop: stop, activity: activity, log: { Console.log($0) }).run()
         } catch {
             close(device)
             throw error

@@ -4,12 +4,13 @@ import System
 
 /// A setting of a store, by its name and values on the command line.
 private enum Setting: String, CaseIterable {
-    case compression, maintenance
+    case compression, maintenance, full
 
     func value(in settings: Settings) -> String {
         switch self {
         case .compression: settings.compression.name
         case .maintenance: settings.isMaintained ? "on" : "off"
+        case .full: settings.whenFull.rawValue
         }
     }
 
@@ -22,6 +23,9 @@ private enum Setting: String, CaseIterable {
         case .maintenance:
             guard ["on", "off"].contains(value) else { throw wrong(value, ["on", "off"]) }
             settings.isMaintained = value == "on"
+        case .full:
+            guard let choice = Settings.WhenFull(rawValue: value) else { throw wrong(value, Settings.WhenFull.allCases.map(\.rawValue)) }
+            settings.whenFull = choice
         }
     }
 
@@ -43,6 +47,7 @@ struct Change: ParsableCommand {
         discussion: """
             compression: none, lz4 or zstd, how new blocks are stored; background: they are stored as they come, and compressed by maintenance.
             maintenance: on, or off, which leaves what nothing refers to to gc.
+            full: fail, or wait, what writes to disks in use do when the filesystem is full: a guest gets errors, or stands still until there is room.
 
               dedupdisk set compression=background
             """)

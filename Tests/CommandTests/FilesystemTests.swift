@@ -41,6 +41,10 @@ import TestSupport
             head -c 30000000 /dev/urandom >$M/image
             $D import $M/image d; $D create e --size 1G
             $D export d - | cmp -n 30000000 - $M/image; $D export d $M/out; cmp -n 30000000 $M/out $M/image
+            $D serve e --socket $M/nbd >/dev/null 2>&1 & server=$!
+            while ! [ -S $M/store/journals/2.socket ]; do sleep 0.1; done
+            $D snapshot e@s d@s; kill $server; wait $server
+            $D clone d@s c; $D rollback d@s; $D export c - | cmp -n 30000000 - $M/image; $D delete c; $D delete d@s
             $D stats >/dev/null; $D check --read-data; full=$(du -sk $M/store | cut -f1)
             $D delete d; $D gc >/dev/null; $D check --read-data; sync $M
             [ $(du -sk $M/store | cut -f1) -lt $((full - 28000)) ]

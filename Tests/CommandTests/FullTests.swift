@@ -45,6 +45,14 @@ struct FullTests {
         try tool.succeed("resize", "empty", "512M")
         try tool.succeed("resize", "gone", "4M", "--discard-data")
         volume.fill()
+        for command in [
+            ["snapshot", "kept@s"], ["diff", "kept@s"], ["clone", "kept@s", "copy"], ["rename", "copy", "other"], ["rollback", "kept@s"],
+            ["prune", "kept", "--keep-last", "1"], ["set", "full=wait"], ["set", "full=fail"], ["delete", "other"], ["delete", "kept@s"],
+        ] {
+            let outcome = try tool.start(command).wait()
+            #expect(outcome.status == 0 && outcome.errors == "", "\(command): \(outcome)")
+            volume.fill()
+        }
         try tool.succeed("check", "--repair")
         try expectReserve(tool)
         try tool.succeed("gc")
@@ -221,6 +229,83 @@ struct FullTests {
         try disk.close()
         #expect(try store.statistics().mappedBytes == 600 * 4096)
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// A store whose owner wants writes to wait: they do, whatever else goes on, until there is room, or until whoever serves the disk ends.
+    @Test(arguments: Volume.available) func writesThatWait(kind: Volume.Kind) throws {
+        let volume = try Volume(kind, megabytes: 96)
+        let heard = HeardEvents()
+        let store = try Store(path: volume.path + "/store", creating: true, events: heard.events)
+        try store.create("d", byteCount: 64 << 20)
+        let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        var number: UInt64 = 200
+        try disk.write(at: 0, (1...number).flatMap { block($0) })
+        volume.fill()
+        // A choice that is made when it is too late.
+        try store.change { $0.whenFull = .wait }
+        volume.fill()
+        // Nobody serves it.
+        #expect { while number < 9000 { try disk.write(at: number * 8, block(number + 1)); number += 1 } } throws: { ($0 as? Failure)?.kind == .noSpace }
+        let acknowledged = number
+        disk.allowWaiting(true)
+        let written = Monitor<UInt64>(acknowledged)
+        let ended = Monitor<Failure?>(nil)
+        let writer = try Thread("writer") {
+            do throws(Failure) {
+                for number in acknowledged..<9000 {
+                    try disk.write(at: number * 8, block(number + 1))
+                    written.with { $0 = number + 1 }
+                    // So that it is not done before the volume is full again.
+                    usleep(100)
+                }
+            } catch { ended.with { $0 = error } }
+        }
+        #expect(heard.wait(for: 1, .roomWait).map(\.phase) == [.begins])
+        #expect(try disk.sectors(at: (acknowledged - 1) * 8, count: 8) == block(acknowledged))
+        try disk.flush()
+        let stood = written.with { $0 }
+        usleep(1_200_000)
+        #expect(written.with { $0 } == stood && heard.all(.roomWait).count == 1)
+        // The way out that needs the writer's turn.
+        try disk.discard(#require(SectorRange(start: 60 << 11, count: 1 << 11)))
+        volume.empty()
+        #expect(heard.wait(for: 2, .roomWait).count >= 2)
+        // Until it is full for the last time.
+        for _ in 0..<3000 where written.with({ $0 }) < 3000 { usleep(10_000) }
+        volume.fill()
+        for _ in 0..<3000 where heard.all(.roomWait).last?.phase != .begins { usleep(10_000) }
+        disk.allowWaiting(false)
+        writer.join()
+        #expect(ended.with { $0?.kind } == .interrupted, "\(String(describing: ended.with { $0 }))")
+        let end = written.with { $0 }
+        #expect(end >= 3000)
+        volume.empty()
+        // What failed is tried again within a second, but not by who closes the disk.
+        for _ in 0..<3000 where heard.all(.commitRetry).last?.phase == .begins { usleep(10_000) }
+        try disk.close()
+        let reader = try StoreDisk(store, "d", readOnly: true)
+        for number in stride(from: 0, to: end, by: 97) { #expect(try reader.sectors(at: number * 8, count: 8) == block(number + 1)) }
+        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+    }
+
+    /// A server whose client waits for room ends when it is asked to, and answers nothing that is not so.
+    @Test(.enabled(if: Client.areInstalled, "the programs that speak NBD")) func aServerWithWritesThatWait() throws {
+        let volume = try Volume(#require(Volume.available.first), megabytes: 32)
+        let tool = try tool(on: volume)
+        try tool.succeed("create", "d", "--size", "64M")
+        try tool.succeed("set", "full=wait")
+        #expect(try tool.succeed("get", "full") == "wait\n")
+        let server = try Server(tool, ["d", "--socket", tool.path("socket")])
+        try tool.image("i", (1...12_000).map { UInt64($0) })
+        let client = try Child("/usr/bin/nbdcopy", [tool.path("i"), server.uri])
+        var said = ""
+        for _ in 0..<30 where !said.contains("its writes wait for room") { said += server.child.receiveErrors(limit: 1) }
+        #expect(said.contains("its writes wait for room"), "\(said)")
+        server.child.kill(SIGTERM)
+        let outcome = server.child.wait(limit: 30)
+        #expect(outcome.status == 1 && outcome.errors.contains("wait in its journal"), "\(outcome)")
+        #expect(client.wait(limit: 10).status != 0)
+        try tool.succeed("check")
     }
 
     /// A store of an older format is upgraded with what the reserve takes; where there is not even that, it is gone on with later.

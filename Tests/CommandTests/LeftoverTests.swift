@@ -33,6 +33,26 @@ import TestSupport
         #expect(Set(try journals) == expected)
     }
 
+    /// A server that was killed leaves its socket, of a disk that is there.
+    @Test(arguments: writers) func theNextWritingCommandRemovesSockets(command: [String]) throws {
+        try tool.succeed("create", "other", "--size", "1M")
+        let living = try Server(tool, ["other", "--socket", tool.path("a")])
+        let killed = try Server(tool, ["d", "--socket", tool.path("b")])
+        killed.child.kill(SIGKILL)
+        _ = killed.child.wait()
+        func sockets() throws -> Int { try journals.count { $0.hasSuffix(".socket") } }
+        #expect(try sockets() == 2)
+        try tool.succeed("list")
+        #expect(try sockets() == 2)
+        let outcome = try tool.start(command).wait()
+        #expect(outcome.status == 0, "\(outcome)")
+        #expect(try sockets() == 1)
+        // That of the living one still answers.
+        try tool.succeed("snapshot", "other@s")
+        living.end()
+        #expect(try sockets() == 0)
+    }
+
     /// All files count, whatever they are.
     @Test func statsCountThem() throws {
         let store = try Store(path: tool.store)

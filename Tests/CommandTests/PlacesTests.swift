@@ -38,7 +38,7 @@ import TestSupport
                     "/usr/bin/qemu-io", ["-f", "raw", "-c", "write -P \(round + 1) \(round)M 1M", "-c", "flush", "nbd+unix:///\($0)?socket=\(tool.path($0))"])
             }
             for client in clients { #expect(client.wait().status == 0) }
-            for arguments in [["list"], ["stats"], ["create", "c\(round)", "--size", "1M"]] {
+            for arguments in [["list"], ["stats"], ["create", "c\(round)", "--size", "1M"], ["snapshot", "a@s\(round)"]] {
                 let outcome = try Child(
                     "/usr/bin/unshare", ["--pid", "--fork", "--mount-proc", tool.executable] + arguments, environment: ["DEDUPDISK_STORE": tool.store]
                 ).wait()
@@ -54,7 +54,8 @@ import TestSupport
         }
         try tool.expectClean()
         let expected = (1...3).flatMap { [UInt8](repeating: UInt8($0), count: 1 << 20) }
-        for name in ["a", "b"] { #expect(try tool.run("export", name, "-").output.prefix(3 << 20) == expected[...]) }
+        for name in ["a", "b", "a@s2"] { #expect(try tool.run("export", name, "-").output.prefix(3 << 20) == expected[...]) }
+        #expect(try tool.run("export", "a@s0", "-").output.prefix(3 << 20) == expected.prefix(1 << 20) + [UInt8](repeating: 0, count: 2 << 20))
     }
 
     // MARK: Media that can't be written
@@ -63,11 +64,17 @@ import TestSupport
 
     @Test(.enabled(if: canUnshare)) func aStoreThatCanOnlyBeRead() throws {
         let bytes = try tool.disk("d", Array(1...50))
+        try tool.succeed("snapshot", "d@s")
         let outcome = try inNamespace(
-            readOnly + "for c in list 'list --json' stats 'map d' check 'check --read-data'; do $D $c >/dev/null; done; $D export d -")
+            readOnly + "for c in list 'list --snapshots' 'list --json' stats get 'map d' 'map d@s' 'diff d@s' check 'check --read-data'; do "
+                + "$D $c >/dev/null; done; $D export d -")
         #expect(outcome.status == 0 && outcome.errors == "", "\(outcome.errors)")
         #expect(outcome.output == bytes)
-        for command in ["create e --size 1M", "delete d", "gc", "resize d 1G", "check --repair", "import /dev/null e"] {
+        #expect(try inNamespace(readOnly + "$D export d@s -").output == bytes)
+        for command in [
+            "create e --size 1M", "delete d", "gc", "maintain", "resize d 1G", "check --repair", "import /dev/null e", "snapshot d@t", "clone d@s e",
+            "rollback d@s", "rename d e", "delete d@s", "set maintenance=off",
+        ] {
             let outcome = try inNamespace(readOnly + "$D \(command)")
             tool.expectFailure(outcome, naming: ["read-only"])
         }
@@ -114,7 +121,13 @@ import TestSupport
         #expect(try asNobody("list").status == 0)
         #expect(try asNobody("stats").status == 0)
         #expect(try asNobody("export", "d", "-").output == bytes)
-        tool.expectFailure(try asNobody("create", "e", "--size", "1M"), naming: ["Permission denied"])
+        for arguments in [["create", "e", "--size", "1M"], ["snapshot", "d@s"], ["maintain"]] {
+            tool.expectFailure(
+                try Child(
+                    "/usr/bin/setpriv", ["--reuid=65534", "--regid=65534", "--clear-groups", tool.executable] + arguments,
+                    environment: ["DEDUPDISK_STORE": tool.store]
+                ).wait(), naming: ["Permission denied"])
+        }
         let server = try Server(tool, ["d", "--socket", tool.path("s")])
         tool.expectFailure(try asNobody("list"), naming: ["the right to write"])
         server.end()
@@ -136,6 +149,10 @@ import TestSupport
         #expect(try asNobody("$D create a --size 8M").status == 0)
         try tool.disk("r", Array(1...50))
         try tool.succeed("gc")
+        // A disk that root serves is asked for snapshots by the store's owner.
+        let server = try Server(tool, ["r", "--socket", tool.path("s")])
+        #expect(try asNobody("$D snapshot r@s; $D export r@s - | wc -c; $D delete r@s").status == 0)
+        server.end()
         let owners = try Child("/usr/bin/find", [tool.store, "!", "-user", "nobody"]).wait()
         #expect(owners.text == "", "\(owners.text)")
         #expect(try asNobody("$D export r - | wc -c; $D delete r; head -c 8192 /dev/urandom | $D import - n; $D gc; $D check").status == 0)

@@ -1,3 +1,4 @@
+import FoundationEssentials
 import Glibc
 import Store
 import System
@@ -52,6 +53,25 @@ import TestSupport
         other.end()
         #expect(try content("d") == bytes((2, 4096), (3, 4096), (4, 4096), (1, 53248)))
         try tool.expectClean()
+    }
+
+    /// Who only looks is told what a server does.
+    @Test func figuresOfAServer() throws {
+        let server = try Server(tool, ["d", "--size", "64K", "--socket", tool.path("s")])
+        try write(server, 1, at: 0, 65536)
+        try Client.succeed("qemu-io", "-f", "raw", server.uri, "-c", "read 0 4096", "-c", "read 4096 8192", "-c", "flush", "-c", "discard 0 4096")
+        let text = try tool.succeed("stats", "d", "--json")
+        let live = try #require(try JSONDecoder().decode(LiveReport.self, from: Data(text.utf8)).disks.first?.live)
+        #expect(live.write.requests == 1 && live.write.bytes == 65536)
+        #expect(live.read.requests == 2 && live.read.bytes == 12288)
+        #expect(live.discard.requests == 1 && live.flush.requests >= 1)
+        #expect(live.queueDepth == 0 && live.seconds > 0)
+        let p50 = try #require(live.read.p50), longest = try #require(live.read.max)
+        #expect(p50 > 0 && p50 <= longest && longest < 60)
+        let words = try tool.succeed("stats")
+        #expect(words.contains("SERVED") && words.contains("64.0 KiB"), "\(words)")
+        server.end()
+        #expect(try !tool.succeed("stats").contains("SERVED") && !tool.succeed("stats", "--json").contains("\"live\""))
     }
 
     /// Many while a client writes as fast as it can: each block is of one write, and none is older than one that was answered before the last.
@@ -134,4 +154,19 @@ import TestSupport
         server?.end(telling: true)
         try tool.expectClean()
     }
+}
+
+/// What `stats --json` says of disks that are served.
+private struct LiveReport: Decodable {
+    struct Disk: Decodable { let live: Live? }
+    struct Live: Decodable {
+        let read, write, discard, flush: Requests
+        let queueDepth: Int
+        let seconds: Double
+    }
+    struct Requests: Decodable {
+        let requests, bytes: UInt64
+        let p50, max: Double?
+    }
+    let disks: [Disk]
 }

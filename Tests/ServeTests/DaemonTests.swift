@@ -197,6 +197,17 @@ import XenSimulation
         #expect(try daemon.own.wait(4).last == "new 7-51728")
         try toolstack.destroy(7)
         #expect(try daemon.own.wait(5).last == "forget 7-51728")
+        // One that goes while there is no daemon.
+        let other = try SimulatedGuest(machine, id: 8, name: "db")
+        try toolstack.attach(8, target: "dedupdisk:root")
+        let second = SimulatedFrontEnd(other, number: 51728)
+        try second.connect()
+        try daemon.kill()
+        try toolstack.beginDetach(8)
+        try second.letGo()
+        daemon = try RunningDaemon(machine, disks)
+        try toolstack.finishDetach(8)
+        #expect(try daemon.own.wait(2).contains("forget 8-51728"))
         try daemon.end()
     }
 

@@ -32,7 +32,7 @@ import XenBus
     }
 
     @Test(arguments: [SegmentLayout.pages, SegmentLayout(firstSector: 3, sectorCount: 5), SegmentLayout(firstSector: 7, sectorCount: 1)])
-    func aLargeReadIsNotStaged(layout: SegmentLayout) throws {
+    func aLargeReadIsNotBuffered(layout: SegmentLayout) throws {
         served.frontEnd.layout = layout
         served.frontEnd.maximumSegments = 256
         for sector in [0, 8, 13, Self.sectors - 200] {
@@ -54,7 +54,7 @@ import XenBus
     }
 
     /// A read that came before a write does not see it.
-    @Test func whatIsTakenWithWritesIsStaged() throws {
+    @Test func whatIsTakenWithWritesIsBuffered() throws {
         let completions = try served.frontEnd.perform([
             .read(sector: 0, count: 80), .write(sector: 8, pattern(9, sectors: 8)), .read(sector: 0, count: 80),
         ])

@@ -1,8 +1,10 @@
 import Blkif
+import BlockModel
 import DiskExercise
 import FrontEnd
 import Glibc
 @testable import Serve
+import Synchronization
 import System
 import Testing
 import XenBus
@@ -57,6 +59,38 @@ import XenSimulation
             #expect(try served.frontEnd.read(39 * 8, 8) == pattern(round, sectors: 8))
         }
         #expect(try served.unplug() == .unplugged)
+    }
+
+    /// What waits for room when a process hands over is not answered: the next one does it, and the guest sees no error.
+    @Test func writesThatWaitForRoomAreHandedOver() throws {
+        let waiting = WaitingDisk(disk)
+        try served.start { () throws(Failure) in waiting }
+        try served.frontEnd.connect()
+        waiting.isFull.store(true, ordering: .relaxed)
+        try served.frontEnd.begin((0..<40).map { .write(sector: UInt64($0) * 8, pattern(UInt8($0 + 1), sectors: 8)) })
+        while waiting.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        served.stop.sendHandOver()
+        #expect(try served.join() == .handedOver)
+        #expect(try served.frontEnd.backendState() == 4)
+        try start()
+        let ends = try served.frontEnd.finish()
+        #expect(ends.count == 40 && ends.allSatisfy { $0.status == .okay }, "\(ends.map(\.status))")
+        for place in 0..<40 as Range<UInt64> { #expect(try served.frontEnd.read(place * 8, 8) == pattern(UInt8(place + 1), sectors: 8)) }
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// A guest that lets go of a disk with writes that wait is answered.
+    @Test func writesThatWaitForRoomFailWhenTheGuestLetsGo() throws {
+        let waiting = WaitingDisk(disk)
+        try served.start { () throws(Failure) in waiting }
+        try served.frontEnd.connect()
+        waiting.isFull.store(true, ordering: .relaxed)
+        try served.frontEnd.begin([.write(sector: 8, pattern(1, sectors: 8))])
+        while waiting.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        served.stop.send()
+        try served.frontEnd.setState(6)
+        #expect(try served.join() == .unplugged)
+        #expect(try disk.sectors(at: 8, count: 8) == [UInt8](repeating: 0, count: 4096))
     }
 
     @Test func withoutADeviceAskedForTheAbandonedOneIsContinued() throws {
@@ -189,5 +223,34 @@ import XenSimulation
         try served.frontEnd.waitForBackend(2)
         served.stop.send()
         #expect(try served.join() == .unplugged)
+    }
+}
+
+/// Writes to it wait while it is full and they may.
+private final class WaitingDisk: ForwardingDisk {
+    let next: MemoryDisk
+    let isFull = Atomic(false)
+    let waiting = Atomic(0)
+    private let mayWait = Atomic(false)
+
+    init(_ next: MemoryDisk) { self.next = next }
+
+    func allowWaiting(_ isAllowed: Bool) { mayWait.store(isAllowed, ordering: .relaxed) }
+
+    private func wait() throws(Failure) {
+        guard isFull.load(ordering: .relaxed) else { return }
+        waiting.add(1, ordering: .relaxed)
+        while mayWait.load(ordering: .relaxed) { usleep(500) }
+        throw Failure(.interrupted, "write to", "the disk", "told to wait no longer")
+    }
+
+    func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
+        try wait()
+        try next.write(at: sector, bytes)
+    }
+
+    func write(_ parts: Span<WritePart>, of bytes: RawSpan) throws(Failure) {
+        try wait()
+        try next.write(parts, of: bytes)
     }
 }
