@@ -8,7 +8,7 @@ struct Bench: ParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "bench",
         abstract: "Measures dedupdisk beside what the machine, and other programs, do in the same run.",
-        subcommands: [Measure.self, Against.self, Agent.self],
+        subcommands: [Measure.self, Against.self, Soak.self, Agent.self],
         defaultSubcommand: Measure.self)
 }
 
