@@ -11,6 +11,9 @@ let strict: [SwiftSetting] = [
     .enableExperimentalFeature("SuppressedAssociatedTypes"),
 ]
 
+/// Relocations in the compact form that glibc reads from 2.36 on: they are a twentieth of what they were, a megabyte of each process.
+let compact: [LinkerSetting] = [.unsafeFlags(["-use-ld=lld", "-Xlinker", "-z", "-Xlinker", "pack-relative-relocs"])]
+
 /// Intel's library, which is there for this architecture only.
 #if arch(x86_64)
     let multiBuffer: [Target] = [.systemLibrary(name: "CIPSecMB", providers: [.apt(["libipsec-mb-dev"])])]
@@ -99,7 +102,7 @@ let package = Package(
                 "Store", "Catalogue", "Packs", "Disk", "Control", "Activity", "Serve", "XenBus", "System", "BlockModel", "CProcess",
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ],
-            swiftSettings: strict),
+            swiftSettings: strict, linkerSettings: compact),
 
         .target(name: "LMDBTestSupport", dependencies: ["LMDB", "System"], path: "Tests/Support/LMDBTestSupport", swiftSettings: strict),
         .target(name: "TestSupport", dependencies: ["System", "BlockModel"], path: "Tests/Support/TestSupport", swiftSettings: strict),

@@ -83,6 +83,11 @@ void clinux_tune_allocator(int mmap_threshold, int trim_threshold)
     mallopt(M_ARENA_MAX, 1);
 }
 
+void clinux_trim_allocator(void)
+{
+    malloc_trim(0);
+}
+
 void clinux_name_thread(pthread_t thread, const char *name)
 {
     pthread_setname_np(thread, name);

@@ -253,6 +253,9 @@ public final class Store: Sendable {
         clinux_tune_allocator(32 << 20, 64 << 20)
     }
 
+    /// Gives the kernel what is free now (malloc_trim(3)), for a process that goes on for long after a start that took more.
+    public static func trimAllocator() { clinux_trim_allocator() }
+
     /// Has `end` called when LMDB finds that a page of a store's files can't be right, where it can only give up: with what it says. For a program's
     /// start; without it LMDB ends the process in its own words.
     public static func endProcess(by end: @escaping @Sendable (String) -> Never) { Environment.endProcess(by: end) }

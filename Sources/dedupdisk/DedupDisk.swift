@@ -46,6 +46,8 @@ struct DedupDisk: ParsableCommand {
         do {
             var command = try parseAsRoot(arguments)
             unsafe isServing = command is Connect || command is Serve || command is BackendCommand
+            // Reading a command line takes more memory than waiting for requests does.
+            if unsafe isServing { Store.trimAllocator() }
             try command.run()
             return 0
         } catch let failure as Failure {

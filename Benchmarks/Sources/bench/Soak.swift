@@ -23,13 +23,32 @@ struct Soak: ParsableCommand {
     @Option(help: ArgumentHelp("Of so many blocks, one is kept for ever on another disk; 0: none.", valueName: "n")) var keep = 0
     @Option(help: ArgumentHelp("Seconds between snapshots, of which the last five are kept; 0: none.", valueName: "n")) var snapshots = 60
     @Option(help: ArgumentHelp("Seconds for which one read of the store's state is held, beside it; 0: none is.", valueName: "n")) var reader = 0
+    @Option(help: ArgumentHelp("The store's compression: \(Compression.allCases.map(\.rawValue).joined(separator: ", ")).", valueName: "how"))
+    var compression = Compression.none
+    @Flag(help: "Blocks are parts of a program, which a codec makes smaller; else they are noise.") var code = false
+    @Flag(help: "Nine of ten writes go to a tenth of the disk.") var skewed = false
+    @Option(help: ArgumentHelp("MiB a second that are written at the most; 0: as many as go.", valueName: "n")) var rate = 0
     @Option(help: ArgumentHelp("Where it is done.", valueName: "dir")) var disk = "/dev/shm"
     @Option(help: ArgumentHelp("Where the chart goes.", valueName: "dir")) var output = ".build/bench"
+
+    /// As `dedupdisk set compression=` has it.
+    enum Compression: String, CaseIterable, ExpressibleByArgument {
+        case none, lz4, zstd, background
+
+        var setting: Settings.Compression {
+            switch self {
+            case .none: .atOnce(.raw)
+            case .lz4: .atOnce(.lz4)
+            case .zstd: .atOnce(.zstd)
+            case .background: .background
+            }
+        }
+    }
 
     private static let factor = 1.5, extra = Double(512 << 20), warmUp = 20.0
 
     func validate() throws {
-        guard minutes > 0, size >= 16, keep >= 0, snapshots >= 0, reader >= 0 else { throw ValidationError("numbers are above zero; --size is 16 at least") }
+        guard minutes > 0, size >= 16, keep >= 0, snapshots >= 0, reader >= 0, rate >= 0 else { throw ValidationError("numbers are above zero; --size is 16 at least") }
     }
 
     /// What writers tell.
@@ -50,6 +69,7 @@ struct Soak: ParsableCommand {
         Store.tuneAllocator()
         let bench = try BenchStore(absolute(disk) + "/dedupdisk-soak-\(getpid())")
         let store = bench.store, blocks = size << 8
+        try store.change { $0.compression = compression.setting }
         let target = try bench.create("a", blocks: blocks), kept = try bench.create("kept", blocks: 1 << 30)
         let maintainer = Maintainer(store), progress = Progress()
         try maintainer.start()
@@ -58,7 +78,7 @@ struct Soak: ParsableCommand {
                 do { try write(target, kept, UInt64(number), progress) } catch { progress.failure.withLock { $0 = "\(error)" } }
             }
         }
-        let began = seconds()
+        let began = seconds(), writtenBefore = try deviceBytes()
         var points: [Point] = []
         var nextSnapshot = Double(snapshots), number = 0, held: BlockReader?, heldSince = 0.0
         while seconds() - began < minutes * 60, progress.failure.withLock({ $0 }) == nil {
@@ -87,20 +107,33 @@ struct Soak: ParsableCommand {
         try target.close()
         try kept.close()
         maintainer.stop()
+        let written = try deviceBytes() - writtenBefore
         if let failure = progress.failure.withLock({ $0 }) { throw Failure(.system, "soak", "its writers", failure) }
         let problems = try store.check(readData: true, repair: false) { _, _ in }.problems
         guard problems.isEmpty else { throw Failure(.damage, "check", "the store", "\(problems)") }
-        try report(points)
+        try report(points, writtenToDevice: written)
+    }
+
+    /// Bytes that this process has had written to devices: none of a filesystem in memory.
+    private func deviceBytes() throws -> Double {
+        let line = try procText("/proc/self/io").split(separator: "\n").first { $0.hasPrefix("write_bytes:") }
+        return line?.split(separator: " ").last.flatMap { Double($0) } ?? 0
     }
 
     private func write(_ disk: BenchDisk, _ kept: BenchDisk, _ thread: UInt64, _ progress: Progress) throws {
-        var source = BlockSource(), generator = SystemRandomNumberGenerator(), count: UInt64 = 0, own = Histogram<UInt64>.ofLatencies()
+        var source = BlockSource(code ? .code : .noise), generator = SystemRandomNumberGenerator(), count: UInt64 = 0, own = Histogram<UInt64>.ofLatencies()
+        let began = seconds()
         while !progress.isOver.load(ordering: .relaxed) {
+            if rate > 0 {
+                // Two threads share it.
+                let early = Double(count * UInt64(blockSize) * 2) / Double(rate << 20) - (seconds() - began)
+                if early > 0.001 { usleep(UInt32(min(early, 1) * 1e6)) }
+            }
             count += 1
             let number = (thread + 1) << 56 | count
-            let place = source.prepare(number, count: 1), bytes = source.bytes.rawBytes.extracting(place)
+            let range = source.prepare(number, count: 1), bytes = source.bytes.rawBytes.extracting(range)
             let start = nanoseconds()
-            try disk.write(at: UInt64.random(in: 0..<UInt64(size << 8), using: &generator) * UInt64(sectorsPerBlock), bytes)
+            try disk.write(at: place(&generator) * UInt64(sectorsPerBlock), bytes)
             if count % 1000 == 0 { try disk.flush() }
             own.record(nanoseconds() - start)
             if keep > 0, count % UInt64(keep) == 0 { try kept.write(at: (count / UInt64(keep) * 2 + thread) * UInt64(sectorsPerBlock), bytes) }
@@ -110,6 +143,13 @@ struct Soak: ParsableCommand {
                 own.reset()
             }
         }
+    }
+
+    /// The block that is written next.
+    private func place(_ generator: inout SystemRandomNumberGenerator) -> UInt64 {
+        let blocks = UInt64(size << 8)
+        let isHot = skewed && UInt64.random(in: 0..<10, using: &generator) > 0
+        return UInt64.random(in: 0..<(isHot ? blocks / 10 : blocks), using: &generator)
     }
 
     private func snapshot(_ disk: BenchDisk, _ name: String, of store: Store) throws {
@@ -138,7 +178,7 @@ struct Soak: ParsableCommand {
 
     private func bound(_ point: Point) -> Double { Self.factor * point.referred + Self.extra }
 
-    private func report(_ points: [Point]) throws {
+    private func report(_ points: [Point], writtenToDevice: Double) throws {
         try FileManager.default.createDirectory(atPath: output, withIntermediateDirectories: true)
         let rows = points.map {
             "\(Int($0.seconds)),\($0.blocks * blockSize),\(Int($0.stored)),\(Int($0.referred)),\(Int($0.memory)),\($0.descriptors),\($0.longest)"
@@ -158,6 +198,11 @@ struct Soak: ParsableCommand {
             print(
                 "a second: \(Unit.bytesPerSecond.text(rates.isEmpty ? 0 : rates[rates.count / 2])); longest request \(Unit.seconds.text(points.map(\.longest).max() ?? 0))"
             )
+            if writtenToDevice > 0 {
+                print(
+                    "to the device \(Unit.bytes.text(writtenToDevice)), "
+                        + "\(Unit.ratio.text(writtenToDevice / Double(max(1, last.blocks * blockSize)))) times what was written")
+            }
             print("memory \(Unit.bytes.text(points.map(\.memory).max() ?? 0)), descriptors \(points.map(\.descriptors).max() ?? 0)")
         }
         print("\(output)/soak.svg, soak.csv; beyond the bound: \(over.count) of \(points.count) s")

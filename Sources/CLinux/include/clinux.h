@@ -77,6 +77,9 @@ extern const int clinux_seek_data, clinux_seek_hole;
 // mallopt(3): the sizes in bytes from which glibc maps a block of its own, and gives free memory back.
 void clinux_tune_allocator(int mmap_threshold, int trim_threshold);
 
+// malloc_trim(3): gives what is free back, all of it.
+void clinux_trim_allocator(void);
+
 // pthread_mutexattr_settype(3): PTHREAD_MUTEX_ADAPTIVE_NP.
 extern const int clinux_adaptive_mutex;
 
