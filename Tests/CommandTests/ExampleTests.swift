@@ -159,7 +159,7 @@ struct ExampleTests {
         let outcome = try Child(
             "/bin/bash", ["-c", "cd \"$T\" && exec 2>errors && bash -c \"$1\"", "bash", text],
             environment: ["DEDUPDISK_STORE": tool.store, "P": tool.executable, "T": tool.scratch.path]
-        ).wait(limit: 120)
+        ).wait()
         let errors = String(decoding: try Files.bytes(tool.path("errors")), as: UTF8.self)
         #expect(outcome.status == 0, "\(block.place):\n\(errors)\n\(text)")
         for line in output { #expect(errors.contains(line + "\n"), "\(block.place) says that it prints: \(line)\nbut: \(errors)") }

@@ -23,7 +23,7 @@ import TestSupport
         try Child(
             "/usr/bin/unshare", ["--mount", "sh", "-ec", "mkdir $M; \(Self.mounts[filesystem] ?? "false"); \(script)"],
             environment: ["M": tool.path("mounted"), "DEDUPDISK_STORE": tool.path("mounted/store"), "D": tool.executable]
-        ).wait(limit: 200)
+        ).wait()
     }
 
     /// Whether this machine's kernel has it.

@@ -15,7 +15,7 @@ import TestSupport
 
     /// What bash makes of `script`, in which $dd is the program and $0 the scratch directory.
     @discardableResult
-    func bash(_ script: String, as user: Int? = nil, limit: Double = 60) throws -> Child.Outcome {
+    func bash(_ script: String, as user: Int? = nil, limit: Double = Child.patience) throws -> Child.Outcome {
         let environment = ["DEDUPDISK_STORE": tool.store, "dd": tool.executable]
         if let user {
             let identity = ["--reuid=\(user)", "--regid=\(user)", "--clear-groups"]

@@ -44,7 +44,7 @@ import TestSupport
         // Not the end of the pipe: the reader is waiting in it.
         usleep(50_000)
         importer.send([UInt8](repeating: 1, count: 4096))
-        let outcome = importer.wait(limit: 20)
+        let outcome = importer.wait()
         tool.expectFailure(outcome, status: 1, naming: ["import", "interrupted"])
         try expectNothingHalfDone()
     }
@@ -84,7 +84,7 @@ import TestSupport
         let exporter = try tool.start(["export", "large", "-"])
         usleep(100_000)
         exporter.kill(SIGINT)
-        let outcome = exporter.wait(limit: 20)
+        let outcome = exporter.wait()
         tool.expectFailure(outcome, status: 1, naming: ["interrupted"], remedy: false)
     }
 }

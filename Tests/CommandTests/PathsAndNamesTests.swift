@@ -51,7 +51,7 @@ import TestSupport
         }
         let refused = try Child(
             tool.executable, ["serve", "file", "--path", path, "--ephemeral", "--socket", socket], environment: ["TMPDIR": path + "no"])
-        tool.expectFailure(refused.wait(limit: 20), naming: [PathText.shown(path + "no")])
+        tool.expectFailure(refused.wait(), naming: [PathText.shown(path + "no")])
         // A store, by its option and by the environment.
         for command in [["create", "d", "--size", "1M"], ["list"], ["check"], ["gc"], ["stats", "--json"]] {
             #expect(try Child(tool.executable, command + ["--store", path + "t/../x" + name]).wait().status == 0, "\(command)")

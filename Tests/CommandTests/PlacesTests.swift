@@ -19,7 +19,7 @@ import TestSupport
 
     /// A script in a mount namespace of its own, where $D is the program.
     private func inNamespace(_ script: String) throws -> Child.Outcome {
-        try Child("/usr/bin/unshare", ["--mount", "sh", "-ec", script], environment: ["DEDUPDISK_STORE": tool.store, "D": tool.executable]).wait(limit: 120)
+        try Child("/usr/bin/unshare", ["--mount", "sh", "-ec", script], environment: ["DEDUPDISK_STORE": tool.store, "D": tool.executable]).wait()
     }
 
     /// A program as process 1 of a container.

@@ -41,7 +41,7 @@ import TestSupport
 
     private func go(_ writer: Child, _ process: pid_t) throws {
         kill(process, SIGCONT)
-        #expect(writer.wait(limit: 60).status == 0)
+        #expect(writer.wait().status == 0)
         #expect(try tool.succeed("list").contains("late"))
         try tool.expectClean()
     }
@@ -69,7 +69,7 @@ import TestSupport
         try tool.succeed("create", "e", "--size", "8M")
         let children = try Files.text("/proc/\(writer.process)/task/\(writer.process)/children")
         if let process = children.split(separator: " ").first.flatMap({ pid_t($0) }) { kill(process, SIGCONT) }
-        #expect(writer.wait(limit: 60).status == 0)
+        #expect(writer.wait().status == 0)
         try tool.expectClean()
     }
 
@@ -82,7 +82,7 @@ import TestSupport
             writer.kill(SIGTSTP)
             if round % 3 > 0 { usleep(UInt32(round % 3 * 700)) }
             writer.kill(SIGCONT)
-            let outcome = writer.wait(limit: 60)
+            let outcome = writer.wait()
             #expect(outcome.status == 0, "round \(round): \(outcome)")
             try tool.succeed("delete", "d\(round)")
         }
@@ -94,7 +94,7 @@ import TestSupport
         let (writer, process) = try stoppedWriter()
         try Client.succeed("qemu-io", "-f", "raw", "-c", "write -P 9 0 64k", "-c", "flush", server.uri)
         server.child.kill(SIGINT)
-        let outcome = server.child.wait(limit: 60)
+        let outcome = server.child.wait()
         #expect(outcome.status == 1)
         #expect(outcome.errors.contains("its last writes wait in its journal") && outcome.errors.contains("process \(process) ("), "\(outcome)")
         try go(writer, process)
@@ -110,7 +110,7 @@ import TestSupport
         server.child.kill(SIGINT)
         usleep(100_000)
         server.child.kill(SIGINT)
-        let outcome = server.child.wait(limit: 60)
+        let outcome = server.child.wait()
         #expect(outcome.status == 0 && outcome.errors.contains("journal"), "\(outcome)")
         try go(writer, process)
         #expect(try tool.run("export", "d", "-").output.prefix(65536) == [UInt8](repeating: 9, count: 65536)[...])
@@ -127,13 +127,13 @@ import TestSupport
         for _ in 0..<60 where !said.contains("process \(process) (") { said += server.child.receiveErrors(limit: 1) }
         #expect(said.contains("waiting for the store's write lock") && said.contains("process \(process) ("), "\(said)")
         kill(process, SIGCONT)
-        #expect(writer.wait(limit: 60).status == 0)
-        #expect(client.wait(limit: 120).status == 0)
+        #expect(writer.wait().status == 0)
+        #expect(client.wait().status == 0)
         said = ""
         for _ in 0..<60 where !said.contains("no longer waiting") { said += server.child.receiveErrors(limit: 1) }
         #expect(said.contains("no longer waiting"), "\(said)")
         server.child.kill(SIGINT)
-        #expect(server.child.wait(limit: 60).status == 0)
+        #expect(server.child.wait().status == 0)
         try tool.expectClean()
     }
 }
