@@ -24,8 +24,7 @@ import TestSupport
     @Test(arguments: choices) func aServerHarmsNoStore(closed: [Int]) throws {
         let socket = tool.path("socket")
         let server = try start(tool.executable, ["serve", "gold", "--socket", socket], without: closed)
-        for _ in 0..<1000 where unsafe access(socket, F_OK) != 0 { usleep(10_000) }
-        #expect(unsafe access(socket, F_OK) == 0)
+        #expect(waitUntil { unsafe access(socket, F_OK) == 0 })
         for descriptor in 0...2 { #expect(unsafe access("/proc/\(server.process)/fd/\(descriptor)", F_OK) == 0) }
         // Its last message comes when the disk is closed.
         server.kill(SIGINT)

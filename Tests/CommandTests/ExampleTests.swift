@@ -141,8 +141,8 @@ struct ExampleTests {
             if command.contains(/&( *#.*)?$/) {
                 // A server says when it is ready.
                 script += """
-                    said=$(wc -l <errors); \(command)
-                    for _ in {1..1000}; do [ "$(wc -l <errors)" -gt "$said" ] && break; sleep 0.01; done
+                    said=$(grep -c ' is at ' errors); \(command)
+                    for _ in {1..12000}; do [ "$(grep -c ' is at ' errors)" -gt "$said" ] && break; sleep 0.01; done
                     kill -0 $! || fails '\(quoted)'
 
                     """

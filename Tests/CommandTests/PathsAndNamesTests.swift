@@ -41,8 +41,7 @@ import TestSupport
             unsafe mkdir(path + "t", 0o700)
             let child = try Child(
                 tool.executable, ["serve", "file", "--path", path, "--socket", socket] + options, environment: ["TMPDIR": path + "t"])
-            var said = ""
-            for _ in 0..<50 where !said.contains("\n") { said += child.receiveErrors(limit: 10) }
+            let said = child.receiveErrors(until: " is at ")
             let inURI = PathText.bytes("s" + name).map { $0 < 0x80 ? String(Unicode.Scalar($0)) : "%" + String($0, radix: 16, uppercase: true) }.joined()
             #expect(said.contains("socket=\(directory)/\(inURI)"), "\(said)")
             #expect(names(in: directory).contains(PathText.bytes("s" + name)))
