@@ -46,8 +46,8 @@ import TestSupport
 
     @Test(arguments: [
         "$dd export gold - | cat >$0/out", "$dd export gold - >$0/out", "$dd export gold /dev/stdout >$0/out", "$dd export gold /dev/fd/9 9>$0/out",
-        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status", "$dd export gold >(cat >$0/out); status=$?; wait $!; exit $status",
-        "$dd export gold $0/out",
+        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status",
+        "$dd export gold >(cat >$0/out); status=$?; wait $!; exit $status", "$dd export gold $0/out",
         "head -c 1M /dev/urandom >$0/out; $dd export gold $0/out", "head -c 1M /dev/urandom >$0/out; $dd export gold --in-place $0/out",
         "$dd export gold --in-place $0/out", "head -c 8K /dev/urandom >$0/out; $dd export gold - 1<>$0/out", "$dd export gold /dev/stdout >>$0/out",
         "ln -s /dev/stdout $0/l; $dd export gold $0/l >$0/out",
