@@ -17,7 +17,7 @@ public final class SimulatedFrontEnd {
     public var namesProtocol = true
     /// Whether it says of how many pages a ring is as older front ends do.
     public var countsPages = false
-    public var patienceMilliseconds: Int32 = 20_000
+    public var patienceMilliseconds: Int32 = 120_000
     /// How the data of the requests to come lies in pages.
     public var layout = SegmentLayout.pages
 

@@ -24,12 +24,11 @@ import TestSupport
     @Test(arguments: choices) func aServerHarmsNoStore(closed: [Int]) throws {
         let socket = tool.path("socket")
         let server = try start(tool.executable, ["serve", "gold", "--socket", socket], without: closed)
-        for _ in 0..<1000 where unsafe access(socket, F_OK) != 0 { usleep(10_000) }
-        #expect(unsafe access(socket, F_OK) == 0)
+        #expect(waitUntil { unsafe access(socket, F_OK) == 0 })
         for descriptor in 0...2 { #expect(unsafe access("/proc/\(server.process)/fd/\(descriptor)", F_OK) == 0) }
         // Its last message comes when the disk is closed.
         server.kill(SIGINT)
-        #expect(server.wait(limit: 30).status == 0)
+        #expect(server.wait().status == 0)
         try tool.expectClean()
     }
 
@@ -60,7 +59,7 @@ import TestSupport
     /// It writes to a store, and a byte to standard output behind each step.
     @Test(arguments: choices.filter { $0.contains(1) }) func aProgramOfTheTests(closed: [Int]) throws {
         let writer = try start(try Child.built("CrashWriter"), [tool.store, "gold", "1"], without: closed)
-        #expect(writer.wait(limit: 30).status == 0)
+        #expect(writer.wait().status == 0)
         try tool.expectClean()
     }
 

@@ -9,7 +9,7 @@ import TestSupport
 
     init() throws { tool = try Tool() }
 
-    func bash(_ script: String, limit: Double = 60) throws -> Child.Outcome {
+    func bash(_ script: String, limit: Double = Child.patience) throws -> Child.Outcome {
         try Child("/bin/bash", ["-c", script], environment: ["DEDUPDISK_STORE": tool.store, "P": tool.executable, "T": tool.scratch.path, "TERM": "xterm"])
             .wait(limit: limit)
     }
@@ -76,9 +76,9 @@ import TestSupport
         try tool.image("i", Array(1...20_000))
         // A job that was stopped ends this wait, too.
         try Files.write(tool.path("back.sh"), Array("stty tostop; $P import $T/i back & wait $!; echo status=$?\n".utf8))
-        let back = try bash("script -qec \"bash -m $T/back.sh\" /dev/null", limit: 120)
+        let back = try bash("script -qec \"bash -m $T/back.sh\" /dev/null")
         #expect(back.text.contains("status=0") && !back.text.contains("imported"), "\(back)")
-        let front = try bash("script -qec \"$P import $T/i front\" /dev/null", limit: 120)
+        let front = try bash("script -qec \"$P import $T/i front\" /dev/null")
         #expect(front.status == 0 && front.text.contains("imported"), "\(front)")
         try tool.expectClean()
     }
@@ -109,7 +109,7 @@ import TestSupport
 
     @Test func aLimitOfProcessorTimeIsLikeAKill() throws {
         try tool.image("i", Array(1...100_000))
-        _ = try bash("ulimit -t 1; for name in a b c d e f; do $P import $T/i $name || break; done", limit: 120)
+        _ = try bash("ulimit -t 1; for name in a b c d e f; do $P import $T/i $name || break; done")
         try tool.expectClean()
     }
 }

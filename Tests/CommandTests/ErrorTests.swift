@@ -107,11 +107,7 @@ import TestSupport
         let importer = try tool.start(["import", "-", "d"], input: .pipe)
         importer.send(block(7))
         // Its lock shows that it is there.
-        var tries = 0
-        while unsafe access(tool.store + "/journals/2", F_OK) != 0, tries < 500 {
-            usleep(10_000)
-            tries += 1
-        }
+        waitUntil { unsafe access(tool.store + "/journals/2", F_OK) == 0 }
         #expect(!(try tool.succeed("list")).contains("d "))
         try tool.fail("export", "d", "-", naming: ["disk d"])
         try tool.image("i", [1])

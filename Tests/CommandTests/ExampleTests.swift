@@ -141,8 +141,8 @@ struct ExampleTests {
             if command.contains(/&( *#.*)?$/) {
                 // A server says when it is ready.
                 script += """
-                    said=$(wc -l <errors); \(command)
-                    for _ in {1..1000}; do [ "$(wc -l <errors)" -gt "$said" ] && break; sleep 0.01; done
+                    said=$(grep -c ' is at ' errors); \(command)
+                    for _ in {1..12000}; do [ "$(grep -c ' is at ' errors)" -gt "$said" ] && break; sleep 0.01; done
                     kill -0 $! || fails '\(quoted)'
 
                     """
@@ -159,7 +159,7 @@ struct ExampleTests {
         let outcome = try Child(
             "/bin/bash", ["-c", "cd \"$T\" && exec 2>errors && bash -c \"$1\"", "bash", text],
             environment: ["DEDUPDISK_STORE": tool.store, "P": tool.executable, "T": tool.scratch.path]
-        ).wait(limit: 120)
+        ).wait()
         let errors = String(decoding: try Files.bytes(tool.path("errors")), as: UTF8.self)
         #expect(outcome.status == 0, "\(block.place):\n\(errors)\n\(text)")
         for line in output { #expect(errors.contains(line + "\n"), "\(block.place) says that it prints: \(line)\nbut: \(errors)") }

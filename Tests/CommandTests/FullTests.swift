@@ -166,7 +166,7 @@ struct FullTests {
             expectAll(try Files.bytes(tool.path("copy")))
         }
         server.child.kill(SIGINT)
-        let outcome = server.child.wait(limit: 30)
+        let outcome = server.child.wait()
         #expect(outcome.status == 1 && outcome.errors.contains("wait in its journal"), "\(outcome)")
         try tool.succeed("check")
         // Way out.
@@ -189,13 +189,11 @@ struct FullTests {
         let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
         // Gives the journal its blocks: behind an eighth of it, it begins anew.
         try disk.write(at: 0, (1...200).flatMap { block(UInt64($0)) })
-        for _ in 0..<500 where try store.statistics().mappedBytes < 200 * 4096 { usleep(20_000) }
-        // Until the staging has heard of it, too.
-        usleep(100_000)
+        try waitUntil { try store.statistics().mappedBytes == 200 * 4096 && disk.stagedBytes == 0 }
         volume.fill()
         try disk.write(at: 0, (1001...1090).flatMap { block(UInt64($0)) })
         #expect(heard.wait(for: 1, .commitRetry).count == 1)
-        for _ in 0..<1000 where heard.events.counters.failedCommits.value < 3 { usleep(10_000) }
+        waitUntil { heard.events.counters.failedCommits.value >= 3 }
         let told = heard.all(.commitRetry)
         #expect(told.map(\.phase) == [.begins] && told[0].subject == .disk("d") && "\(told[0])".contains("No space left"), "\(told)")
         #expect(heard.all(.reserve).count <= 1)
@@ -250,13 +248,14 @@ struct FullTests {
         disk.allowWaiting(true)
         let written = Monitor<UInt64>(acknowledged)
         let ended = Monitor<Failure?>(nil)
+        let mayGoOn = Monitor(false)
         let writer = try Thread("writer") {
             do throws(Failure) {
                 for number in acknowledged..<9000 {
+                    // Not before the volume is full again.
+                    if number == 3000 { mayGoOn.wait { $0 ? .done(()) : .notified } }
                     try disk.write(at: number * 8, block(number + 1))
                     written.with { $0 = number + 1 }
-                    // So that it is not done before the volume is full again.
-                    usleep(100)
                 }
             } catch { ended.with { $0 = error } }
         }
@@ -271,9 +270,11 @@ struct FullTests {
         volume.empty()
         #expect(heard.wait(for: 2, .roomWait).count >= 2)
         // Until it is full for the last time.
-        for _ in 0..<3000 where written.with({ $0 }) < 3000 { usleep(10_000) }
+        waitUntil(limit: 600) { written.with { $0 } >= 3000 }
         volume.fill()
-        for _ in 0..<3000 where heard.all(.roomWait).last?.phase != .begins { usleep(10_000) }
+        mayGoOn.with { $0 = true }
+        mayGoOn.notify()
+        waitUntil { heard.all(.roomWait).last?.phase == .begins }
         disk.allowWaiting(false)
         writer.join()
         #expect(ended.with { $0?.kind } == .interrupted, "\(String(describing: ended.with { $0 }))")
@@ -281,7 +282,7 @@ struct FullTests {
         #expect(end >= 3000)
         volume.empty()
         // What failed is tried again within a second, but not by who closes the disk.
-        for _ in 0..<3000 where heard.all(.commitRetry).last?.phase == .begins { usleep(10_000) }
+        waitUntil { heard.all(.commitRetry).last?.phase != .begins }
         try disk.close()
         let reader = try StoreDisk(store, "d", readOnly: true)
         for number in stride(from: 0, to: end, by: 97) { #expect(try reader.sectors(at: number * 8, count: 8) == block(number + 1)) }
@@ -298,13 +299,12 @@ struct FullTests {
         let server = try Server(tool, ["d", "--socket", tool.path("socket")])
         try tool.image("i", (1...12_000).map { UInt64($0) })
         let client = try Child("/usr/bin/nbdcopy", [tool.path("i"), server.uri])
-        var said = ""
-        for _ in 0..<30 where !said.contains("its writes wait for room") { said += server.child.receiveErrors(limit: 1) }
+        let said = server.child.receiveErrors(until: "its writes wait for room")
         #expect(said.contains("its writes wait for room"), "\(said)")
         server.child.kill(SIGTERM)
-        let outcome = server.child.wait(limit: 30)
+        let outcome = server.child.wait()
         #expect(outcome.status == 1 && outcome.errors.contains("wait in its journal"), "\(outcome)")
-        #expect(client.wait(limit: 10).status != 0)
+        #expect(client.wait().status != 0)
         try tool.succeed("check")
     }
 

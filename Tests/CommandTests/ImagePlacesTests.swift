@@ -15,7 +15,7 @@ import TestSupport
 
     /// What bash makes of `script`, in which $dd is the program and $0 the scratch directory.
     @discardableResult
-    func bash(_ script: String, as user: Int? = nil, limit: Double = 60) throws -> Child.Outcome {
+    func bash(_ script: String, as user: Int? = nil, limit: Double = Child.patience) throws -> Child.Outcome {
         let environment = ["DEDUPDISK_STORE": tool.store, "dd": tool.executable]
         if let user {
             let identity = ["--reuid=\(user)", "--regid=\(user)", "--clear-groups"]
@@ -46,8 +46,8 @@ import TestSupport
 
     @Test(arguments: [
         "$dd export gold - | cat >$0/out", "$dd export gold - >$0/out", "$dd export gold /dev/stdout >$0/out", "$dd export gold /dev/fd/9 9>$0/out",
-        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status", "$dd export gold >(cat >$0/out); sleep 1",
-        "$dd export gold $0/out",
+        "mkfifo $0/f; cat $0/f >$0/out & $dd export gold $0/f; status=$?; wait; exit $status",
+        "$dd export gold >(cat >$0/out); status=$?; wait $!; exit $status", "$dd export gold $0/out",
         "head -c 1M /dev/urandom >$0/out; $dd export gold $0/out", "head -c 1M /dev/urandom >$0/out; $dd export gold --in-place $0/out",
         "$dd export gold --in-place $0/out", "head -c 8K /dev/urandom >$0/out; $dd export gold - 1<>$0/out", "$dd export gold /dev/stdout >>$0/out",
         "ln -s /dev/stdout $0/l; $dd export gold $0/l >$0/out",
@@ -80,13 +80,13 @@ import TestSupport
         var isRead = true
         for _ in 0..<1000 where isRead {
             var entry = pollfd(fd: out, events: Int16(POLLIN), revents: 0)
-            guard unsafe poll(&entry, 1, 30_000) > 0 else { break }
+            guard unsafe poll(&entry, 1, 300_000) > 0 else { break }
             let got = unsafe read(out, &chunk, chunk.count)
             if got < 0, errno == EAGAIN { continue }
             guard got > 0 else { break }
             count += got
             var done = 0
-            for _ in 0..<30_000 where done < got {
+            for _ in 0..<300_000 where done < got {
                 let sent = unsafe chunk.withUnsafeBytes { unsafe write(mine, $0.baseAddress.map { unsafe $0 + done }, got - done) }
                 if sent < 0, errno != EAGAIN {
                     isRead = false
@@ -297,8 +297,7 @@ import TestSupport
         _ = try tool.image("used", [1, 2, 3])
         let user = try Child("/usr/bin/qemu-io", ["-f", "raw", tool.path("used")], input: .pipe)
         user.send(Array("write 0 512\n".utf8))
-        var said: [UInt8] = []
-        for _ in 0..<50 where said.isEmpty { said = user.receive(limit: 10) }
+        _ = user.receive(limit: Child.patience)
         for command in [
             ["export", "gold", tool.path("used")], ["import", tool.path("used"), "new"],
             ["serve", "x", "--read-only", "--path", tool.path("used"), "--socket", tool.path("s")],

@@ -89,11 +89,16 @@ import TestSupport
 
     @Test func theFilesystemIsAsFullAsDfSays() throws {
         try tool.disk("a", [1])
-        let df = try Child("/usr/bin/env", ["bash", "-c", "df --output=pcent '\(tool.store)' | tail -n 1 | tr -dc 0-9"]).wait()
-        let text = try tool.succeed("stats", "--json")
-        let fill = text.split(separator: "\n").first { $0.contains("\"fill\"") }?.split(separator: " ").last.map { Double($0.filter { $0 != "," }) }
-        // It rounds up, and others write.
-        let percent = try #require(Double(df.text)), found = try #require(fill.flatMap { $0 })
+        var percent = 0.0, found = 0.0
+        // Others write, and remove what they have written: they may between the two looks.
+        try waitUntil {
+            let df = try Child("/usr/bin/env", ["bash", "-c", "df --output=pcent '\(tool.store)' | tail -n 1 | tr -dc 0-9"]).wait()
+            let text = try tool.succeed("stats", "--json")
+            let fill = text.split(separator: "\n").first { $0.contains("\"fill\"") }?.split(separator: " ").last.map { Double($0.filter { $0 != "," }) }
+            (percent, found) = (try #require(Double(df.text)), try #require(fill.flatMap { $0 }))
+            return abs(found - percent) <= 1.5
+        }
+        // It rounds up.
         #expect(abs(found - percent) <= 1.5)
         #expect(try tool.succeed("stats").contains("% full, ") == false && tool.succeed("stats").contains("%  full, "))
     }
@@ -205,7 +210,7 @@ import TestSupport
         let outcome = try Child(
             "/bin/bash",
             [
-                "-c", "timeout 20 \"$0\" export --store \"$1\" d - | head -c 100 | cmp -n 100 - \"$2\"; echo ${PIPESTATUS[0]}",
+                "-c", "timeout 300 \"$0\" export --store \"$1\" d - | head -c 100 | cmp -n 100 - \"$2\"; echo ${PIPESTATUS[0]}",
                 tool.executable, tool.store, tool.path("d.raw"),
             ]
         ).wait()

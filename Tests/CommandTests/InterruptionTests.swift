@@ -44,7 +44,7 @@ import TestSupport
         // Not the end of the pipe: the reader is waiting in it.
         usleep(50_000)
         importer.send([UInt8](repeating: 1, count: 4096))
-        let outcome = importer.wait(limit: 20)
+        let outcome = importer.wait()
         tool.expectFailure(outcome, status: 1, naming: ["import", "interrupted"])
         try expectNothingHalfDone()
     }
@@ -80,11 +80,11 @@ import TestSupport
 
     @Test func anExportThatIsInterruptedLeavesNothing() throws {
         try tool.succeed("create", "large", "--size", "100G")
-        // Sequential: a hundred gigabytes of zeros, into a pipe that nobody empties.
+        // Sequential: a hundred gigabytes of zeros, into a pipe that nobody empties once it is at work.
         let exporter = try tool.start(["export", "large", "-"])
-        usleep(100_000)
+        #expect(!exporter.receive(limit: Child.patience).isEmpty)
         exporter.kill(SIGINT)
-        let outcome = exporter.wait(limit: 20)
+        let outcome = exporter.wait()
         tool.expectFailure(outcome, status: 1, naming: ["interrupted"], remedy: false)
     }
 }
@@ -177,7 +177,8 @@ final class FullFilesystem {
 
     /// Takes every byte that is left.
     func fill() {
-        let descriptor = unsafe open(path + "/filler", O_WRONLY | O_CREAT, 0o600)
+        // No child of another test may have it: what it takes would not come back with its name.
+        let descriptor = unsafe open(path + "/filler", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
         var page = [UInt8](repeating: 1, count: 4096)
         while unsafe write(descriptor, &page, 4096) > 0 {}
         close(descriptor)

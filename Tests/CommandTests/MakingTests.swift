@@ -21,7 +21,7 @@ import TestSupport
             var tool = tool
             tool.store = tool.scratch.path + "/\(call)\(number)/of/store"
             let maker = try tool.startTraced(call, number, signal: "SIGKILL", ["create", "d", "--size", "8M"])
-            let outcome = maker.wait(limit: 60)
+            let outcome = maker.wait()
             if outcome.status == 0 { break }
             rounds += 1
             let list = try tool.run("list")
@@ -70,7 +70,7 @@ import TestSupport
         let outcome = try Child(
             "/usr/bin/strace", ["-f", "-qq", "-y", "-o", log, "-e", "trace=fsync", tool.executable, "create", "d", "--size", "8M"],
             environment: ["DEDUPDISK_STORE": tool.store]
-        ).wait(limit: 60)
+        ).wait()
         #expect(outcome.status == 0)
         let text = String(decoding: try Files.bytes(log), as: UTF8.self)
         for directory in [
@@ -85,7 +85,7 @@ import TestSupport
             var tool = tool
             tool.store = tool.scratch.path + "/r\(round)/store"
             let makers = try (0..<4).map { try tool.start(["create", "d\($0)", "--size", "8M"]) }
-            for maker in makers { #expect(maker.wait(limit: 60).status == 0) }
+            for maker in makers { #expect(maker.wait().status == 0) }
             #expect(try tool.succeed("list").split(separator: "\n").count == 5)
             try tool.expectClean()
         }

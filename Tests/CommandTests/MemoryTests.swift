@@ -15,7 +15,7 @@ struct MemoryTests {
         _ = try Child("/usr/bin/env", ["bash", "-c", preparing, "bash", tool.executable] + command + ["--store", warm.store]).wait()
         // What its children read is added to what a process has read when they have ended.
         let script = "echo $$ >\(limit.path)/cgroup.procs && \"$@\" >&2 && grep ^read_bytes: /proc/$$/io"
-        let outcome = try Child("/usr/bin/env", ["bash", "-c", script, "bash", tool.executable] + command + ["--store", tool.store]).wait(limit: 300)
+        let outcome = try Child("/usr/bin/env", ["bash", "-c", script, "bash", tool.executable] + command + ["--store", tool.store]).wait()
         #expect(outcome.status == 0, "\(command): \(outcome)")
         return try #require(outcome.text.split(separator: " ").last.flatMap { UInt64($0.filter(\.isNumber)) })
     }

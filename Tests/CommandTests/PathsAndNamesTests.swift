@@ -41,8 +41,7 @@ import TestSupport
             unsafe mkdir(path + "t", 0o700)
             let child = try Child(
                 tool.executable, ["serve", "file", "--path", path, "--socket", socket] + options, environment: ["TMPDIR": path + "t"])
-            var said = ""
-            for _ in 0..<50 where !said.contains("\n") { said += child.receiveErrors(limit: 10) }
+            let said = child.receiveErrors(until: " is at ")
             let inURI = PathText.bytes("s" + name).map { $0 < 0x80 ? String(Unicode.Scalar($0)) : "%" + String($0, radix: 16, uppercase: true) }.joined()
             #expect(said.contains("socket=\(directory)/\(inURI)"), "\(said)")
             #expect(names(in: directory).contains(PathText.bytes("s" + name)))
@@ -51,7 +50,7 @@ import TestSupport
         }
         let refused = try Child(
             tool.executable, ["serve", "file", "--path", path, "--ephemeral", "--socket", socket], environment: ["TMPDIR": path + "no"])
-        tool.expectFailure(refused.wait(limit: 20), naming: [PathText.shown(path + "no")])
+        tool.expectFailure(refused.wait(), naming: [PathText.shown(path + "no")])
         // A store, by its option and by the environment.
         for command in [["create", "d", "--size", "1M"], ["list"], ["check"], ["gc"], ["stats", "--json"]] {
             #expect(try Child(tool.executable, command + ["--store", path + "t/../x" + name]).wait().status == 0, "\(command)")

@@ -23,7 +23,7 @@ import TestSupport
                 ["check", "--read-data"], ["stats"], ["export", "d", tool.path("out")], ["map", "d"], ["check", "--repair"],
                 ["import", tool.path("gone.raw"), "x"], ["delete", "x"],
             ] {
-                let outcome = try tool.start(command).wait(limit: 20)
+                let outcome = try tool.start(command).wait()
                 let isFine = outcome.status == 0 || outcome.status == 1 || outcome.status == 3
                 #expect(isFine && !outcome.hasTimedOut, "seed \(seed), \(path), page \(page), offset \(offset): \(command): \(outcome)")
                 if command.first != "check", outcome.status != 0 { expectOneLine(outcome, "seed \(seed): \(command)") }
@@ -47,7 +47,7 @@ import TestSupport
         }
         try Files.write(tool.meta, bytes)
         for command in [["delete", "d"], ["import", tool.path("d.raw"), "x"]] {
-            let outcome = try tool.start(command).wait(limit: 20)
+            let outcome = try tool.start(command).wait()
             #expect(outcome.status == 3, "\(command): \(outcome)")
             expectOneLine(outcome, "\(command)")
         }

@@ -99,7 +99,7 @@ struct ServeTests {
         let server = try Server(tool, ["gold", "--discard", "--size", "1G", "--socket", socket])
         server.child.kill(SIGTERM)
         server.child.kill(SIGTERM)
-        let outcome = server.child.wait(limit: 30)
+        let outcome = server.child.wait()
         #expect(outcome.status == 0, "\(outcome)")
         #expect(unsafe access(socket, F_OK) != 0)
     }

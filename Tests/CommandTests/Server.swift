@@ -33,9 +33,9 @@ struct Server {
     /// - Parameter telling: the store may have something to tell meanwhile.
     func end(_ signal: Int32 = SIGINT, telling: Bool = false, location: SourceLocation = #_sourceLocation) {
         child.kill(signal)
-        let outcome = child.wait(limit: 30)
+        let outcome = child.wait()
         #expect(outcome.status == 0, "\(outcome)", sourceLocation: location)
-        let told = outcome.errorLines.dropLast().filter { !$0.contains(Self.filling) }
+        let told = Tool.told(outcome).dropLast().filter { !$0.contains(Self.filling) }
         #expect(told.allSatisfy { telling && ($0.hasPrefix("dedupdisk: store ") || $0.hasPrefix("dedupdisk: disk ")) }, "\(outcome)", sourceLocation: location)
         #expect(telling ? outcome.errors.contains(" is closed\n") : outcome.errors.hasSuffix(" is closed\n"), "\(outcome)", sourceLocation: location)
     }

@@ -60,15 +60,25 @@ import TestSupport
         let server = try Server(tool, ["d", "--size", "64K", "--socket", tool.path("s")])
         try write(server, 1, at: 0, 65536)
         try Client.succeed("qemu-io", "-f", "raw", server.uri, "-c", "read 0 4096", "-c", "read 4096 8192", "-c", "flush", "-c", "discard 0 4096")
-        let text = try tool.succeed("stats", "d", "--json")
-        let live = try #require(try JSONDecoder().decode(LiveReport.self, from: Data(text.utf8)).disks.first?.live)
+        // It notes what it has answered, and has a second to say so.
+        var found: LiveReport.Live?
+        try waitUntil {
+            let text = try tool.succeed("stats", "d", "--json")
+            found = try JSONDecoder().decode(LiveReport.self, from: Data(text.utf8)).disks.first?.live
+            return found.map { $0.queueDepth == 0 && $0.discard.requests > 0 && $0.flush.requests > 0 } ?? false
+        }
+        let live = try #require(found)
         #expect(live.write.requests == 1 && live.write.bytes == 65536)
         #expect(live.read.requests == 2 && live.read.bytes == 12288)
         #expect(live.discard.requests == 1 && live.flush.requests >= 1)
         #expect(live.queueDepth == 0 && live.seconds > 0)
         let p50 = try #require(live.read.p50), longest = try #require(live.read.max)
         #expect(p50 > 0 && p50 <= longest && longest < 60)
-        let words = try tool.succeed("stats")
+        var words = ""
+        try waitUntil {
+            words = try tool.succeed("stats")
+            return words.contains("SERVED")
+        }
         #expect(words.contains("SERVED") && words.contains("64.0 KiB"), "\(words)")
         server.end()
         #expect(try !tool.succeed("stats").contains("SERVED") && !tool.succeed("stats", "--json").contains("\"live\""))
@@ -105,7 +115,8 @@ import TestSupport
             let began = monotonicSeconds()
             let outcome = try tool.start(command).wait()
             tool.expectFailure(outcome, naming: ["disk d", "process \(server.child.process) ", "kill -CONT \(server.child.process)"])
-            #expect(monotonicSeconds() - began < 10, "\(command)")
+            // It is given two seconds. One that answered, and then did nothing, would be given thirty.
+            #expect(monotonicSeconds() - began < 25, "\(command)")
         }
         server.child.kill(SIGCONT)
         try tool.succeed("snapshot", "d@a")

@@ -53,7 +53,7 @@ import TestSupport
         var rounds = 0
         for number in 1...100 {
             let tool = try make("\(call)\(number)")
-            let outcome = try tool.startTraced(call, number, signal: "SIGKILL", ["list"]).wait(limit: 60)
+            let outcome = try tool.startTraced(call, number, signal: "SIGKILL", ["list"]).wait()
             if outcome.status == 0 { break }
             rounds += 1
             let list = try tool.run("list")
@@ -91,7 +91,7 @@ import TestSupport
     @Test func severalAtOnce() throws {
         let tool = try make()
         let commands = try (0..<4).map { try tool.start(["create", "new\($0)", "--size", "1M"]) }
-        let outcomes = commands.map { $0.wait(limit: 60) }
+        let outcomes = commands.map { $0.wait() }
         #expect(outcomes.allSatisfy { $0.status == 0 }, "\(outcomes)")
         #expect(outcomes.count { $0.errors.contains("its format is 4 now") } == 1, "\(outcomes.map(\.errors))")
         #expect(try tool.succeed("list").split(separator: "\n").count == 11)

@@ -12,25 +12,38 @@ import TestSupport
         try tool.disk("d", Array(1...50))
     }
 
-    private func isStopped(_ process: pid_t) -> Bool {
-        // strace(1) has children of its own for a moment, too.
-        guard let text = try? Files.text("/proc/\(process)/stat") else { return false }
-        let state = text.split(separator: ")").last?.dropFirst().first
-        return state == "T" || state == "t"
+    /// What proc(5) says of a process: its state, and how often it has gone to sleep.
+    private struct State: Equatable {
+        let letter: Character
+        let sleeps: Int
+
+        init?(_ process: pid_t) {
+            guard let lines = (try? Files.text("/proc/\(process)/status"))?.split(separator: "\n") else { return nil }
+            func value(_ key: String) -> Substring? { lines.first { $0.hasPrefix(key + ":\t") }?.dropFirst(key.utf8.count + 2) }
+            guard let letter = value("State")?.first, let sleeps = value("voluntary_ctxt_switches").flatMap({ Int($0) }) else { return nil }
+            (self.letter, self.sleeps) = (letter, sleeps)
+        }
+    }
+
+    /// Whether a process is stopped, and not only until strace(1) has looked at it: that sleeps, and nothing wakes it.
+    private func isStopped(_ process: pid_t, under strace: pid_t) -> Bool {
+        guard let before = State(strace), before.letter == "S", let found = State(process), "Tt".contains(found.letter) else { return false }
+        usleep(50_000)
+        return State(strace) == before && State(process) == found
     }
 
     /// Waits until a child of strace's, the program, is stopped; its process id.
     private func stoppedChild(of child: Child) throws -> pid_t {
-        for _ in 0..<1000 {
+        var found: pid_t?
+        try waitUntil {
+            // strace has children of its own for a moment, too.
             let children = try Files.text("/proc/\(child.process)/task/\(child.process)/children")
-            if let process = children.split(separator: " ").first.flatMap({ pid_t($0) }), isStopped(process) {
-                // Not only for strace's own work.
-                usleep(50_000)
-                if isStopped(process) { return process }
-            }
-            usleep(10_000)
+            guard let process = children.split(separator: " ").first.flatMap({ pid_t($0) }), isStopped(process, under: child.process) else { return false }
+            found = process
+            return true
         }
-        throw Failure(.busy, "wait for a child to stop", "it does not")
+        guard let found else { throw Failure(.busy, "wait for a child to stop", "it does not") }
+        return found
     }
 
     /// A writer that is stopped in the middle of its commit.
@@ -41,7 +54,7 @@ import TestSupport
 
     private func go(_ writer: Child, _ process: pid_t) throws {
         kill(process, SIGCONT)
-        #expect(writer.wait(limit: 60).status == 0)
+        #expect(writer.wait().status == 0)
         #expect(try tool.succeed("list").contains("late"))
         try tool.expectClean()
     }
@@ -65,11 +78,11 @@ import TestSupport
     @Test func aStopFromTheTerminalWaits() throws {
         let writer = try tool.startTraced("fdatasync", 1, signal: "SIGTSTP", ["create", "late", "--size", "8M"])
         // A process group whose parents are in another session is not stopped by a terminal (setpgid(2)): then it just goes on.
-        for _ in 0..<300 where try !tool.succeed("list").contains("late") { usleep(20_000) }
+        try waitUntil { try tool.succeed("list").contains("late") }
         try tool.succeed("create", "e", "--size", "8M")
         let children = try Files.text("/proc/\(writer.process)/task/\(writer.process)/children")
         if let process = children.split(separator: " ").first.flatMap({ pid_t($0) }) { kill(process, SIGCONT) }
-        #expect(writer.wait(limit: 60).status == 0)
+        #expect(writer.wait().status == 0)
         try tool.expectClean()
     }
 
@@ -82,7 +95,7 @@ import TestSupport
             writer.kill(SIGTSTP)
             if round % 3 > 0 { usleep(UInt32(round % 3 * 700)) }
             writer.kill(SIGCONT)
-            let outcome = writer.wait(limit: 60)
+            let outcome = writer.wait()
             #expect(outcome.status == 0, "round \(round): \(outcome)")
             try tool.succeed("delete", "d\(round)")
         }
@@ -94,7 +107,7 @@ import TestSupport
         let (writer, process) = try stoppedWriter()
         try Client.succeed("qemu-io", "-f", "raw", "-c", "write -P 9 0 64k", "-c", "flush", server.uri)
         server.child.kill(SIGINT)
-        let outcome = server.child.wait(limit: 60)
+        let outcome = server.child.wait()
         #expect(outcome.status == 1)
         #expect(outcome.errors.contains("its last writes wait in its journal") && outcome.errors.contains("process \(process) ("), "\(outcome)")
         try go(writer, process)
@@ -108,9 +121,13 @@ import TestSupport
         let (writer, process) = try stoppedWriter()
         try Client.succeed("qemu-io", "-f", "raw", "-c", "write -P 9 0 64k", "-c", "flush", server.uri)
         server.child.kill(SIGINT)
-        usleep(100_000)
-        server.child.kill(SIGINT)
-        let outcome = server.child.wait(limit: 60)
+        // Two that come before it has looked are one. When nobody is let in any more, it is about to close the disk; what comes then is the second.
+        waitUntil { unsafe access(tool.path("s"), F_OK) != 0 }
+        for _ in 0..<20 {
+            usleep(100_000)
+            server.child.kill(SIGINT)
+        }
+        let outcome = server.child.wait()
         #expect(outcome.status == 0 && outcome.errors.contains("journal"), "\(outcome)")
         try go(writer, process)
         #expect(try tool.run("export", "d", "-").output.prefix(65536) == [UInt8](repeating: 9, count: 65536)[...])
@@ -123,17 +140,15 @@ import TestSupport
         let (writer, process) = try stoppedWriter()
         let client = try Child("/usr/bin/qemu-io", ["-f", "raw", "-c", "write -P 7 0 100M", "-c", "flush", server.uri])
         // The log names the holder.
-        var said = ""
-        for _ in 0..<60 where !said.contains("process \(process) (") { said += server.child.receiveErrors(limit: 1) }
+        var said = server.child.receiveErrors(until: "process \(process) (")
         #expect(said.contains("waiting for the store's write lock") && said.contains("process \(process) ("), "\(said)")
         kill(process, SIGCONT)
-        #expect(writer.wait(limit: 60).status == 0)
-        #expect(client.wait(limit: 120).status == 0)
-        said = ""
-        for _ in 0..<60 where !said.contains("no longer waiting") { said += server.child.receiveErrors(limit: 1) }
+        #expect(writer.wait().status == 0)
+        #expect(client.wait().status == 0)
+        said = server.child.receiveErrors(until: "no longer waiting")
         #expect(said.contains("no longer waiting"), "\(said)")
         server.child.kill(SIGINT)
-        #expect(server.child.wait(limit: 60).status == 0)
+        #expect(server.child.wait().status == 0)
         try tool.expectClean()
     }
 }

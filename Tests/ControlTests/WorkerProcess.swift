@@ -55,7 +55,7 @@ final class WorkerProcess {
     /// Lets it close its disks.
     /// - Returns: what is wrong with how it ended, or nil.
     func end() -> String? {
-        let outcome = child.wait(limit: 120)
+        let outcome = child.wait()
         return outcome.status == 0 && outcome.errors == "" ? nil : "a worker ended so: \(outcome)"
     }
 }

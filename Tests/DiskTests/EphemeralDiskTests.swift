@@ -237,6 +237,8 @@ import TestSupport
 
     @Test func whatIsUntouchedIsLent() throws {
         let (path, model) = try rawFile(sectors: 1024, seed: 2)
+        let pinned = try PinnedFile(path)
+        defer { withExtendedLifetime(pinned) {} }
         let disk = try over(RawFileDisk(path: path, readOnly: true))
         let range = try #require(SectorRange(start: 96, count: 128))
         func lent() throws -> [UInt8]? {

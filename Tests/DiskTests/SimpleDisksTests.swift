@@ -170,6 +170,8 @@ import TestSupport
         let sectors = 4096
         let model = filledModel(sectors: sectors, &random)
         let path = try image(model), file = try File(path: path, options: .write)
+        let pinned = try PinnedFile(path)
+        defer { withExtendedLifetime(pinned) {} }
         let disk = try RawFileDisk(path: path, readOnly: readOnly)
         let range = try #require(SectorRange(start: 3, count: 129))
         let first = try #require(disk.lend(range))
@@ -212,6 +214,8 @@ import TestSupport
         try disk.write(at: 0, [UInt8](repeating: 3, count: 63 * sectorSize - 4096))
         #expect(disk.lend(range) == nil)
         try disk.write(at: 32, [UInt8](repeating: 4, count: 32 * sectorSize))
+        let pinned = try PinnedFile(path)
+        defer { withExtendedLifetime(pinned) {} }
         #expect(try bytes(#require(disk.lend(range)), 64 * sectorSize) == disk.sectors(at: 0, count: 64))
         try disk.close()
     }

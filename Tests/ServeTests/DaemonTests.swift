@@ -271,7 +271,7 @@ final class RunningDaemon {
 
         /// Its lines, when there are so many.
         func wait(_ count: Int) throws -> [String] {
-            for _ in 0..<1000 where lines.count < count { pause(milliseconds: 10) }
+            waitUntil { lines.count >= count }
             return lines
         }
     }

@@ -14,12 +14,14 @@ import XenBus
     let scratch: ScratchDirectory
     let served: ServedDisk
     let disk: LendingDisk
+    private let pinned: PinnedFile
     private static let sectors = 1024
 
     init() throws {
         scratch = try ScratchDirectory()
         let path = scratch.path + "/raw"
         try Files.write(path, pattern(1, sectors: Self.sectors))
+        pinned = try PinnedFile(path)
         disk = LendingDisk(try RawFileDisk(path: path, readOnly: false))
         served = try ServedDisk()
         try served.start { [disk] () throws(Failure) in disk }

@@ -4,6 +4,7 @@ import Glibc
 import Serve
 import System
 import Testing
+import TestSupport
 import XenBus
 import XenSimulation
 
@@ -53,9 +54,9 @@ import XenSimulation
     @Test(arguments: 0..<50)
     func statesNeverComeBeforeWhatTheyMean(calls: Int) throws {
         try served.start(killedAfterCalls: calls) { [disk] () throws(Failure) in disk }
-        for _ in 0..<2000 where try served.frontEnd.backendState() != 2 && !isDead { usleep(500) }
+        try waitUntil { try served.frontEnd.backendState() == 2 || isDead }
         if try served.frontEnd.backendState() == 2 { try served.frontEnd.offer() }
-        for _ in 0..<2000 where try served.frontEnd.backendState() < 4 && !isDead { usleep(500) }
+        try waitUntil { try served.frontEnd.backendState() >= 4 || isDead }
         let state = try served.frontEnd.backendState()
         #expect([0, 2, 4].contains(state))
         if state > 0 { #expect(try served.frontEnd.backendValue("max-ring-page-order") == "4") }
@@ -138,8 +139,7 @@ import XenSimulation
         try served.frontEnd.connect()
         served.stop.send()
         try served.frontEnd.waitForBackend(5)
-        for _ in 0..<1000 where !served.log.contains("has not let go of xvdb") { usleep(2000) }
-        #expect(served.log.contains("has not let go of xvdb"))
+        #expect(waitUntil { served.log.contains("has not let go of xvdb") })
         try served.frontEnd.letGo()
         #expect(try served.join() == .unplugged)
     }
@@ -245,13 +245,13 @@ import XenSimulation
         try served.frontEnd.connect()
         #expect(throws: Failure.self) { try served.frontEnd.write(1990, pattern(1, sectors: 10)) }
         disk.resize(sectorCount: 2000)
-        for _ in 0..<2000 where try served.frontEnd.backendValue("sectors") != "2000" { usleep(1000) }
+        try waitUntil { try served.frontEnd.backendValue("sectors") == "2000" }
         #expect(try served.frontEnd.backendValue("sectors") == "2000")
         #expect(try served.frontEnd.backendState() == 4)
         try served.frontEnd.write(1990, pattern(1, sectors: 10))
         // And shrinks.
         disk.resize(sectorCount: 500)
-        for _ in 0..<2000 where try served.frontEnd.backendValue("sectors") != "500" { usleep(1000) }
+        try waitUntil { try served.frontEnd.backendValue("sectors") == "500" }
         #expect(throws: Failure.self) { try served.frontEnd.read(500, 1) }
         #expect(try served.frontEnd.read(499, 1) == pattern(0, sectors: 1))
         #expect(try served.unplug() == .unplugged)
@@ -262,7 +262,7 @@ import XenSimulation
         try start()
         try served.frontEnd.waitForBackend(2)
         disk.resize(sectorCount: 2000)
-        for _ in 0..<2000 where disk.sectorCount != 2000 { usleep(1000) }
+        waitUntil { disk.sectorCount == 2000 }
         #expect(try served.frontEnd.backendState() == 2)
         try served.frontEnd.connect()
         #expect(try served.frontEnd.backendValue("sectors") == "2000")

@@ -5,6 +5,7 @@ import Glibc
 import Serve
 import System
 import Testing
+import TestSupport
 import XenBus
 import XenSimulation
 
@@ -79,14 +80,13 @@ import XenSimulation
         try use(frontEnd, 1)
 
         disk.resize(sectorCount: 2000)
-        for _ in 0..<2000 where try frontEnd.backendValue("sectors") != "2000" { usleep(1000) }
+        try waitUntil { try frontEnd.backendValue("sectors") == "2000" }
         #expect(try required(frontEnd, "sectors") == 2000)
         try use(frontEnd, 2)
 
         served.stop.send()
         try frontEnd.waitForBackend(5)
-        for _ in 0..<2000 where !served.log.contains("has not let go of xvdb") { usleep(1000) }
-        #expect(served.log.contains("has not let go of xvdb"))
+        #expect(waitUntil { served.log.contains("has not let go of xvdb") })
         try use(frontEnd, 3)
         // Closed by whoever had it open: both states at once.
         try frontEnd.setState(5)
@@ -110,7 +110,7 @@ import XenSimulation
         }
         // It reads what the disk is after each change of the back end's nodes.
         disk.resize(sectorCount: 2000)
-        for _ in 0..<2000 where try frontEnd.backendValue("sectors") != "2000" { usleep(1000) }
+        try waitUntil { try frontEnd.backendValue("sectors") == "2000" }
         try frontEnd.write(1992, pattern(3, sectors: 8))
         // A flush has the address of what is to be flushed, and no segment.
         var flush = Request()
@@ -178,7 +178,7 @@ import XenSimulation
 extension SimulatedFrontEnd {
     /// The back end's first state that is none of these.
     fileprivate func stateAfter(_ states: Int...) throws -> Int {
-        for _ in 0..<20_000 {
+        for _ in 0..<120_000 {
             let state = try backendState()
             if !states.contains(state) { return state }
             usleep(1000)

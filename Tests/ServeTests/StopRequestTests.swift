@@ -18,7 +18,7 @@ import Testing
             #expect(kill(getpid(), number) == 0)
             var request = pollfd(fd: signalled?.descriptor ?? -1, events: Int16(POLLIN), revents: 0)
             // The signal may be another thread's to handle.
-            for _ in 0..<100 where unsafe poll(&request, 1, 100) < 1 {}
+            for _ in 0..<1200 where unsafe poll(&request, 1, 100) < 1 {}
             #expect(signalled?.take() == 1)
         }
     }

@@ -7,6 +7,7 @@ import Glibc
 import Synchronization
 import System
 import Testing
+import TestSupport
 import XenBus
 import XenSimulation
 
@@ -68,7 +69,7 @@ import XenSimulation
         try served.frontEnd.connect()
         waiting.isFull.store(true, ordering: .relaxed)
         try served.frontEnd.begin((0..<40).map { .write(sector: UInt64($0) * 8, pattern(UInt8($0 + 1), sectors: 8)) })
-        while waiting.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        #expect(waitUntil { waiting.waiting.load(ordering: .relaxed) > 0 })
         served.stop.sendHandOver()
         #expect(try served.join() == .handedOver)
         #expect(try served.frontEnd.backendState() == 4)
@@ -86,7 +87,7 @@ import XenSimulation
         try served.frontEnd.connect()
         waiting.isFull.store(true, ordering: .relaxed)
         try served.frontEnd.begin([.write(sector: 8, pattern(1, sectors: 8))])
-        while waiting.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        #expect(waitUntil { waiting.waiting.load(ordering: .relaxed) > 0 })
         served.stop.send()
         try served.frontEnd.setState(6)
         #expect(try served.join() == .unplugged)
@@ -163,12 +164,7 @@ import XenSimulation
         try start()
         try served.frontEnd.write(1990, pattern(4, sectors: 10))
         // It is said once the rings are continued, which the write may have been faster than.
-        var sectors: String?
-        for _ in 0..<2000 where sectors != "2000" {
-            sectors = try served.frontEnd.backendValue("sectors")
-            usleep(1000)
-        }
-        #expect(sectors == "2000")
+        #expect(try waitUntil { try served.frontEnd.backendValue("sectors") == "2000" })
         #expect(try served.unplug() == .unplugged)
     }
 

@@ -29,7 +29,7 @@ public final class BackgroundThread<Value: Sendable>: Sendable {
     public var hasEnded: Bool { result.with { $0 != nil } }
 
     /// The result; nil when there is none within `milliseconds`.
-    public func join(milliseconds: Int = 20_000) -> Value? {
+    public func join(milliseconds: Int = 120_000) -> Value? {
         let deadline = monotonicSeconds() + Double(milliseconds) / 1000
         return result.wait { value in
             if let value { return .done(value) }

@@ -184,7 +184,7 @@ public final class HostileGuest {
     /// Lets the back end's threads do what they have to. False: it has ended.
     private func nudge(channels: Bool) -> Bool {
         guard let backend else { return false }
-        let deadline = ContinuousClock.now + .seconds(20)
+        let deadline = ContinuousClock.now + .seconds(120)
         return machine.nudge(backend.process, channels: channels) { !backend.thread.hasEnded && .now < deadline }
     }
 

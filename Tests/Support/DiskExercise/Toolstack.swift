@@ -46,7 +46,7 @@ public struct Toolstack {
     public func wait(_ domain: DomainID, _ key: String, _ values: String..., number: UInt32 = 51728) throws(Failure) -> String {
         let path = backend(domain, number) + "/" + key
         var value: String?
-        for _ in 0..<10_000 {
+        for _ in 0..<120_000 {
             value = try xen.text(path)
             if let value, values.isEmpty || values.contains(value) { return value }
             usleep(1000)

@@ -160,14 +160,37 @@ public final class Child {
     /// The same of standard error. What is taken here is not in the outcome.
     public func receiveErrors(limit: Double) -> String { String(decoding: Self.receive(from: errors, limit: limit), as: UTF8.self) }
 
+    /// What it says on standard error until these words are in it and their line is whole; less at its end, or when they do not come for long. What is
+    /// taken here is not in the outcome.
+    public func receiveErrors(until words: String) -> String {
+        let deadline = Self.seconds() + Self.patience
+        var said: [UInt8] = []
+        while true {
+            let text = String(decoding: said, as: UTF8.self)
+            if text.contains(words), text.hasSuffix("\n") { return text }
+            let bytes = Self.receive(from: errors, limit: max(0, deadline - Self.seconds()))
+            guard !bytes.isEmpty else { return text }
+            said += bytes
+        }
+    }
+
+    /// Seconds for what a process of the tests does: many times what any of them takes, as the machine may be busy with other things. What hangs
+    /// hangs longer.
+    public static let patience = 600.0
+
     private static func receive(from descriptor: Int32, limit: Double) -> [UInt8] {
-        var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
-        guard unsafe poll(&entry, 1, Int32(limit * 1000)) > 0 else { return [] }
-        return Self.take(from: descriptor) ?? []
+        let deadline = seconds() + limit
+        while true {
+            var entry = pollfd(fd: descriptor, events: Int16(POLLIN), revents: 0)
+            let ready = unsafe poll(&entry, 1, Int32(max(0, (deadline - seconds()) * 1000)))
+            // A signal that is for a test of signals.
+            if ready < 0, errno == EINTR { continue }
+            return ready > 0 ? take(from: descriptor) ?? [] : []
+        }
     }
 
     /// Waits for the end, reading all that it writes; kills it after `limit` seconds.
-    public func wait(limit: Double = 60) -> Outcome {
+    public func wait(limit: Double = Child.patience) -> Outcome {
         closeInput()
         var gathered: [[UInt8]] = [[], []]
         var open = [output, errors]
@@ -213,7 +236,8 @@ public final class Child {
     private static func take(from descriptor: Int32) -> [UInt8]? {
         let chunk = 1 << 16
         let bytes = unsafe [UInt8](unsafeUninitializedCapacity: chunk) { buffer, count in
-            count = max(0, unsafe read(descriptor, buffer.baseAddress, chunk))
+            repeat { count = unsafe read(descriptor, buffer.baseAddress, chunk) } while count < 0 && errno == EINTR
+            count = max(0, count)
         }
         return bytes.isEmpty ? nil : bytes
     }

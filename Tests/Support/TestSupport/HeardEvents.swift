@@ -18,9 +18,9 @@ public final class HeardEvents: Sendable {
     /// All of that kind, in their order.
     public func all(_ kind: Event.Kind) -> [Event] { heard.with { $0.filter { $0.kind == kind } } }
 
-    /// Waits until there are so many of that kind, or for 20 seconds.
+    /// Waits until there are so many of that kind, or for two minutes.
     public func wait(for count: Int, _ kind: Event.Kind) -> [Event] {
-        let end = monotonicSeconds() + 20
+        let end = monotonicSeconds() + 120
         heard.wait { heard in
             let left = end - monotonicSeconds()
             return left <= 0 || heard.count(where: { $0.kind == kind }) >= count ? .done(()) : .atMost(left)
