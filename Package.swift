@@ -152,7 +152,7 @@ let package = Package(
             ],
             swiftSettings: strict),
         .testTarget(
-            name: "NBDTests", dependencies: ["NBD", "Serve", "System", "BlockModel", "DiskExercise", "TestSupport"],
+            name: "NBDTests", dependencies: ["NBD", "Serve", "Activity", "System", "BlockModel", "DiskExercise", "TestSupport"],
             swiftSettings: strict),
         .testTarget(
             name: "CommandTests",

@@ -18,12 +18,16 @@ int clinux_punch_hole(int descriptor, off_t offset, off_t count) {
 
 int clinux_allocate(int descriptor, off_t count) { return fallocate(descriptor, 0, 0, count); }
 
-int clinux_filesystem(const char *path, uint32_t *type, int *is_read_only)
+int clinux_filesystem(const char *path, struct clinux_filesystem_status *found)
 {
     struct statfs status;
     if (statfs(path, &status) != 0) return -1;
-    *type = (uint32_t)status.f_type;
-    *is_read_only = (status.f_flags & ST_RDONLY) != 0;
+    found->type = (uint32_t)status.f_type;
+    found->is_read_only = (status.f_flags & ST_RDONLY) != 0;
+    found->block_bytes = (uint64_t)(status.f_frsize != 0 ? status.f_frsize : status.f_bsize);
+    found->blocks = status.f_blocks;
+    found->free_blocks = status.f_bfree;
+    found->available_blocks = status.f_bavail;
     return 0;
 }
 

@@ -38,13 +38,36 @@ extension ReferenceCounts {
     }
 }
 
-/// Reference counts in one state, of packs in any order.
+/// The changes of one group's packs.
+private struct GroupChanges {
+    /// The group that was read last; nil: there is none, or it can't be read.
+    private(set) var group: UInt64?
+    private(set) var byPack: [UInt64: ArraySlice<ReferenceChange>] = [:]
+
+    /// - Throws: `.damage` when a record of the group is not what was written. What to make of that is the caller's affair; there are no changes then.
+    mutating func read(_ wanted: UInt64, _ view: View, _ counts: ReferenceCounts) throws(Failure) {
+        clear()
+        byPack = try DeferredCounts.byPack(ofGroup: wanted, view, counts.changes)
+        group = wanted
+    }
+
+    mutating func clear() {
+        group = nil
+        byPack = [:]
+    }
+
+    mutating func take(_ pack: UInt64) -> ArraySlice<ReferenceChange>? { byPack.removeValue(forKey: pack) }
+
+    /// Those whose changes were not taken, in order.
+    var packs: [UInt64] { byPack.keys.sorted() }
+}
+
+/// Reference counts in one state, of packs in any order. A group that can't be read is an error for each of its packs, and for no other.
 public struct CountReader: ~Escapable {
     private let view: View
     private let counts: ReferenceCounts
-    /// The group that was looked at last, and the changes of its packs.
-    private var group: UInt64?
-    private var changes: [UInt64: ArraySlice<ReferenceChange>] = [:]
+    /// Of the group that was looked at last.
+    private var changes = GroupChanges()
 
     @_lifetime(copy view)
     fileprivate init(_ view: View, _ counts: ReferenceCounts) {
@@ -57,12 +80,8 @@ public struct CountReader: ~Escapable {
     @_lifetime(self: copy self)
     public mutating func counts(ofPack pack: UInt64) throws(Failure) -> PackCounts? {
         let wanted = DeferredCounts.group(of: pack)
-        if group != wanted {
-            group = nil
-            changes = try DeferredCounts.byPack(ofGroup: wanted, view, counts.changes)
-            group = wanted
-        }
-        return try counts.counts(ofPack: pack, changes[pack], view)
+        if changes.group != wanted { try changes.read(wanted, view, counts) }
+        return try counts.counts(ofPack: pack, changes.byPack[pack], view)
     }
 
     /// What the totals gain with all that is deferred.
@@ -90,13 +109,14 @@ public struct CountReader: ~Escapable {
 }
 
 /// Reference counts in one state, of packs in the order of their numbers. Each record of both tables is read once, and what nobody asks for is
-/// noticed.
+/// noticed: packs that have changes, and groups that can't be read, which the end tells of where nobody was told.
 public struct CountWalk: ~Escapable {
     private let view: View
     private let counts: ReferenceCounts
-    /// The group at hand, and the changes of those of its packs that were not asked for.
+    /// The group at hand.
     private var group: UInt64?
-    private var changes: [UInt64: ArraySlice<ReferenceChange>] = [:]
+    /// Of those of its packs that were not asked for.
+    private var changes = GroupChanges()
     /// Why these can't be read.
     private var failure: Failure?
     /// The same of the first group that was passed by.
@@ -117,7 +137,7 @@ public struct CountWalk: ~Escapable {
     public mutating func counts(ofPack pack: UInt64) throws(Failure) -> PackCounts? {
         go(to: DeferredCounts.group(of: pack))
         if let failure { throw failure }
-        return try counts.counts(ofPack: pack, changes.removeValue(forKey: pack), view)
+        return try counts.counts(ofPack: pack, changes.take(pack), view)
     }
 
     /// Goes to the end.
@@ -133,8 +153,8 @@ public struct CountWalk: ~Escapable {
     @_lifetime(self: copy self)
     private mutating func go(to wanted: UInt64) {
         guard group != wanted else { return }
-        passed += changes.keys.sorted()
-        changes.removeAll()
+        passed += changes.packs
+        changes.clear()
         failure = nil
         let start = group.map { $0 + 1 } ?? 0
         group = wanted
@@ -152,8 +172,10 @@ public struct CountWalk: ~Escapable {
     @_lifetime(self: copy self)
     private mutating func read(_ group: UInt64, isPassed: Bool) {
         do throws(Failure) {
-            let read = try DeferredCounts.byPack(ofGroup: group, view, counts.changes)
-            if isPassed { passed += read.keys.sorted() } else { changes = read }
+            try changes.read(group, view, counts)
+            guard isPassed else { return }
+            passed += changes.packs
+            changes.clear()
         } catch {
             if isPassed { passedFailure = passedFailure ?? error } else { failure = error }
         }

@@ -132,7 +132,12 @@ final class Committer: Sendable {
     /// Waits for work and freezes it. Nil: the staging closes, and is empty or cannot be emptied.
     private func nextGeneration() -> Generation? {
         staging.wait { state in
-            if state.isClosing, state.failure != nil || state.active.isEmpty && state.unhashed.isEmpty { return .done(nil) }
+            if state.isGivenUp { return .done(nil) }
+            if state.isClosing {
+                // What failed is tried once more: that tells whether the rest is worth its hashes.
+                if state.failure != nil { return .notified }
+                if state.active.isEmpty && state.unhashed.isEmpty { return .done(nil) }
+            }
             if state.batched >= Staging.maximumFrozen { return .notified }
             if !state.unhashed.isEmpty { return .done(state.unhashed.removeFirst()) }
             // Records without a block leave nothing to commit.
@@ -185,17 +190,24 @@ final class Committer: Sendable {
         }
     }
 
-    /// The oldest hashed generation. Nil: there will be none, or it can't be committed and the staging closes.
+    /// The oldest hashed generation. Nil: there will be none, or it can't be committed and the staging closes: the journal keeps it all.
     private func nextHashed() -> (Generation, Batch)? {
         staging.wait { state in
-            if state.isClosing, state.failure != nil { return .done(nil) }
-            if let first = state.hashed.first { return .done(first) }
+            if state.isGivenUp { return .done(nil) }
+            if let first = state.hashed.first {
+                if state.isClosing {
+                    // How this try ends is what counts.
+                    state.isTriedAtEnd = true
+                    state.failure = nil
+                }
+                return .done(first)
+            }
             return state.isHashingDone ? .done(nil) : .notified
         }
     }
 
     private func finish(_ failure: Failure?) {
-        let isClosing = staging.with { state in
+        let isGivenUp = staging.with { state in
             state.failure = failure
             if let failure { state.giveUpCopies(because: failure) }
             if failure == nil {
@@ -203,13 +215,13 @@ final class Committer: Sendable {
                 // Under the lock that whoever reads a staged block has.
                 journal.release(state.finishOldest())
             }
-            return state.isClosing
+            return state.isGivenUp
         }
         staging.notify()
         // Behind it, as those who wait for room need not wait for whoever hears of it.
-        if let failure { noteFailure(failure, isLast: isClosing) } else { noteSuccess() }
+        if let failure { noteFailure(failure, isLast: isGivenUp) } else { noteSuccess() }
         if failure != nil {
-            // Another try after a while; none when the staging closes, as the journal keeps it all.
+            // Another try after a while; at once when the staging closes.
             let until = monotonicSeconds() + Self.retryInterval
             staging.wait { state in
                 let left = until - monotonicSeconds()

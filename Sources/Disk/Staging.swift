@@ -99,6 +99,8 @@ struct Staging {
     var isHashingDone = false
     /// Why the last commit failed; it is tried again.
     var failure: Failure?
+    /// A commit was begun since the staging closes.
+    var isTriedAtEnd = false
     /// Copies that could not be filled, until somebody has asked.
     var failedCopies: [String: Failure] = [:]
     /// Whether writers may wait for room in a full store. Nil: nobody has said so.
@@ -116,6 +118,13 @@ struct Staging {
 
     /// Generations that are being hashed, or wait with their batches.
     var batched: Int { frozen.count - unhashed.count }
+
+    /// Whether what failed stays in the journal, and all behind it: the staging closes, and what failed was tried since, as there might have been
+    /// room by then; or another process did not go on, which was waited for as long as is right.
+    var isGivenUp: Bool {
+        guard isClosing, let failure else { return false }
+        return isTriedAtEnd || failure.kind == .busy
+    }
 
     /// Bytes of staged records.
     var recordBytes: UInt64 { frozen.reduce(active.recordBytes) { $0 + $1.recordBytes } }

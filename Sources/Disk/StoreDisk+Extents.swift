@@ -10,13 +10,7 @@ extension StoreDisk {
     /// The next run of blocks with data at `block` or after it, at most `limit` long: blocks that are mapped, or were staged when the
     /// disk was opened. Blocks that were staged since are left out.
     public func nextMapped(at block: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
-        let mapped = try readers.with { (reader) throws(Failure) -> Range<UInt64>? in
-            let found = try reader.mapped(from: block, to: .max, limit: Int(limit)).blocks
-            guard let first = found.first?.block else { return nil }
-            var end = first
-            for mapped in found where mapped.block == end { end += 1 }
-            return first..<end
-        }
+        let mapped = try readers.with { (reader) throws(Failure) in try reader.nextMapped(from: block, to: .max, limit: limit) }
         guard let staged = nextLeftover(at: block, limit: limit), staged.lowerBound < mapped?.lowerBound ?? .max else { return mapped }
         return staged
     }

@@ -227,7 +227,8 @@ extension StoreDisk {
 
     /// Whether the map has any of these blocks.
     private func isMapped(_ first: UInt64, to end: UInt64) throws(Failure) -> Bool {
-        try readers.with { (reader) throws(Failure) in try !reader.mapped(from: first, to: end, limit: 1).blocks.isEmpty }
+        let run = try readers.with { (reader) throws(Failure) in try reader.nextMapped(from: first, to: end, limit: 1) }
+        return run != nil
     }
 
     /// Zeros a part of a block.

@@ -232,7 +232,7 @@ public final class StoreDisk: BlockDevice {
         try journal.synchronize(to: head)
     }
 
-    /// Commits all that is staged. The store's lock is waited for as long as commands do, not as guests.
+    /// Commits all that is staged; what failed before is tried once more. The store's lock is waited for as long as commands do, not as guests.
     /// - Throws: when it can't; then everything is safe in the journal, and goes in when the disk is opened next.
     public func close() throws(Failure) {
         guard !isClosed.exchange(true, ordering: .relaxed) else { return }

@@ -161,11 +161,11 @@ public final class Environment: @unchecked Sendable {
         return unsafe (UInt64(info.me_last_pgno) + 1) * 4096
     }
 
-    /// Whether less than 1 MiB is left where the environment is, of the filesystem (statvfs(3)) or of a quota, which only shows when some room is
-    /// asked for (fallocate(2)).
+    /// Whether less than 1 MiB is left where the environment is, of the filesystem or of a quota, which only shows when some room is asked for
+    /// (fallocate(2)).
     private static func isFilesystemFull(_ path: String) -> Bool {
-        var status = statvfs()
-        if unsafe statvfs(path, &status) == 0, UInt64(status.f_bavail) &* UInt64(status.f_frsize) < 1 << 20 { return true }
+        // Where that can't be asked, what follows tells.
+        if let filesystem = try? Filesystem(of: path), filesystem.freeBytes < 1 << 20 { return true }
         do throws(Failure) {
             try File(temporaryIn: path).allocate(byteCount: 1 << 20)
             return false

@@ -1,9 +1,11 @@
+import Activity
 import BlockModel
 import NBD
 import System
 
 /// What is done for each kind of request.
 extension NBDConnection {
+    /// Checks a request, and does it. What is refused is not counted.
     mutating func perform(_ request: Request) throws(Disconnection) {
         let range: SectorRange?
         do throws(ErrorCode) {
@@ -13,6 +15,14 @@ extension NBDConnection {
             try skipPayload(request.payloadByteCount)
             return try fail(request, error)
         }
+        guard let kind = Activity.Kind(request.command) else { return try perform(request, range) }
+        let began = beginWork()
+        try perform(request, range)
+        noteWork(kind, byteCount: range == nil ? 0 : UInt64(request.length), since: began)
+    }
+
+    /// Does a request that was checked.
+    private mutating func perform(_ request: Request, _ range: SectorRange?) throws(Disconnection) {
         if request.command == .write, let range, isReceived(range) { return join(request, range) }
         try performWaiting()
         guard let range else { return try finish(request, nil, needsFlush: !export.isReadOnly) }
@@ -249,6 +259,19 @@ extension NBDConnection {
         }
         try makeRoom(Reply.errorChunkByteCount)
         output.append(Reply.errorChunkByteCount) { Reply.error(request.cookie, error, into: &$0) }
+    }
+}
+
+extension Activity.Kind {
+    /// What a request is counted as; nil: it is not counted.
+    fileprivate init?(_ command: Command?) {
+        switch command {
+        case .read: self = .read
+        case .write: self = .write
+        case .trim, .writeZeroes: self = .discard
+        case .flush: self = .flush
+        case .blockStatus, .disconnect, nil: return nil
+        }
     }
 }
 

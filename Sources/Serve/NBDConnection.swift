@@ -93,7 +93,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
                 guard let request = Request(input.bytes) else { throw .violation("something that is no request") }
                 input.consume(Request.byteCount)
                 guard request.command != .disconnect else { return try answerAll() }
-                try perform(noting: request)
+                try perform(request)
             }
             try answerAll()
             guard !common.isStopping, input.receive(Request.byteCount, from: socket) else { return }
@@ -114,26 +114,17 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         if expected.count > 1 { device.expectReads(of: expected) }
     }
 
-    private mutating func perform(noting request: Request) throws(Disconnection) {
-        guard let kind = kind(of: request) else { return try perform(request) }
-        let began = common.activity.begin(1)
+    /// Notes that a request of a kind that is counted is at hand.
+    /// - Returns: when it was taken.
+    mutating func beginWork() -> Double {
         underWay += 1
-        try perform(request)
-        if work.count == 0 { workBegan = began }
-        work.add(kind, byteCount: kind == .flush ? 0 : UInt64(request.length))
+        return common.activity.begin(1)
     }
 
-    /// Nil: nothing is done for it.
-    private func kind(of request: Request) -> Activity.Kind? {
-        // What is wrong with it is said when it is to be done.
-        do throws(ErrorCode) { _ = try request.check(export, session) } catch { return nil }
-        switch request.command {
-        case .read: return .read
-        case .write: return .write
-        case .trim, .writeZeroes: return .discard
-        case .flush: return .flush
-        case .blockStatus, .disconnect, nil: return nil
-        }
+    /// Notes that it is done; it is answered with those whose answers go out next.
+    mutating func noteWork(_ kind: Activity.Kind, byteCount: UInt64, since began: Double) {
+        if work.count == 0 { workBegan = began }
+        work.add(kind, byteCount: byteCount)
     }
 
     private mutating func endWork() {

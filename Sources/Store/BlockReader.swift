@@ -176,6 +176,30 @@ public struct BlockReader: ~Copyable {
         return (isMapped, min(block, end) - first)
     }
 
+    /// The first run of mapped blocks from `first` to before `end`, of which there are `limit` at most; nil: nothing is mapped there. Looks no
+    /// further than the run goes, and at no pack. Sees the newest commit.
+    public mutating func nextMapped(from first: UInt64, to end: UInt64, limit: UInt64) throws(Failure) -> Range<UInt64>? {
+        let disk = try renew()
+        defer { reset() }
+        let map = store.parts.maps.reader(disk.map, blockCount: disk.blockCount, meta.view, nodeCache.places, seen)
+        let end = min(end, map.blockCount)
+        var leaf = Leaf()
+        var start = first
+        while start < end {
+            if !leaf.covers(start) { leaf = try map.leaf(over: start) }
+            if leaf.blob(start) != .none { break }
+            start = leaf.isEmpty ? leaf.end : start + 1
+        }
+        guard start < end else { return nil }
+        var block = start + 1
+        while block < end, block - start < limit {
+            if !leaf.covers(block) { leaf = try map.leaf(over: block) }
+            guard leaf.blob(block) != .none else { break }
+            block += 1
+        }
+        return start..<block
+    }
+
     /// A mapped block and its name.
     public struct MappedBlock: Sendable {
         public let block: UInt64

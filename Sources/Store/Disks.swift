@@ -117,17 +117,35 @@ extension Store {
         try transaction.commit()
     }
 
+    /// What is in the directory of journals, and the disks that there are: what one look shows. Whatever is removed is looked at once more, under
+    /// the lock that keeps it as it is.
+    private struct Look {
+        /// Names of journals, and of sockets beside them.
+        let files: [String]
+        let disks: [DiskRecord]
+    }
+
+    private func look() throws(Failure) -> Look {
+        // The disks last, so that those that were made in between are known.
+        let files = try File.names(inDirectory: path + "/journals").filter { Self.diskNumber($0) != nil }
+        let reading = try ReadTransaction(meta)
+        return Look(files: files, disks: try parts.catalogue.disks(reading.view))
+    }
+
     /// Removes what interrupted commands and servers left, for a command that changes something.
     public func removeLeftovers() throws(Failure) {
-        try removeLeftoverDisks()
-        try removeDeadSockets()
+        let found = try look()
+        try removeLeftoverDisks(found)
+        try removeDeadSockets(found)
     }
 
     /// Removes what interrupted imports and deletions left: disks, and journals of disks that are gone.
-    func removeLeftoverDisks() throws(Failure) {
-        try removeLeftoverJournals()
+    func removeLeftoverDisks() throws(Failure) { try removeLeftoverDisks(try look()) }
+
+    private func removeLeftoverDisks(_ found: Look) throws(Failure) {
+        try removeLeftoverJournals(found)
         // Whoever has one is not waited for.
-        for disk in try allDisks() where disk.isIncomplete && !disk.isKept && !isLocked(disk) {
+        for disk in found.disks where disk.isIncomplete && !disk.isKept && !isLocked(disk) {
             do throws(Failure) {
                 try deleteLeftover(disk)
             } catch where error.kind == .busy || error.kind == .notFound {
@@ -144,51 +162,40 @@ extension Store {
         reporter.tell(.leftover, "what was left of disk \(disk.name) is removed")
     }
 
-    /// Journals that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what is nobody's
-    /// under the lock stays so.
-    private func removeLeftoverJournals() throws(Failure) {
-        do {
-            // Mostly there are none, and nobody need be waited for.
-            let reading = try ReadTransaction(meta)
-            if try leftoverJournals(reading.view).isEmpty { return }
-        }
+    /// Journals, and sockets beside them, that belong to no disk. Whoever makes a disk makes its journal while it holds the store's lock; so what
+    /// is nobody's under the lock stays so.
+    private func removeLeftoverJournals(_ found: Look) throws(Failure) {
+        let candidates = leftoverJournals(found.files, found.disks)
+        // Mostly there are none, and nobody need be waited for.
+        guard !candidates.isEmpty else { return }
         let lock = try WriteTransaction(meta)
-        for name in try leftoverJournals(lock.view) where unsafe unlink("\(path)/journals/\(name)") == 0 {
+        for name in leftoverJournals(candidates, try parts.catalogue.disks(lock.view)) where unsafe unlink("\(path)/journals/\(name)") == 0 {
             guard !name.hasSuffix(".socket") else { continue }
             reporter.tell(.leftover, "journal \(name), of a disk that is gone, is removed")
         }
     }
 
+    /// Those of `files` that belong to none of `disks`.
+    private func leftoverJournals(_ files: [String], _ disks: [DiskRecord]) -> [String] {
+        let known = Set(disks.map(\.number))
+        return files.filter { name in
+            guard let number = Self.diskNumber(name), !known.contains(number) else { return false }
+            // A link, say, is a stranger's.
+            return name == "\(number)" ? File.isRegular("\(path)/journals/\(name)") : File.isSocket("\(path)/journals/\(name)")
+        }
+    }
+
     /// Sockets of disks that are there, whose servers were killed. Whoever has a disk to write to has a socket of its own: so the disk is held
     /// while one is removed, for an instant; which is why maintenance, which comes at any time, leaves them to commands.
-    private func removeDeadSockets() throws(Failure) {
-        let sockets = try File.names(inDirectory: path + "/journals").filter { $0.hasSuffix(".socket") && File.isSocket("\(path)/journals/\($0)") }
-        let numbers = Set(sockets.compactMap(Self.diskNumber))
-        guard !numbers.isEmpty else { return }
-        for disk in try allDisks() where numbers.contains(disk.number) && !isLocked(disk) {
+    private func removeDeadSockets(_ found: Look) throws(Failure) {
+        let numbers = Set(found.files.filter { $0.hasSuffix(".socket") && File.isSocket("\(path)/journals/\($0)") }.compactMap(Self.diskNumber))
+        for disk in found.disks where numbers.contains(disk.number) && !isLocked(disk) {
             do throws(Failure) {
                 let lock = try lock(disk.name)
                 if lock.record.number == disk.number { File.removeSocket(controlPath(of: disk.number)) }
             } catch where error.kind == .busy || error.kind == .notFound {
                 // Somebody has it now, or it is gone.
             }
-        }
-    }
-
-    private func allDisks() throws(Failure) -> [DiskRecord] {
-        let reading = try ReadTransaction(meta)
-        return try parts.catalogue.disks(reading.view)
-    }
-
-    /// The names of journals, and of sockets beside them, that belong to no disk.
-    private func leftoverJournals(_ view: View) throws(Failure) -> [String] {
-        let journals = try File.names(inDirectory: path + "/journals").filter { Self.diskNumber($0) != nil }
-        guard !journals.isEmpty else { return [] }
-        let known = Set(try parts.catalogue.disks(view).map(\.number))
-        return journals.filter { name in
-            guard let number = Self.diskNumber(name), !known.contains(number) else { return false }
-            // A link, say, is a stranger's.
-            return name == "\(number)" ? File.isRegular("\(path)/journals/\(name)") : File.isSocket("\(path)/journals/\(name)")
         }
     }
 

@@ -128,7 +128,7 @@ public final class Maintainer: Sendable {
         var course = Course()
         while rest(Self.interval) {
             // A failure here does not keep it from collecting; the next look comes a second later.
-            if let room = try? FilesystemRoom(of: store.path) { course.fill.look(at: room, store.reporter) }
+            if let filesystem = try? Filesystem(of: store.path) { course.fill.look(filesystem.fill, freeBytes: filesystem.freeBytes, store.reporter) }
             do throws(Failure) {
                 try look(&course)
                 trouble.over("maintenance goes on")
@@ -185,17 +185,18 @@ struct FillWarning {
     private var level = 0
     private var since = 0.0
 
-    mutating func look(at room: FilesystemRoom, _ reporter: Reporter) {
-        let reached = Self.levels.count { room.fill >= $0 }
+    /// - Parameter fill: how much is taken now, in percent.
+    mutating func look(_ fill: Double, freeBytes: UInt64, _ reporter: Reporter) {
+        let reached = Self.levels.count { fill >= $0 }
         if reached > level {
             if level == 0 { since = monotonicSeconds() }
             level = reached
             reporter.tell(
                 .filling,
-                "its filesystem is \(Int(room.fill))% full, \(room.freeBytes >> 20) MiB are left: "
+                "its filesystem is \(Int(fill))% full, \(freeBytes >> 20) MiB are left: "
                     + "when none are, writes stay in the disks' journals, and fail when these are full",
                 .begins)
-        } else if level > 0, room.fill < Self.levels[0] - Self.margin {
+        } else if level > 0, fill < Self.levels[0] - Self.margin {
             let times = level
             level = 0
             reporter.tell(.filling, "there is room on its filesystem again", .over(seconds: monotonicSeconds() - since, times: times))

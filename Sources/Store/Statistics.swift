@@ -40,8 +40,8 @@ public struct Statistics: Sendable {
     /// Blobs that are known to be damaged.
     public let damagedBlobs: Int
     public let settings: Settings
-    /// Of its filesystem.
-    public let room: FilesystemRoom
+    /// What it is on.
+    public let filesystem: Filesystem
     /// Version of its format.
     public var format: Int { Int(FormatHeader.version) }
 
@@ -91,7 +91,7 @@ extension Store {
             uniqueOfDisksBytes: unique * UInt64(blockSize) - min(unique * UInt64(blockSize), ofSnapshots),
             snapshotBytes: all.reduce(0) { $0 + $1.mappedBlocks * UInt64(blockSize) }, storedBytes: try storedBytes(),
             reclaimableBytes: reclaimable, damagedBlobs: try parts.damage.count(view), settings: superblock.settings,
-            room: try FilesystemRoom(of: path))
+            filesystem: try Filesystem(of: path))
     }
 
     private func entry(_ disk: DiskRecord, exclusive: UInt64) -> Statistics.Disk {

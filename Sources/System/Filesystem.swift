@@ -1,17 +1,24 @@
 internal import CLinux
 internal import Glibc
 
-/// What a path is on: statfs(2).
+/// What a path is on, and how much room is there: statfs(2).
 public struct Filesystem: Sendable {
     private let type: UInt32
     /// It was mounted so that nobody writes (`ST_RDONLY`).
     public let isReadOnly: Bool
+    /// What others than root can have, as df(1) counts it.
+    public let freeBytes: UInt64
+    /// How much of it is taken, in percent, as df(1) counts it. Of one that counts no blocks nothing can be said: 0.
+    public let fill: Double
 
     public init(of path: String) throws(Failure) {
-        var type: UInt32 = 0, isReadOnly: Int32 = 0
-        guard unsafe clinux_filesystem(path, &type, &isReadOnly) == 0 else { throw Failure(systemCall: "look at the filesystem of", .file(path), errno: errno) }
-        self.type = type
-        self.isReadOnly = isReadOnly != 0
+        var found = clinux_filesystem_status()
+        guard unsafe clinux_filesystem(path, &found) == 0 else { throw Failure(systemCall: "look at the filesystem of", .file(path), errno: errno) }
+        type = found.type
+        isReadOnly = found.is_read_only != 0
+        freeBytes = found.available_blocks.multipliedReportingOverflow(by: found.block_bytes).partialValue
+        let used = Double(found.blocks - min(found.blocks, found.free_blocks))
+        fill = used == 0 ? 0 : used / (used + Double(found.available_blocks)) * 100
     }
 
     /// What it is called when other machines have it, too (statfs(2), linux/magic.h); nil: it is this machine's.
@@ -27,27 +34,5 @@ public struct Filesystem: Sendable {
         case 0x4750_4653: "GPFS"
         default: nil
         }
-    }
-}
-
-/// Room on the filesystem of a path, as df(1) counts it: what others than root can have.
-public struct FilesystemRoom: Sendable {
-    public let freeBytes: UInt64
-    /// How much of it is taken, in percent.
-    public let fill: Double
-
-    public init(freeBytes: UInt64, fill: Double) {
-        self.freeBytes = freeBytes
-        self.fill = fill
-    }
-
-    public init(of path: String) throws(Failure) {
-        var status = statvfs()
-        guard unsafe statvfs(path, &status) == 0 else { throw Failure(systemCall: "look at the filesystem of", .file(path), errno: errno) }
-        let unit = UInt64(status.f_frsize), free = UInt64(status.f_bavail)
-        let used = UInt64(status.f_blocks) - min(UInt64(status.f_blocks), UInt64(status.f_bfree))
-        // Of a filesystem that counts no blocks, nothing can be said.
-        self.init(
-            freeBytes: free.multipliedReportingOverflow(by: unit).partialValue, fill: used == 0 ? 0 : Double(used) / (Double(used) + Double(free)) * 100)
     }
 }

@@ -4,8 +4,8 @@ internal import Glibc
 // CLinux's functions with a path (see `PathText`).
 
 @unsafe func clinux_open_temporary(_ directory: String) -> Int32 { unsafe PathText.withCString(directory) { unsafe CLinux.clinux_open_temporary($0) } }
-@unsafe func clinux_filesystem(_ path: String, _ type: UnsafeMutablePointer<UInt32>, _ isReadOnly: UnsafeMutablePointer<Int32>) -> Int32 {
-    unsafe PathText.withCString(path) { unsafe CLinux.clinux_filesystem($0, type, isReadOnly) }
+@unsafe func clinux_filesystem(_ path: String, _ found: UnsafeMutablePointer<clinux_filesystem_status>) -> Int32 {
+    unsafe PathText.withCString(path) { unsafe CLinux.clinux_filesystem($0, found) }
 }
 @unsafe func clinux_create_at(_ directory: Int32, _ name: String, _ mode: mode_t) -> Int32 {
     unsafe PathText.withCString(name) { unsafe CLinux.clinux_create_at(directory, $0, mode) }

@@ -13,9 +13,6 @@ public import Glibc
 @unsafe @discardableResult public func lstat(_ path: String, _ status: UnsafeMutablePointer<stat>) -> Int32 {
     unsafe PathText.withCString(path) { unsafe Glibc.lstat($0, status) }
 }
-@unsafe @discardableResult public func statvfs(_ path: String, _ status: UnsafeMutablePointer<statvfs>) -> Int32 {
-    unsafe PathText.withCString(path) { unsafe statvfs($0, status) }
-}
 @unsafe @discardableResult public func unlink(_ path: String) -> Int32 { unsafe PathText.withCString(path) { unsafe Glibc.unlink($0) } }
 @unsafe @discardableResult public func mkdir(_ path: String, _ mode: mode_t) -> Int32 { unsafe PathText.withCString(path) { unsafe Glibc.mkdir($0, mode) } }
 @unsafe @discardableResult public func rmdir(_ path: String) -> Int32 { unsafe PathText.withCString(path) { unsafe Glibc.rmdir($0) } }

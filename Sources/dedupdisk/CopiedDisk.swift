@@ -7,7 +7,7 @@ import System
 enum CopiedDisk {
     /// Calls `body` with the name of what has all that was written to a disk, or of the snapshot.
     static func with(_ name: String, of store: Store, _ body: (String) throws(Failure) -> Void) throws(Failure) {
-        guard let copy = try copy(of: name, in: store) else {
+        guard let copy = try copyToRead(of: name, in: store) else {
             try refuseStaged(name, in: store)
             return try body(name)
         }
@@ -25,7 +25,7 @@ enum CopiedDisk {
 
     /// Calls `body` with what has all that was written to a disk, or with the snapshot.
     static func open(_ name: String, of store: Store, _ body: (StoreDisk) throws(Failure) -> Void) throws(Failure) {
-        guard let copy = try copy(of: name, in: store) else { return try body(StoreDisk(store, name, readOnly: true)) }
+        guard let copy = try copyToRead(of: name, in: store) else { return try body(StoreDisk(store, name, readOnly: true)) }
         defer { copy.remove() }
         let disk = try copy.open(readOnly: true)
         // It was only read.
@@ -33,14 +33,22 @@ enum CopiedDisk {
         try body(disk)
     }
 
-    /// Nil: there can be no copy now, and nobody writes to the disk: it is read where it is.
-    private static func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
+    /// Nil: it is read where it is.
+    private static func copyToRead(of name: String, in store: Store) throws(Failure) -> Copy? {
         guard let disk = try store.disk(name) else { throw store.noSuchDisk(name) }
-        if disk.isSnapshot || store.isReadOnly { return nil }
+        // It stays as it is.
+        if disk.isSnapshot { return nil }
+        return try copy(of: name, in: store)
+    }
+
+    /// A copy of a disk, or of a snapshot, to read it or to write to it. Nil: there can be none now, and nobody writes to the disk, which may
+    /// be read where it is.
+    static func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
+        if store.isReadOnly { return nil }
         do throws(Failure) {
             return try Copier(store).copy(of: name)
         } catch where error.kind == .noSpace || error.kind == .busy {
-            // The store is full, or somebody has it who does not go on.
+            // The store is full, or somebody has its lock who does not go on.
             guard try isFree(name, in: store) else { throw error }
             return nil
         }

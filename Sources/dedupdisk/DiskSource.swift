@@ -49,23 +49,16 @@ struct DiskSource: ParsableArguments {
             let maintainer = Maintainer(store)
             try maintainer.start()
             defer { maintainer.stop() }
-            if ephemeral, let copy = try copy(of: name, in: store) {
-                defer { copy.remove() }
-                return try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false, activity)
+            if ephemeral {
+                try checkSize(of: name, in: store)
+                // What is written goes there; where there can be no copy, beside the disk.
+                if let copy = try CopiedDisk.copy(of: name, in: store) {
+                    defer { copy.remove() }
+                    return try server.serve(try copy.open(readOnly: readOnly), named: name, isResumable: false, activity)
+                }
             }
             let disk = try open(name, in: store, activity)
             try serve(disk, named: "\(Self.absolute(store.path)):\(name)", ephemeralName: name, by: server, activity)
-        }
-    }
-
-    /// A copy for what is written. Nil: there is no room for one in the store.
-    private func copy(of name: String, in store: Store) throws(Failure) -> Copy? {
-        try checkSize(of: name, in: store)
-        if store.isReadOnly { return nil }
-        do throws(Failure) {
-            return try Copier(store).copy(of: name)
-        } catch where error.kind == .noSpace {
-            return nil
         }
     }
 

@@ -56,7 +56,7 @@ struct Stats: ParsableCommand {
                     mappedBytes: found.mappedBytes,
                     uniqueBytes: found.uniqueBytes, storedBytes: found.storedBytes, reclaimableBytes: found.reclaimableBytes,
                     snapshotBytes: found.snapshotBytes, dedupRatio: found.dedupRatio,
-                    fill: (found.room.fill * 10).rounded() / 10, damagedBlobs: found.damagedBlobs,
+                    fill: (found.filesystem.fill * 10).rounded() / 10, damagedBlobs: found.damagedBlobs,
                     compression: found.settings.compression.name,
                     disks: found.disks.map { .init($0, live) }))
         }
@@ -91,7 +91,7 @@ struct Stats: ParsableCommand {
                 "on the filesystem, in \(PathText.shown(found.store))" + compression(found.settings.compression),
             ],
             ["reclaimable", Console.size(found.reclaimableBytes), "stored, and mapped by nothing"],
-            ["filesystem", "\(Console.fixed(found.room.fill, 0))%", "full, \(Console.size(found.room.freeBytes)) left"],
+            ["filesystem", "\(Console.fixed(found.filesystem.fill, 0))%", "full, \(Console.size(found.filesystem.freeBytes)) left"],
         ]
         if found.damagedBlobs > 0 { rows.append(["damaged", Console.count(found.damagedBlobs, "block"), "see: dedupdisk check --read-data"]) }
         let width = rows.map { $0[1].count }.max() ?? 0

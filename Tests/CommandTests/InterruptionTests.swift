@@ -90,10 +90,10 @@ import TestSupport
 }
 
 /// A filesystem that fills up.
-@Suite(.serialized, .enabled(if: FullFilesystem.isAvailable, "mounting a tmpfs takes root"))
+@Suite(.serialized, .enabled(if: Volume.isAvailable(.tmpfs), "mounting a tmpfs takes root"))
 struct FullFilesystemTests {
     @Test func importsFailWholeAndDeletingWorks() throws {
-        let volume = try FullFilesystem(megabytes: 24)
+        let volume = try Volume(.tmpfs, megabytes: 24)
         var tool = try Tool()
         tool.store = volume.path + "/store"
         let kept = try tool.disk("kept", Array(1...1000))
@@ -120,10 +120,8 @@ struct FullFilesystemTests {
     }
 
     @Test func aFullStoreTakesNoWriteAndLosesNone() throws {
-        let volume = try FullFilesystem(megabytes: 24)
-        let store = try Store(path: volume.path + "/store", creating: true)
-        try store.create("d", byteCount: 256 << 20)
-        var disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        let scene = try StoreOnVolume(.tmpfs, megabytes: 24, diskByteCount: 256 << 20)
+        var disk = try scene.disk()
         var acknowledged: [UInt64: UInt64] = [:]
         var number: UInt64 = 0
         var refusal: Failure?
@@ -139,50 +137,10 @@ struct FullFilesystemTests {
         for (place, number) in acknowledged { #expect(try disk.sectors(at: place * 8, count: 8) == block(number)) }
         #expect(throws: Failure.self) { try disk.close() }
         // With some room it all goes in.
-        volume.grow(to: 64)
-        disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
+        scene.volume.grow(to: 64)
+        disk = try scene.disk()
         for (place, number) in acknowledged { #expect(try disk.sectors(at: place * 8, count: 8) == block(number)) }
         try disk.close()
-        #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [])
+        try scene.expectClean()
     }
-}
-
-/// A small filesystem of its own: a tmpfs, gone with this.
-final class FullFilesystem {
-    let path: String
-
-    static var isAvailable: Bool {
-        guard let one = try? FullFilesystem(megabytes: 1) else { return false }
-        return !one.path.isEmpty
-    }
-
-    init(megabytes: Int) throws {
-        var random = SystemRandomNumberGenerator()
-        path = "/tmp/dedupdisk-volume-\(getpid())-\(random.next() as UInt64)"
-        unsafe mkdir(path, 0o700)
-        guard unsafe mount("tmpfs", path, "tmpfs", 0, "size=\(megabytes)m") == 0 else {
-            let code = errno
-            unsafe rmdir(path)
-            throw Failure(systemCall: "mount", .file(path), errno: code)
-        }
-    }
-
-    deinit {
-        // Also when somebody still has a file open there.
-        unsafe umount2(path, Int32(MNT_DETACH))
-        unsafe rmdir(path)
-    }
-
-    func grow(to megabytes: Int) { unsafe mount("tmpfs", path, "tmpfs", UInt(MS_REMOUNT), "size=\(megabytes)m") }
-
-    /// Takes every byte that is left.
-    func fill() {
-        // No child of another test may have it: what it takes would not come back with its name.
-        let descriptor = unsafe open(path + "/filler", O_WRONLY | O_CREAT | O_CLOEXEC, 0o600)
-        var page = [UInt8](repeating: 1, count: 4096)
-        while unsafe write(descriptor, &page, 4096) > 0 {}
-        close(descriptor)
-    }
-
-    func empty() { unsafe unlink(path + "/filler") }
 }

@@ -61,9 +61,9 @@ final class Volume {
 
     func empty() { unsafe unlink(path + "/filler") }
 
+    /// Makes a tmpfs larger.
+    func grow(to megabytes: Int) { unsafe mount("tmpfs", path, "tmpfs", UInt(MS_REMOUNT), "size=\(megabytes)m") }
+
     /// Bytes that are free.
-    var free: UInt64 {
-        var status = statvfs()
-        return unsafe statvfs(path, &status) == 0 ? UInt64(status.f_bavail) * UInt64(status.f_frsize) : 0
-    }
+    var free: UInt64 { (try? Filesystem(of: path).freeBytes) ?? 0 }
 }

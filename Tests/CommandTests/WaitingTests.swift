@@ -102,6 +102,16 @@ import TestSupport
         try tool.expectClean()
     }
 
+    /// Nobody writes to the disk: what is written goes beside the store when there can be no copy in it.
+    @Test(.enabled(if: Client.areInstalled)) func anEphemeralDiskNeedsNobody() throws {
+        let (writer, process) = try stoppedWriter()
+        let server = try Server(tool, ["d", "--ephemeral", "--socket", tool.path("s")])
+        try Client.succeed("qemu-io", "-f", "raw", "-c", "write -P 9 0 64k", "-c", "flush", "-c", "read -P 9 0 64k", server.uri)
+        server.end(telling: true)
+        try go(writer, process)
+        #expect(try tool.run("export", "d", "-").output == (1...50).flatMap { block(UInt64($0)) })
+    }
+
     @Test(.enabled(if: Client.areInstalled)) func aServerEndsWithoutIt() throws {
         let server = try Server(tool, ["d", "--socket", tool.path("s")])
         let (writer, process) = try stoppedWriter()

@@ -117,6 +117,33 @@ import TestSupport
         #expect(heard.all(.commitRetry).map { $0.phase == .begins } == [true, false])
     }
 
+    /// What failed is tried once more when the disk is closed: it goes in, or stays in the journal.
+    @Test(arguments: [false, true]) func aCommitThatIsTriedOnceMoreAtTheEnd(isMended: Bool) throws {
+        let disk = try StoreDisk(store, "d")
+        let record = try #require(try store.disk("d"))
+        try change { try store.parts.catalogue.remove("d", &$0) }
+        try disk.write(at: 0, block(1))
+        // Right behind a try: the next one would come a second later.
+        #expect(heard.wait(for: 1, .commitRetry).count == 1)
+        let first = heard.events.counters.failedCommits.value
+        for _ in 0..<5000 where heard.events.counters.failedCommits.value == first { usleep(1000) }
+        let journal = "\(store.path)/journals/\(record.number)"
+        if isMended {
+            try change { try store.parts.catalogue.add(record, &$0) }
+            try disk.close()
+            #expect(try File(path: journal).size() == 0)
+        } else {
+            let failed = heard.events.counters.failedCommits.value
+            #expect(throws: Failure.self) { try disk.close() }
+            #expect(heard.events.counters.failedCommits.value > failed)
+            #expect(try File(path: journal).size() > 0)
+            try change { try store.parts.catalogue.add(record, &$0) }
+        }
+        #expect(heard.all(.commitRetry).map { $0.phase == .begins } == (isMended ? [true, false] : [true]))
+        #expect(try store.statistics().mappedBytes == (isMended ? 4096 : 0))
+        #expect(try StoreDisk(store, "d", readOnly: true).sectors(at: 0, count: 8) == block(1))
+    }
+
     /// What an interrupted writer left goes in, and only what it is followed by finds no room: nothing is left.
     @Test func aJournalOfWhichNothingIsLeft() throws {
         var disk = try StoreDisk(store, "d")

@@ -1,3 +1,4 @@
+import Activity
 import DiskExercise
 import Glibc
 import Serve
@@ -13,6 +14,8 @@ final class ServedDisk {
     private let stop: StopRequest
     private let thread: ServerThread
     private let lines = Lines()
+    /// What is noted of the requests.
+    let activity = Activity()
 
     init(
         _ disk: SharedDisk, name: String = "gold", maximumConnections: Int = 64, handshakeLimit: Duration = .seconds(30),
@@ -24,7 +27,7 @@ final class ServedDisk {
         stop = try StopRequest()
         thread = ServerThread(
             disk, name: name, on: listener, stop, maximumConnections: maximumConnections, handshakeLimit: handshakeLimit,
-            patience: patience, log: { [lines] in lines.append($0) })
+            patience: patience, activity: activity, log: { [lines] in lines.append($0) })
     }
 
     deinit {
@@ -57,12 +60,13 @@ final class ServerThread {
 
     init(
         _ disk: SharedDisk, name: String = "gold", on listener: consuming NBDListener, _ stop: StopRequest, maximumConnections: Int = 64,
-        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), log: @escaping @Sendable (String) -> Void = { _ in }
+        handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), activity: Activity = Activity(),
+        log: @escaping @Sendable (String) -> Void = { _ in }
     ) {
         let handover = Handover(
             NBDServer(
                 disk, name: name, on: listener, stop: stop, maximumConnections: maximumConnections, handshakeLimit: handshakeLimit,
-                patience: patience, log: log))
+                patience: patience, activity: activity, log: log))
         thread = BackgroundThread { handover.run() }
     }
 

@@ -175,6 +175,32 @@ import TestSupport
         #expect(answers == 8)
     }
 
+    /// What was refused, and what asks for nothing of the disk's data, is not counted; what failed is.
+    @Test(arguments: [false, true]) func whatIsCounted(isStructured: Bool) throws {
+        let client = try served.connected(isStructured: isStructured)
+        disk.state.withLock { $0.badSectors = 16..<17 }
+        // Refused: a length that is no multiple of 512, an unknown command, and a write behind the end, whose data comes all the same.
+        let refused: [[UInt8]] = [
+            request(0, length: 511), request(0xffff), request(1, offset: 4096 * 512, length: 512, data: [UInt8](repeating: 1, count: 512)),
+        ]
+        let done: [[UInt8]] = [
+            request(1, length: 4096, data: block(1)), request(1, offset: 8192, length: 4096, flags: 1, data: block(2)), request(4, length: 1024),
+            request(6, length: 512), request(3),
+        ]
+        let errors: [UInt64] = try (refused + done).map { bytes in try client.perform(bytes) }
+        #expect(errors == [22, 22, 28, 0, 5, 0, 0, 0])
+        client.send(request(0, offset: 4096, length: 512))
+        #expect(try client.answer(dataCount: 512).error == 0)
+        // All before this one was noted when this one is answered.
+        #expect(try client.perform(request(7, length: 511)) == 22)
+        let figures = served.activity.figures
+        #expect(figures.queueDepth == 0)
+        #expect(figures.read.requests == 1 && figures.read.bytes == 512)
+        #expect(figures.write.requests == 2 && figures.write.bytes == 8192)
+        #expect(figures.discard.requests == 2 && figures.discard.bytes == 1536)
+        #expect(figures.flush.requests == 1 && figures.flush.bytes == 0)
+    }
+
     @Test func whatHasToBeDurable() throws {
         let disk = disk
         let client = try served.connected()

@@ -194,6 +194,48 @@ import TestSupport
         #expect(try store.check(readData: false, repair: false) { _, _ in }.problems == [])
     }
 
+    /// Changes of a group that can't be read are an error for whoever asks for one of its packs, as often as that is, and for nobody else. A walk
+    /// tells of them in the end if nobody asked.
+    @Test func changesThatCannotBeReadAreTheirOwnGroupsAlone() throws {
+        for pack in [1, 2000] as [UInt64] {
+            try addPack(pack, slots: 2)
+            try change([BlobNumber(pack: pack, slot: 1): 1])
+        }
+        var transaction = try StoreTransaction.begin(store)
+        let key: UInt64 = 1 << 32 | 1
+        try #require(try transaction.lmdb.view.value(store.parts.counts.changes, key) != nil)
+        try transaction.lmdb.put(store.parts.counts.changes, key, count: 24) { $0.store(7 as UInt64, at: 8) }
+        try transaction.commit()
+        let reading = try ReadTransaction(store.meta)
+        var reader = store.parts.counts.reader(reading.view)
+        for pack in [1, 2000, 2000, 1, 2000, 1] as [UInt64] {
+            var found: [UInt32]?
+            var failure: Failure?
+            do throws(Failure) { found = try reader.counts(ofPack: pack)?.now } catch { failure = error }
+            if pack == 1 {
+                #expect(found == [0, 1] && failure == nil)
+            } else {
+                #expect(found == nil && failure?.kind == .damage)
+            }
+        }
+        for asked in [[], [1], [1, 2000], [1, 3000]] as [[UInt64]] {
+            var walk = store.parts.counts.walk(reading.view)
+            var failed: [UInt64] = []
+            for pack in asked {
+                do throws(Failure) { _ = try walk.counts(ofPack: pack) } catch { failed.append(pack) }
+            }
+            #expect(failed == asked.filter { $0 == 2000 })
+            var passed: [UInt64]?
+            var failure: Failure?
+            do throws(Failure) { passed = try walk.finish() } catch { failure = error }
+            if asked.contains(2000) {
+                #expect(passed == [] && failure == nil)
+            } else {
+                #expect(passed == nil && failure?.kind == .damage, "\(asked)")
+            }
+        }
+    }
+
     /// The superblock's totals are those of table `counts`, with changes deferred or not.
     @Test(arguments: ["live blobs", "dead blobs", "dead bytes"], [false, true]) func totalsAreChecked(which: String, isDeferred: Bool) throws {
         try addPack(1, slots: 3)

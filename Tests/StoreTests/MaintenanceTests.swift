@@ -134,7 +134,7 @@ import TestSupport
         let reporter = Reporter(Events { event in told.with { $0.append(event) } }, .store("s"))
         var warning = FillWarning()
         for fill in [10, 79.9, 80, 85, 79, 80.5, 91, 89, 90, 96, 99, 95, 79, 77.9, 80] {
-            warning.look(at: FilesystemRoom(freeBytes: 5 << 20, fill: fill), reporter)
+            warning.look(fill, freeBytes: 5 << 20, reporter)
         }
         let events = told.with { $0 }
         #expect(events.map(\.priority) == [.warning, .warning, .warning, .notice, .warning])

@@ -45,10 +45,20 @@ build_packages=(libxen-dev libssl-dev liblmdb-dev libxxhash-dev liblz4-dev libzs
 # shellcheck disable=SC2034
 client_packages=(python3 libnbd-bin qemu-utils fio strace xfsprogs btrfs-progs xz-utils acl zstd bzip2)
 
+# need_name ROOT: fails when the directory above the package in ROOT is called as it is. SwiftPM knows a package by the last part of its path,
+# without regard to capitals, and finds no other one of that name.
+need_name() {
+    local path own above
+    path=$(cd "$1" && pwd)
+    own=${path##*/} above=${path%/*} above=${above##*/}
+    [ "${own,,}" != "${above,,}" ] || [ ! -e "$path/../Package.swift" ] || fail "package $own can't be built in a directory that is called $above: rename that"
+}
+
 # build_package ROOT WHAT OPTION...: builds the package in ROOT; prints nothing, unless WHAT can't be built.
 build_package() {
     local root=$1 what=$2 log
     shift 2
+    need_name "$root"
     log=$(mktemp)
     # SwiftPM sees a file that was added to a package beside when the manifest is newer.
     touch "$root/Package.swift"

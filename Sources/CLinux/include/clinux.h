@@ -13,8 +13,14 @@ int clinux_punch_hole(int descriptor, off_t offset, off_t count);
 // fallocate(2) of the first `count` bytes, without libc's way around it, which is not safe beside others.
 int clinux_allocate(int descriptor, off_t count);
 
-// statfs(2): what kind the filesystem of a path is, and whether it is mounted read-only.
-int clinux_filesystem(const char *path, uint32_t *type, int *is_read_only);
+// statfs(2): what kind the filesystem of a path is, whether it is mounted read-only, and its blocks: all, those that are free, and those of these
+// that others than root can have.
+struct clinux_filesystem_status {
+    uint32_t type;
+    int is_read_only;
+    uint64_t block_bytes, blocks, free_blocks, available_blocks;
+};
+int clinux_filesystem(const char *path, struct clinux_filesystem_status *found);
 
 // fcntl(2), F_OFD_SETLK on the whole file: a write lock, or a read lock.
 int clinux_lock(int descriptor, int exclusive);

@@ -9,12 +9,22 @@ public enum Files {
         return bytes
     }
 
-    /// What a file without a size has to say, as those of /proc are.
+    /// Most bytes of a text.
+    public static let largestText = 4 << 20
+
+    /// What a file says, also one that has no size, as those of /proc.
+    /// - Throws: `.system` when it has more than `largestText` bytes: a part would be taken for all.
     public static func text(_ path: String) throws(Failure) -> String {
         let file = try File(path: path)
-        var bytes = [UInt8](repeating: 0, count: 65536)
-        let count = try bytes.withMutableBytes { (span) throws(Failure) in try file.readNext(into: &span) }
-        return String(decoding: bytes.prefix(count), as: UTF8.self)
+        var bytes: [UInt8] = []
+        var chunk = [UInt8](repeating: 0, count: 64 << 10)
+        while true {
+            let count = try chunk.withMutableBytes { (span) throws(Failure) in try file.readNext(into: &span) }
+            bytes += chunk.prefix(count)
+            guard bytes.count <= largestText else { throw Failure(.system, "read", .file(path), "it has more than \(largestText) bytes") }
+            // Only the end leaves room in it.
+            if count < chunk.count { return String(decoding: bytes, as: UTF8.self) }
+        }
     }
 
     public static func write(_ path: String, _ bytes: [UInt8]) throws(Failure) {
