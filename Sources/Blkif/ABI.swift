@@ -1,4 +1,4 @@
-/// How a front end lays out the slots of its ring. The front end says it in its `protocol` node (xen/io/protocols.h);
+/// How a frontend lays out the slots of its ring. The frontend says it in its `protocol` node (xen/io/protocols.h);
 /// the ABIs differ in the alignment of 64-bit fields only:
 ///
 ///                  x86_64, arm   x86_32
@@ -29,7 +29,7 @@ public enum ABI: Sendable, CaseIterable {
     }
 
     /// What the `protocol` node says; nil when it says something else. A node that is absent means x86_32 to
-    /// existing back ends: it is for the caller to decide.
+    /// existing backends: it is for the caller to decide.
     public init?(protocolName: String) {
         guard let abi = Self.allCases.first(where: { $0.protocolName == protocolName }) else { return nil }
         self = abi

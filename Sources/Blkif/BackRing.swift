@@ -1,6 +1,6 @@
 public import System
 
-/// The back end's side of a ring: takes requests, writes responses. Nothing that the front end does to the shared
+/// The backend's side of a ring: takes requests, writes responses. Nothing that the frontend does to the shared
 /// pages can make it trap, or take a request twice, or more requests than the ring has slots without an answer.
 ///
 ///     while true {
@@ -12,11 +12,11 @@ public struct BackRing: ~Copyable {
     private let shared: SharedRing
     /// Next request to be taken.
     private var requestConsumer: UInt32
-    /// Next response to be written, and the first one that the front end has not been shown.
+    /// Next response to be written, and the first one that the frontend has not been shown.
     private var responseProducer: UInt32
     private var pushedResponses: UInt32
 
-    /// A ring whose front end has just made it: BACK_RING_INIT. `page` stays mapped, read-write, for as long as this
+    /// A ring whose frontend has just made it: BACK_RING_INIT. `page` stays mapped, read-write, for as long as this
     /// is in use. `byteCount`: 4096, 8192, ... 65536, else `.invalidRequest` is thrown.
     @unsafe public init(page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
@@ -25,10 +25,10 @@ public struct BackRing: ~Copyable {
         pushedResponses = 0
     }
 
-    /// A ring in use, whose back end died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
+    /// A ring in use, whose backend died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
     /// taken again. It is right only if the predecessor answered in the order of requests. A response is written over
     /// a request: one that it had written (`respond`) and not shown (`pushResponses`) is taken for a request, unless
-    /// the caller knows better. The caller notifies the front end once, as the predecessor may have died before it
+    /// the caller knows better. The caller notifies the frontend once, as the predecessor may have died before it
     /// could. Throws as the other initialiser, and when the indices make no sense.
     @unsafe public init(resuming page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         let shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
@@ -74,7 +74,7 @@ public struct BackRing: ~Copyable {
         return Request(bytes.bytes, abi: shared.abi)
     }
 
-    /// Writes the next response, which the front end sees after `pushResponses`. `rawOperation`: the request's
+    /// Writes the next response, which the frontend sees after `pushResponses`. `rawOperation`: the request's
     /// `responseOperation`. False, and nothing is written, when every request taken has its response.
     @discardableResult
     public mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
@@ -88,7 +88,7 @@ public struct BackRing: ~Copyable {
         return true
     }
 
-    /// Shows the responses to the front end: RING_PUSH_RESPONSES_AND_CHECK_NOTIFY. True: it wants an event.
+    /// Shows the responses to the frontend: RING_PUSH_RESPONSES_AND_CHECK_NOTIFY. True: it wants an event.
     public mutating func pushResponses() -> Bool {
         defer { pushedResponses = responseProducer }
         return shared.push(.responseProducer, event: .responseEvent, from: pushedResponses, to: responseProducer)

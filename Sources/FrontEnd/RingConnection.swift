@@ -4,7 +4,7 @@ import System
 public import XenBus
 public import XenSimulation
 
-/// A front end's ring, granted to domain 0, and its event channel.
+/// A frontend's ring, granted to domain 0, and its event channel.
 public final class RingConnection {
     public let pages: [SimulatedPage]
     public let references: [GrantReference]
@@ -32,7 +32,7 @@ public final class RingConnection {
 
 /// Pages for the data of one request, and one for the segments of an indirect one.
 struct Slot {
-    /// As many as Linux's front end uses.
+    /// As many as Linux's frontend uses.
     static let pageCount = 32
     let pages: [SimulatedPage]
     let references: [GrantReference]

@@ -4,7 +4,7 @@ public import System
 internal import XenBus
 public import XenSimulation
 
-/// A block front end over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
+/// A block frontend over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
 /// operations of any size, many of them under way at a time. Every wait ends after `patienceMilliseconds`.
 public final class SimulatedFrontEnd {
     public let guest: SimulatedGuest
@@ -13,9 +13,9 @@ public final class SimulatedFrontEnd {
     public let abi: ABI
     public let ringOrder: Int
     public let queueCount: Int
-    /// Whether it says how its requests are laid out; front ends of 32 bits need not.
+    /// Whether it says how its requests are laid out; frontends of 32 bits need not.
     public var namesProtocol = true
-    /// Whether it says of how many pages a ring is as older front ends do.
+    /// Whether it says of how many pages a ring is as older frontends do.
     public var countsPages = false
     public var patienceMilliseconds: Int32 = 20_000
     /// How the data of the requests to come lies in pages.
@@ -36,7 +36,7 @@ public final class SimulatedFrontEnd {
     private var completions: [Completion] = []
     private var nextID: UInt64 = 1
 
-    /// The front end of the device with this number. `number`: as in the xenstore, 51728 for xvdb.
+    /// The frontend of the device with this number. `number`: as in the xenstore, 51728 for xvdb.
     public init(_ guest: SimulatedGuest, number: UInt32, abi: ABI = .native, ringOrder: Int = 0, queueCount: Int = 1) {
         self.guest = guest
         self.abi = abi
@@ -47,16 +47,16 @@ public final class SimulatedFrontEnd {
 
     // MARK: States
 
-    /// The back end's nodes, once it has made them.
+    /// The backend's nodes, once it has made them.
     public func backendDirectory() throws(Failure) -> String? { try guest.xen.text(directory + "/backend") }
 
-    /// A value that the back end publishes; nil when there is none.
+    /// A value that the backend publishes; nil when there is none.
     public func backendValue(_ key: String) throws(Failure) -> String? {
         guard let backend = try backendDirectory() else { return nil }
         return try guest.xen.text("\(backend)/\(key)")
     }
 
-    /// The back end's state; 0 when there is none.
+    /// The backend's state; 0 when there is none.
     public func backendState() throws(Failure) -> Int {
         // Without a directory there is none.
         guard let backend = try? backendDirectory() else { return 0 }
@@ -69,18 +69,18 @@ public final class SimulatedFrontEnd {
     /// Sets a node of ours.
     public func set(_ key: String, _ value: String) throws(Failure) { try guest.xen.write("\(directory)/\(key)", value) }
 
-    /// Waits until the back end's state is one of these, and returns it.
+    /// Waits until the backend's state is one of these, and returns it.
     @discardableResult
     public func waitForBackend(_ states: Int...) throws(Failure) -> Int {
         var state = 0
-        try wait("the back end's state to be \(states)") { () throws(Failure) in
+        try wait("the backend's state to be \(states)") { () throws(Failure) in
             state = try backendState()
             return states.contains(state)
         }
         return state
     }
 
-    /// From the back end's InitWait to Connected.
+    /// From the backend's InitWait to Connected.
     public func connect() throws(Failure) {
         try waitForBackend(2)
         try offer()
@@ -134,7 +134,7 @@ public final class SimulatedFrontEnd {
         connections = []
     }
 
-    /// Answers a back end that unplugs the device.
+    /// Answers a backend that unplugs the device.
     public func letGo() throws(Failure) {
         try waitForBackend(5)
         try setState(6)
@@ -160,7 +160,7 @@ public final class SimulatedFrontEnd {
 
     private func single(_ operation: DiskOperation) throws(Failure) -> Completion {
         guard let completion = try perform([operation]).first, completion.status == .okay else {
-            throw Failure(.system, "\(operation)", "the back end answered with an error")
+            throw Failure(.system, "\(operation)", "the backend answered with an error")
         }
         return completion
     }
@@ -168,7 +168,7 @@ public final class SimulatedFrontEnd {
     /// Starts operations and does not wait for them. `queues`: the ring of each, modulo their number; in turn when not
     /// given. Between rings there is no order.
     public func begin(_ operations: [DiskOperation], on queues: [Int]? = nil) throws(Failure) {
-        guard !connections.isEmpty else { throw Failure(.usage, "front end", "not connected") }
+        guard !connections.isEmpty else { throw Failure(.usage, "frontend", "not connected") }
         for (index, operation) in operations.enumerated() {
             var completion = Completion()
             if case .read(_, let count) = operation { completion.data = Array(repeating: 0, count: count * sectorSize) }
@@ -194,7 +194,7 @@ public final class SimulatedFrontEnd {
         }
     }
 
-    /// Number of requests on the rings that the back end has not answered.
+    /// Number of requests on the rings that the backend has not answered.
     public var underWayCount: Int { underWay.count }
 
     /// The same, with those that wait for room on a ring.
@@ -206,7 +206,7 @@ public final class SimulatedFrontEnd {
         guard connections.indices.contains(queue) else { return [] }
         let connection = connections[queue]
         for request in requests where !connection.ring.post(request) {
-            throw Failure(.usage, "front end", "no room on the ring")
+            throw Failure(.usage, "frontend", "no room on the ring")
         }
         if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
         var responses: [Response] = []
@@ -281,7 +281,7 @@ public final class SimulatedFrontEnd {
     }
 
     private func take(_ response: Response, _ connection: RingConnection) throws(Failure) {
-        // In the order of requests, without which no back end could be continued after a crash.
+        // In the order of requests, without which no backend could be continued after a crash.
         guard response.id == connection.unanswered.first, let (number, part) = underWay.removeValue(forKey: response.id) else {
             throw Failure(.damage, "response", "for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
         }
@@ -303,7 +303,7 @@ public final class SimulatedFrontEnd {
         let deadline = ContinuousClock.now + .milliseconds(Int(patienceMilliseconds))
         while try !isDone() {
             let left = ContinuousClock.now.duration(to: deadline)
-            guard left > .zero else { throw Failure(.system, "front end", "waited too long for \(what())") }
+            guard left > .zero else { throw Failure(.system, "frontend", "waited too long for \(what())") }
             _ = guest.wait(milliseconds: 100)
             while try guest.xen.nextWatchEvent() != nil {}
             while let port = try guest.xen.pendingEvent() { try guest.xen.unmask(port) }

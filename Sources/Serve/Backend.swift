@@ -17,12 +17,12 @@ public enum BackendOutcome: Sendable {
 
 /// A disk of a VM: from hot-plug to unplug. The calling thread looks after the states; each ring has a thread of its own.
 ///
-///     ours                  the front end's
+///     ours                  the frontend's
 ///     2 InitWait            1 Initialising
 ///                           3 Initialised     it says where its rings are; we map them and say what the disk is
 ///     4 Connected           4 Connected       requests
 ///     5 Closing             5 Closing         either may begin
-///     6 Closed              6 Closed          we unmap the rings; back to 2 when the front end goes back to 1,
+///     6 Closed              6 Closed          we unmap the rings; back to 2 when the frontend goes back to 1,
 ///                                             unless the device was unplugged: then its nodes are removed
 ///
 /// States and rings of the guest are looked at, never believed: events say only that there may be something to see.
@@ -176,7 +176,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     // MARK: States
 
-    /// Takes the next step of the connection, if the front end's state asks for one.
+    /// Takes the next step of the connection, if the frontend's state asks for one.
     private mutating func followStates() throws(Failure) -> BackendOutcome? {
         guard host.isIntroduced(nodes.domain), let frontend = try nodes.frontendState() else { return try leave(.guestGone) }
         guard let published = try nodes.backendState() else { return try leave(.unplugged) }
@@ -187,7 +187,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         }
         try step(frontend)
         if state == .closed, try !nodes.isOnline() { isUnplugging = true }
-        // A front end with no ring has nothing to let go of, and some never answer.
+        // A frontend with no ring has nothing to let go of, and some never answer.
         let hasLetGo = frontend != .initialised && frontend != .connected && frontend != .closing
         return isUnplugging && queues == nil && hasLetGo ? try leave(.unplugged) : nil
     }
@@ -209,7 +209,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
             queues = nil
             try setState(.closed)
         case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):
-            // A front end that starts anew has forgotten its rings.
+            // A frontend that starts anew has forgotten its rings.
             queues = nil
             if !isUnplugging { try setState(.initWait) }
         default:
@@ -237,7 +237,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log, counts)
     }
 
-    /// A guest that was suspended and resumed in its place may offer other rings without a word before. A front end that
+    /// A guest that was suspended and resumed in its place may offer other rings without a word before. A frontend that
     /// has not seen yet that we are connected is in the same state, with the rings that we have.
     private mutating func reconnectIfMoved() throws(Failure) {
         let offer: FrontendOffer
@@ -270,7 +270,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         if let failure = queues?.failure { try refuse(failure) }
     }
 
-    /// Closes the connection because of what the front end did.
+    /// Closes the connection because of what the frontend did.
     private mutating func refuse(_ reason: Failure) throws(Failure) {
         log("closing \(device) of VM \(configuration.domain.name): \(reason)")
         queues = nil

@@ -13,7 +13,7 @@ public struct BackendConfiguration: Sendable {
     /// Whether this process alone holds the disk, and all that it acknowledges survives its death. Then a device that
     /// a killed process left connected to the same disk is served again, and the guest notices nothing but a pause.
     public var isResumable: Bool
-    /// The directory of our nodes. Not `vbd` or `qdisk`: the kernel's back end and QEMU take what is there.
+    /// The directory of our nodes. Not `vbd` or `qdisk`: the kernel's backend and QEMU take what is there.
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4

@@ -2,7 +2,7 @@ import BlockModel
 import System
 import XenBus
 
-/// The nodes of one device in the xenstore, the back end's and the front end's. What the front end's nodes hold is
+/// The nodes of one device in the xenstore, the backend's and the frontend's. What the frontend's nodes hold is
 /// any bytes: the guest writes them.
 ///
 ///     /local/domain/OWN/backend/CLASS/DOMAIN/NUMBER    ours; the guest reads it
@@ -36,7 +36,7 @@ struct BackendNodes<Store: Xenstore> {
 
     static func frontendDirectory(_ domain: DomainID) -> String { "/local/domain/\(domain)/device/vbd" }
 
-    /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own back end and
+    /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own backend and
     /// QEMU take a device for theirs.
     func create(disk: String, readOnly: Bool, _ limits: RingLimits, in transaction: XenstoreTransaction) throws(Failure) {
         // What is made below inherits a directory's permissions, so these come first.
@@ -67,7 +67,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// What a front end reads before it says where its rings are.
+    /// What a frontend reads before it says where its rings are.
     private func offer(_ limits: RingLimits) -> [(String, String)] {
         [
             ("max-ring-page-order", "\(limits.ringOrder)"), ("max-ring-pages", "\(1 << limits.ringOrder)"),
@@ -75,7 +75,7 @@ struct BackendNodes<Store: Xenstore> {
         ]
     }
 
-    /// Says what the disk is, and that it is connected: a front end that sees the state sees all the rest.
+    /// Says what the disk is, and that it is connected: a frontend that sees the state sees all the rest.
     func publish(sectorCount: UInt64, readOnly: Bool) throws(Failure) {
         var properties = [
             // Always in units of 512 bytes, whatever sector-size says (xen/io/blkif.h).
@@ -98,7 +98,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Tells a connected front end of another size: it looks when it is told once more that we are connected.
+    /// Tells a connected frontend of another size: it looks when it is told once more that we are connected.
     func publish(sectorCount: UInt64) throws(Failure) {
         try store.transaction("resize \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -114,7 +114,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Tells the front end that the device goes for good.
+    /// Tells the frontend that the device goes for good.
     func announceUnplug() throws(Failure) {
         try store.transaction("unplug \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -133,11 +133,11 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// The front end's state; nil when it is gone.
+    /// The frontend's state; nil when it is gone.
     func frontendState() throws(Failure) -> XenbusState? { try state(frontend) }
     /// Our own state as the store has it; nil when somebody removed it.
     func backendState() throws(Failure) -> XenbusState? { try state(backend) }
-    /// Whether the device stays when the front end closes it.
+    /// Whether the device stays when the frontend closes it.
     func isOnline() throws(Failure) -> Bool { try store.number(backend + "/online") == 1 }
 
     /// The last of the device: removes both ends, so that the guest sees it go. The toolstack removes what it made, and

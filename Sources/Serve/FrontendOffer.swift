@@ -2,7 +2,7 @@ import Blkif
 import System
 import XenBus
 
-/// Where a front end says that its rings are, and how they are laid out. Checked: whatever the guest wrote, these are
+/// Where a frontend says that its rings are, and how they are laid out. Checked: whatever the guest wrote, these are
 /// values that can be tried.
 ///
 ///     one queue                          several: multi-queue-num-queues
@@ -21,7 +21,7 @@ struct FrontendOffer: Equatable {
     let queues: [Queue]
     let abi: ABI
 
-    /// Reads the front end's nodes. Throws when they offer more than was published, or no sense.
+    /// Reads the frontend's nodes. Throws when they offer more than was published, or no sense.
     init<Store: Xenstore>(_ nodes: BackendNodes<Store>, _ limits: RingLimits) throws(Failure) {
         let values = FrontendValues(nodes: nodes)
         let order = try Self.ringOrder(values, limits)
@@ -35,7 +35,7 @@ struct FrontendOffer: Equatable {
             guard let abi = ABI(protocolName: name) else { throw values.failure("protocol", "none that we know") }
             self.abi = abi
         } else {
-            // Front ends of 32 bits were first, and said nothing.
+            // Frontends of 32 bits were first, and said nothing.
             abi = ABI.native == .x86_64 ? .x86_32 : .native
         }
     }
@@ -49,7 +49,7 @@ struct FrontendOffer: Equatable {
         return pages.trailingZeroBitCount
     }
 
-    /// `order`: nil where the front end said none.
+    /// `order`: nil where the frontend said none.
     private static func queue<Store: Xenstore>(
         _ values: FrontendValues<Store>, _ prefix: String, _ order: Int?
     ) throws(Failure) -> Queue {
@@ -74,14 +74,14 @@ struct FrontendOffer: Equatable {
     }
 }
 
-/// What was published to a front end as the most that it may offer.
+/// What was published to a frontend as the most that it may offer.
 struct RingLimits {
     /// A ring may have 2^this pages.
     let ringOrder: Int
     let queues: Int
 }
 
-/// A front end's nodes.
+/// A frontend's nodes.
 private struct FrontendValues<Store: Xenstore> {
     let nodes: BackendNodes<Store>
 

@@ -78,7 +78,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         }
     }
 
-    /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
+    /// Answers what is left on the ring of a frontend that we have asked to close. Linux says Closed at once, with
     /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
     /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
     private func finish(_ requests: inout [pollfd]) throws(Failure) {
@@ -122,5 +122,5 @@ extension pollfd {
 
 /// A closing ring with nothing on it for this long is finished.
 private let quietMilliseconds: Int32 = 200
-/// Bounds what a front end that never ends can make of it.
+/// Bounds what a frontend that never ends can make of it.
 private let finishLimit = Duration.seconds(5)

@@ -41,7 +41,7 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Why one of the rings is served no more; nil while all are.
     var failure: Failure? { queues.lazy.compactMap(\.failure).first }
 
-    /// Answers what is left on rings that the front end has closed, and lets go of them.
+    /// Answers what is left on rings that the frontend has closed, and lets go of them.
     mutating func finish() {
         Self.end(device, queues, threads, .finish)
         threads = []

@@ -3,7 +3,7 @@ import Synchronization
 import System
 import XenBus
 
-/// The response that is being written, kept in the padding of the ring's header, so that a back end can be killed at
+/// The response that is being written, kept in the padding of the ring's header, so that a backend can be killed at
 /// any instant. A response is written over its request before `rsp_prod` says so; a successor that resumes at
 /// `rsp_prod` would take what is left of the request for a request. Instead it finds the response here.
 ///

@@ -50,7 +50,7 @@ import XenBus
     private let segmentTables: UnsafeMutableRawPointer
     private var segmentCopies: GrantCopyBatch
 
-    /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
+    /// Connects to the ring that the frontend offers. `resuming`: a predecessor was killed while it served it.
     init(
         _ host: Host, _ device: Device, domain: DomainID, _ queue: FrontendOffer.Queue, _ abi: ABI, resuming: Bool, _ counts: RequestCounts
     ) throws(Failure) {

@@ -1,7 +1,7 @@
 import Glibc
 public import System
 
-/// The store of the toolstack, the backends and the front ends (xenstore.h): a small tree of nodes that hold bytes.
+/// The store of the toolstack, the backends and the frontends (xenstore.h): a small tree of nodes that hold bytes.
 ///
 /// A guest writes part of the tree, so nothing read from it is to be trusted: a value is any bytes of any length.
 /// Paths are absolute (`/local/domain/3/name`), relative to the caller's own domain (`domid`), or special

@@ -2,7 +2,7 @@ import Glibc
 public import System
 public import XenBus
 
-/// A guest of a `SimulatedMachine`: what the front end's side of the tests is made of.
+/// A guest of a `SimulatedMachine`: what the frontend's side of the tests is made of.
 @safe public final class SimulatedGuest: Sendable {
     public let machine: SimulatedMachine
     public let id: DomainID

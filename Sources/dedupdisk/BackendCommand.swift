@@ -80,7 +80,7 @@ struct BackendCommand: ParsableCommand {
 
     private static let lockPath = "/run/dedupdisk-backend.lock"
 
-    /// The kernel's back end takes every device of class vbd as soon as it sees it.
+    /// The kernel's backend takes every device of class vbd as soon as it sees it.
     private static func obstacle(_ className: String) -> String? {
         guard className == "vbd", unsafe access("/sys/bus/xen-backend/drivers/vbd", F_OK) == 0 else { return nil }
         return "the kernel's xen-blkback is loaded, and takes it; use backendtype=qdisk,target=dedupdisk:DISK"
