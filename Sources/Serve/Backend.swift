@@ -5,7 +5,7 @@ public import XenBus
 
 /// How the serving of a disk ended. None of these is an error.
 public enum BackendOutcome: Sendable {
-    /// On request, or because somebody else unplugged the device: the guest has let go of it.
+    /// On request, or as somebody else unplugged the device: the guest has let go of it.
     case unplugged
     /// On a second request, without the guest's consent.
     case forced
@@ -50,9 +50,9 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Which device the VM sees.
     public var device: VirtualDevice { nodes.device }
 
-    /// Plugs the disk into the VM. Throws `.busy` when the device is in use.
-    ///
-    /// A device that a killed process left connected to the same disk is continued. `stop` ends `run`.
+    /// Plugs the disk into the VM. A device that a killed process left connected to the same disk is gone on with, where the configuration allows that.
+    /// - Parameter stop: ends `run`.
+    /// - Throws: `.busy` when the device is in use; `.noSpace` when the VM has all that there are; what the xenstore refuses.
     public static func attach(
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, stop: StopRequest
     ) throws(Failure) -> Backend {
@@ -63,7 +63,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         return backend
     }
 
-    /// Serves a device that the toolstack has made or that a process left which is gone, under our configuration's class.
+    /// Serves a device, of the configuration's class, that the toolstack has made, or that was served by a process that is gone.
     static func adopt(
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, _ device: VirtualDevice, stop: StopRequest
     ) throws(Failure) -> Backend {
@@ -101,15 +101,15 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         configuration.log("\(device) of VM \(configuration.domain.name) is disk \(configuration.disk)")
     }
 
-    /// Serves the disk until it is unplugged or the guest is gone. A throw leaves the nodes as they are, so that a
-    /// later process can continue the device.
+    /// Serves the disk until it is unplugged, handed over, or the guest is gone.
+    /// - Throws: when the xenstore can't be used any more. The nodes stay as they are, so that a later process can go on with the device.
     public mutating func run() throws(Failure) -> BackendOutcome {
-        // Said in any case: a guest that fills the limiter with its requests has this as its last line.
+        // Past the limiter, which a guest may have filled with messages of its requests.
         defer { if let summary = counts.summary { configuration.log("\(device) of VM \(configuration.domain.name): \(summary)") } }
         do {
             return try follow()
         } catch {
-            // The disk is closed next: no thread may use it then.
+            // The caller closes the disk next: no thread may use it then.
             queues = nil
             throw error
         }
@@ -148,11 +148,11 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         let deadline = unplugDeadline.map { min($0, nextRefresh) } ?? nextRefresh
         let left = max(.zero, ContinuousClock.now.duration(to: deadline)) / .milliseconds(1)
         guard unsafe poll(&requests, nfds_t(requests.count), hasWatchEvents ? 0 : Int32(clamping: Int(left) + 1)) > 0 else {
-            // What was set by an earlier call would be taken for new.
+            // What an earlier call has set would be taken for new.
             for index in requests.indices { requests[index].revents = 0 }
             return
         }
-        // As when xenstored ends: nothing would ever come, and `poll` never wait.
+        // As when xenstored ends: no event would ever come, and each `poll` would return at once.
         if requests.contains(where: \.isBroken) {
             throw Failure(
                 .system, "serve", .device("\(device)", of: configuration.domain.name), "the connection to the xenstore broke",
@@ -237,8 +237,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log, counts)
     }
 
-    /// A guest that was suspended and resumed in its place may offer other rings without a word before. A frontend that
-    /// has not seen yet that we are connected is in the same state, with the rings that we have.
+    /// A guest that was suspended and resumed where it was may offer other rings without closing the old ones. A frontend that
+    /// has not seen yet that we are connected is in the same state, and offers the rings that we have.
     private mutating func reconnectIfMoved() throws(Failure) {
         let offer: FrontendOffer
         do {
@@ -252,15 +252,15 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         try connect()
     }
 
-    /// Goes on where a killed process stopped.
+    /// Goes on where another process stopped, or was killed.
     private mutating func takeOver() throws(Failure) {
         state = try nodes.backendState() ?? .unknown
         if state.rawValue < XenbusState.initWait.rawValue || state == .initialised { try setState(.initWait) }
         let frontend = try nodes.frontendState()
         guard state == .connected, frontend == .initialised || frontend == .connected else { return }
-        // Fails when the process lives after all: an event channel has one owner.
+        // This fails when that process lives after all: an event channel has one owner.
         try connectQueues(to: try FrontendOffer(nodes, configuration.limits), resuming: true)
-        // The disk may have been resized since.
+        // The disk may have been resized meanwhile.
         try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
         log("continuing \(device) of VM \(configuration.domain.name) where another process stopped")
     }
@@ -298,7 +298,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     // MARK: Events
 
-    /// Whether anything in the xenstore changed.
+    /// Takes what watch events there are, up to a bound. True: there was one, so that anything may have changed.
     private mutating func drainWatchEvents() throws(Failure) -> Bool {
         hasWatchEvents = false
         for count in 0..<watchEventsPerWake {

@@ -8,7 +8,7 @@ import XenBus
 ///     /local/domain/OWN/backend/CLASS/DOMAIN/NUMBER    ours; the guest reads it
 ///     /local/domain/DOMAIN/device/vbd/NUMBER           the guest's
 ///
-/// Either we make them, or the toolstack does, which then also removes them.
+/// Either we make and remove them, or the toolstack does both.
 struct BackendNodes<Store: Xenstore> {
     let store: Store
     let domain: DomainID
@@ -16,9 +16,9 @@ struct BackendNodes<Store: Xenstore> {
     let device: VirtualDevice
     let backend: String
     let frontend: String
-    /// What holds all devices of our class that the guest has.
+    /// The directory of all the guest's devices of our class.
     private let backendParent: String
-    /// Who makes and removes them.
+    /// The toolstack makes and removes them.
     let isToolstacks: Bool
 
     init(
@@ -39,7 +39,7 @@ struct BackendNodes<Store: Xenstore> {
     /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own backend and
     /// QEMU take a device for theirs.
     func create(disk: String, readOnly: Bool, _ limits: RingLimits, in transaction: XenstoreTransaction) throws(Failure) {
-        // What is made below inherits a directory's permissions, so these come first.
+        // What is made below a directory inherits its permissions, so these are set first.
         try store.makeDirectory(backend, in: transaction)
         try store.setPermissions(backend, owner: ownDomain, readers: [domain], in: transaction)
         try store.makeDirectory(frontend, in: transaction)
@@ -59,7 +59,7 @@ struct BackendNodes<Store: Xenstore> {
             ], in: transaction)
     }
 
-    /// Takes nodes of the toolstack, which waits for that, or for an error.
+    /// Takes the toolstack's nodes for our own. It waits for this, or for an error (`reportError`).
     func adopt(_ limits: RingLimits) throws(Failure) {
         try store.transaction("adopt \(device)") { transaction throws(Failure) in
             try remove(["hotplug-error", "error"], in: transaction)
@@ -106,7 +106,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Nodes that somebody has removed stay away.
+    /// Sets our state; nodes that somebody has removed are not made again.
     func setState(_ state: XenbusState) throws(Failure) {
         try store.transaction("set the state of \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -140,8 +140,8 @@ struct BackendNodes<Store: Xenstore> {
     /// Whether the device stays when the frontend closes it.
     func isOnline() throws(Failure) -> Bool { try store.number(backend + "/online") == 1 }
 
-    /// The last of the device: removes both ends, so that the guest sees it go. The toolstack removes what it made, and
-    /// waits for our state to be Closed.
+    /// Ends the device: removes the nodes of both ends, so that the guest sees it go. Those that the toolstack made it
+    /// removes itself, once our state is Closed.
     func end() throws(Failure) {
         guard !isToolstacks else { return try endToolstacks() }
         try store.transaction("remove \(device)") { transaction throws(Failure) in try remove(in: transaction) }
@@ -157,7 +157,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Removes both ends, and with the guest's last device the directory of its devices, as libxl does: each guest would leave one.
+    /// Removes both ends, and with the guest's last device the directory of its devices, as libxl does: else each guest would leave one behind.
     func remove(in transaction: XenstoreTransaction) throws(Failure) {
         try store.remove(frontend, in: transaction)
         try store.remove(backend, in: transaction)
