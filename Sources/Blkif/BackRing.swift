@@ -26,10 +26,12 @@ public struct BackRing: ~Copyable {
     }
 
     /// A ring in use, whose backend died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
-    /// taken again. It is right only if the predecessor answered in the order of requests. A response is written over
-    /// a request: one that it had written (`respond`) and not shown (`pushResponses`) is taken for a request, unless
-    /// the caller knows better. The caller notifies the frontend once, as the predecessor may have died before it
-    /// could. Throws as the other initialiser, and when the indices make no sense.
+    /// taken again. That is right only if the predecessor answered in the order of requests.
+    ///
+    /// A response is written over its request. One that the predecessor had written (`respond`) and not shown (`pushResponses`) is taken
+    /// for a request here: the caller has to know of it. The caller also notifies the frontend once, as the predecessor may have died
+    /// before it could.
+    /// - Throws: `.invalidRequest`, as the other initialiser, and when the indices make no sense.
     @unsafe public init(resuming page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         let shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
         let answered = shared.load(.responseProducer)
@@ -46,8 +48,9 @@ public struct BackRing: ~Copyable {
     /// Requests taken and not yet responded to.
     public var unanswered: Int { Int(requestConsumer &- responseProducer) }
 
-    /// Requests that can be taken now. Throws when `req_prod` is beyond what the free slots allow, or has gone back
-    /// (RING_REQUEST_PROD_OVERFLOW and RING_REQUEST_CONS_OVERFLOW in one): the ring is broken, to be closed.
+    /// Requests that can be taken now.
+    /// - Throws: `.invalidRequest` when `req_prod` is beyond what the free slots allow, or has gone back (RING_REQUEST_PROD_OVERFLOW and
+    ///   RING_REQUEST_CONS_OVERFLOW in one): the ring is broken, and to be closed.
     public func unconsumedRequests() throws(Failure) -> Int {
         try Self.unconsumedRequests(shared, consumer: requestConsumer, answered: responseProducer)
     }
@@ -63,7 +66,7 @@ public struct BackRing: ~Copyable {
         return Int(available)
     }
 
-    /// Takes a request: copies its slot out, once. Nil when there is none.
+    /// Takes a request: copies its slot out, once. Nil: there is none. Throws as `unconsumedRequests`.
     public mutating func nextRequest() throws(Failure) -> Request? {
         guard try unconsumedRequests() > 0 else { return nil }
         var copy = SlotBytes(repeating: 0)

@@ -16,7 +16,7 @@ public struct FrontRing: ~Copyable {
         shared.reset()
     }
 
-    /// A ring in use, all of whose requests were answered, at `index`: FRONT_RING_ATTACH. The shared indices stay.
+    /// A ring in use, of whose requests all before `index` were answered, and none is behind it: FRONT_RING_ATTACH. The shared indices stay.
     @unsafe public init(
         attaching page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI, at index: UInt32
     ) throws(Failure) {
@@ -50,8 +50,8 @@ public struct FrontRing: ~Copyable {
         return shared.push(.requestProducer, event: .requestEvent, from: pushedRequests, to: requestProducer)
     }
 
-    /// Takes a response: copies its slot out, once. Nil when there is none. Throws when `rsp_prod` is beyond the
-    /// requests that were posted (RING_RESPONSE_PROD_OVERFLOW).
+    /// Takes a response: copies its slot out, once. Nil: there is none.
+    /// - Throws: `.invalidRequest` when `rsp_prod` is beyond the requests that were shown (RING_RESPONSE_PROD_OVERFLOW).
     public mutating func nextResponse() throws(Failure) -> Response? {
         guard try unconsumedResponses() > 0 else { return nil }
         var copy = Response.Bytes(repeating: 0)
@@ -69,7 +69,7 @@ public struct FrontRing: ~Copyable {
         return try unconsumedResponses() > 0
     }
 
-    /// Responses that can be taken now.
+    /// Responses that can be taken now. Throws as `nextResponse`.
     public func unconsumedResponses() throws(Failure) -> Int {
         let producer = shared.load(.responseProducer)
         let available = producer &- responseConsumer
