@@ -11,7 +11,7 @@ public final class RingConnection {
     public let port: EventPort
     public var ring: FrontRing
     private let guest: SimulatedGuest
-    /// Pieces that wait for room on the ring.
+    /// Requests that wait for room on the ring.
     var waiting: [Part] = []
     /// Requests without a response, in the order in which they were posted.
     var unanswered: [UInt64] = []
@@ -42,7 +42,7 @@ struct Slot {
         references = pages.map { guest.grant($0) }
     }
 
-    /// Gives the request its segments, and puts the data to be written there.
+    /// Gives the request its segments, and puts what is to be written into their pages.
     func prepare(_ part: inout Part) {
         let segmentByteCount = part.layout.sectorCount * sectorSize
         let first = part.layout.firstSector
@@ -69,7 +69,7 @@ struct Slot {
         }
     }
 
-    /// Takes what was read.
+    /// Copies what a read has brought to its place in `data`; does nothing for other requests.
     func takeData(_ part: Part, into data: inout [UInt8]) {
         guard part.request.effectiveOperation == .read else { return }
         let segmentByteCount = part.layout.sectorCount * sectorSize

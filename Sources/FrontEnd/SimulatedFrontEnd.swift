@@ -8,20 +8,21 @@ public import XenSimulation
 /// operations of any size, many of them under way at a time. Every wait ends after `patienceMilliseconds`.
 public final class SimulatedFrontEnd {
     public let guest: SimulatedGuest
-    /// Our nodes: `device/vbd/NUMBER`.
+    /// The frontend's directory in the xenstore: `/local/domain/ID/device/vbd/NUMBER`.
     public let directory: String
     public let abi: ABI
     public let ringOrder: Int
     public let queueCount: Int
-    /// Whether it says how its requests are laid out; frontends of 32 bits need not.
+    /// Whether it says how its requests are laid out: the first frontends, of 32 bits, did not.
     public var namesProtocol = true
-    /// Whether it says of how many pages a ring is as older frontends do.
+    /// Whether it says how many pages a ring has as older frontends do: by their number.
     public var countsPages = false
+    /// Milliseconds after which each wait ends, and throws.
     public var patienceMilliseconds: Int32 = 20_000
     /// How the data of the requests to come lies in pages.
     public var layout = SegmentLayout.pages
 
-    /// The rings, while there are any; for those who misbehave.
+    /// The rings, while there are any: for tests that misbehave on them.
     public private(set) var connections: [RingConnection] = []
     /// The first of them.
     public var connection: RingConnection? { connections.first }
@@ -58,12 +59,13 @@ public final class SimulatedFrontEnd {
 
     /// The backend's state; 0 when there is none.
     public func backendState() throws(Failure) -> Int {
-        // Without a directory there is none.
+        // What can't be looked up is not there.
         guard let backend = try? backendDirectory() else { return 0 }
-        // Without a node it has no state yet.
+        // Nor is a state that can't be read.
         return Int((try? guest.xen.number(backend + "/state")) ?? 0)
     }
 
+    /// Sets the frontend's state: a value of `enum xenbus_state`.
     public func setState(_ state: Int) throws(Failure) { try set("state", "\(state)") }
 
     /// Sets a node of ours.
@@ -98,7 +100,7 @@ public final class SimulatedFrontEnd {
         }
     }
 
-    /// Makes rings, and returns the nodes that say where they are, for those who write them in their own way.
+    /// Makes rings, and returns the nodes that say where they are: for tests that write them in another way.
     public func makeRings() throws(Failure) -> [(key: String, value: String)] {
         underWay = [:]
         connections = []
@@ -125,7 +127,7 @@ public final class SimulatedFrontEnd {
         return [(prefix + "event-channel", "\(connection.port)")] + references
     }
 
-    /// Closes as a guest does that shuts down.
+    /// Closes the device, as a guest does that shuts down.
     public func disconnect() throws(Failure) {
         try setState(5)
         try waitForBackend(5, 6)
@@ -134,7 +136,7 @@ public final class SimulatedFrontEnd {
         connections = []
     }
 
-    /// Answers a backend that unplugs the device.
+    /// Waits until the backend unplugs the device, and lets go of it.
     public func letGo() throws(Failure) {
         try waitForBackend(5)
         try setState(6)
@@ -143,12 +145,14 @@ public final class SimulatedFrontEnd {
 
     // MARK: Operations
 
-    /// Does the operations, all at once as far as the ring has room, and waits for their ends.
+    /// Does the operations, as many at once as the rings have room for, and waits until all have ended.
+    /// - Returns: how each ended, in their order. A request that fails is no error here.
     public func perform(_ operations: [DiskOperation]) throws(Failure) -> [Completion] {
         try begin(operations)
         return try finish()
     }
 
+    /// Reads `count` sectors of 512 bytes. This and the three calls below throw when the backend answers with an error.
     public func read(_ sector: UInt64, _ count: Int) throws(Failure) -> [UInt8] {
         let completion = try single(.read(sector: sector, count: count))
         return completion.data
@@ -165,8 +169,8 @@ public final class SimulatedFrontEnd {
         return completion
     }
 
-    /// Starts operations and does not wait for them. `queues`: the ring of each, modulo their number; in turn when not
-    /// given. Between rings there is no order.
+    /// Begins operations, and does not wait for them. Between rings there is no order.
+    /// - Parameter queues: the ring of each operation, modulo the number of rings; nil: they take turns.
     public func begin(_ operations: [DiskOperation], on queues: [Int]? = nil) throws(Failure) {
         guard !connections.isEmpty else { throw Failure(.usage, "frontend", "not connected") }
         for (index, operation) in operations.enumerated() {
@@ -180,6 +184,7 @@ public final class SimulatedFrontEnd {
     }
 
     /// Waits until all that was begun has ended.
+    /// - Returns: how each operation ended, in the order in which they were begun.
     public func finish() throws(Failure) -> [Completion] {
         try wait(untilUnanswered: 0)
         defer { completions = [] }
@@ -197,10 +202,10 @@ public final class SimulatedFrontEnd {
     /// Number of requests on the rings that the backend has not answered.
     public var underWayCount: Int { underWay.count }
 
-    /// The same, with those that wait for room on a ring.
+    /// Number of requests that have no answer, those that wait for room on a ring included.
     public var unansweredCount: Int { connections.reduce(underWay.count) { $0 + $1.waiting.count } }
 
-    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
+    /// Posts requests as they are, and returns the responses in the order in which they come: for tests that misbehave. Nothing else
     /// may be under way, and no operation may follow on this connection.
     public func exchange(_ requests: [Request], on queue: Int = 0) throws(Failure) -> [Response] {
         guard connections.indices.contains(queue) else { return [] }
@@ -281,7 +286,7 @@ public final class SimulatedFrontEnd {
     }
 
     private func take(_ response: Response, _ connection: RingConnection) throws(Failure) {
-        // In the order of requests, without which no backend could be continued after a crash.
+        // Answers come in the order of requests: else nobody could go on after a backend that crashed.
         guard response.id == connection.unanswered.first, let (number, part) = underWay.removeValue(forKey: response.id) else {
             throw Failure(.damage, "response", "for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
         }

@@ -13,7 +13,8 @@ public final class SharedXenServer: Sendable {
     private let channels: [SimulatedXen]
     private let socket: Int32
 
-    /// Lends domain 0 of the guest's machine. `channelCount`: 1 or more event channels, as many as the guest has rings.
+    /// Lends domain 0 of the guest's machine.
+    /// - Parameter channelCount: event channels, 1 or more: as many as the guest has rings.
     public init(_ guest: SimulatedGuest, channelCount: Int = 1) throws(Failure) {
         var ends: [Int32] = [-1, -1]
         guard unsafe socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0 else {
@@ -31,7 +32,7 @@ public final class SharedXenServer: Sendable {
 
     deinit { _ = close(socket) }
 
-    /// Answers calls until the other process ends, on the calling thread. Then all that it had is let go.
+    /// Answers calls on the calling thread, until the other process ends. Then all that it had is let go of.
     public func run() {
         while let call = SharedMessage.receive(from: socket) {
             var answer: SharedMessage
