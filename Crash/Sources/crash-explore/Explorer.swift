@@ -11,15 +11,15 @@ struct Explorer {
     let worker: String
     /// Where recordings are kept that something is wrong with; they are looked for there first.
     var keep: String
-    /// What is planted.
+    /// The fault that is planted; nil: none.
     var plant: Plant?
     /// Shows what is tried.
     var isVerbose = false
-    /// So many things that are wrong are enough.
+    /// It stops after so many states with which something is wrong.
     var mostProblems = 3
     var result = Result()
 
-    /// What came of it.
+    /// What came of a run, or of several.
     struct Result: Codable {
         /// States that were tried, each once; and how many cuts left one that was known.
         var states = 0, repeated = 0
