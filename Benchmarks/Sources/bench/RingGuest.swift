@@ -56,7 +56,7 @@ final class RingGuest {
 
     /// Unplugs the disk, and waits until its process has written all of it and ended.
     func unplug() throws {
-        // The guest lets go first: a backend that has to ask waits a while for what may still come.
+        // The guest lets go first: a backend that has to ask it waits a while for requests that may still come.
         try frontEnd.disconnect()
         backEnd.kill(SIGTERM)
         let outcome = backEnd.wait(limit: 120)
