@@ -144,7 +144,7 @@ private struct StepMaker {
         if oneIn(2) { steps.append(.change(name, .flush)) }
     }
 
-    /// 512 KiB, which are stored once for each of four contents: whoever looks for what is lost need not copy much.
+    /// Writes 512 KiB, of one of four contents: the journal fills, and the store has little, so that its states are small.
     private mutating func writeMuch(to index: Int) {
         let (name, sectors) = disks[index]
         let count = min(sectors, 1024), start = Int.random(in: 0...(sectors - count) / 8, using: &random) * 8
