@@ -172,7 +172,7 @@ public final class SimulatedFrontEnd {
     /// Begins operations, and does not wait for them. Between rings there is no order.
     /// - Parameter queues: the ring of each operation, modulo the number of rings; nil: they take turns.
     public func begin(_ operations: [DiskOperation], on queues: [Int]? = nil) throws(Failure) {
-        guard !connections.isEmpty else { throw Failure(.usage, "frontend", "not connected") }
+        guard !connections.isEmpty else { throw Failure(.usage, "begin", "operations of a frontend", "it is not connected") }
         for (index, operation) in operations.enumerated() {
             var completion = Completion()
             if case .read(_, let count) = operation { completion.data = Array(repeating: 0, count: count * sectorSize) }
@@ -211,7 +211,7 @@ public final class SimulatedFrontEnd {
         guard connections.indices.contains(queue) else { return [] }
         let connection = connections[queue]
         for request in requests where !connection.ring.post(request) {
-            throw Failure(.usage, "frontend", "no room on the ring")
+            throw Failure(.usage, "post", "a request", "there is no room on the ring")
         }
         if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
         var responses: [Response] = []
@@ -288,10 +288,10 @@ public final class SimulatedFrontEnd {
     private func take(_ response: Response, _ connection: RingConnection) throws(Failure) {
         // Answers come in the order of requests: else nobody could go on after a backend that crashed.
         guard response.id == connection.unanswered.first, let (number, part) = underWay.removeValue(forKey: response.id) else {
-            throw Failure(.damage, "response", "for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
+            throw Failure(.damage, "take", "a response", "it is for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
         }
         guard response.rawOperation == part.request.responseOperation, let status = response.status else {
-            throw Failure(.damage, "response", "\(response) to \(part.request)")
+            throw Failure(.damage, "take", "a response", "it is \(response), to \(part.request)")
         }
         connection.unanswered.removeFirst()
         freeSlots.append(number)
@@ -308,7 +308,7 @@ public final class SimulatedFrontEnd {
         let deadline = ContinuousClock.now + .milliseconds(Int(patienceMilliseconds))
         while try !isDone() {
             let left = ContinuousClock.now.duration(to: deadline)
-            guard left > .zero else { throw Failure(.system, "frontend", "waited too long for \(what())") }
+            guard left > .zero else { throw Failure(.system, "wait for", .named(what()), "it was not so within \(patienceMilliseconds) ms") }
             _ = guest.wait(milliseconds: 100)
             while try guest.xen.nextWatchEvent() != nil {}
             while let port = try guest.xen.pendingEvent() { try guest.xen.unmask(port) }

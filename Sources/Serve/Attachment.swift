@@ -25,7 +25,7 @@ struct Attachment<Store: Xenstore> {
                 return
             }
         }
-        throw Failure(.busy, .domain(configuration.domain.name), "others make and remove its devices all the time", remedy: "try again")
+        throw Failure(.busy, "attach a disk to", .domain(configuration.domain.name), "others make and remove its devices all the time", remedy: "try again")
     }
 
     fileprivate init(nodes: BackendNodes<Store>, takesOver: Bool) {
@@ -90,7 +90,8 @@ private struct DeviceTable<Store: Xenstore> {
         for index in 1..<VirtualDevice.limit {
             if let device = VirtualDevice(index: index), !taken.contains(device) { return device }
         }
-        throw Failure(.noSpace, .domain(configuration.domain.name), "it has as many disks as there are names")
+        throw Failure(
+            .noSpace, "attach a disk to", .domain(configuration.domain.name), "it has as many disks as there are names", remedy: "detach one of them")
     }
 
     private func present() throws(Failure) -> [VirtualDevice] {

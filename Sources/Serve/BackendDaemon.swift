@@ -75,7 +75,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         }
         while true {
             if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
-                throw Failure(.system, "the daemon", "the connection to the xenstore broke", remedy: "see that xenstored runs, then start it again")
+                throw Failure(
+                    .system, "serve", "the toolstack's devices", "the connection to the xenstore broke",
+                    remedy: "see that xenstored runs, then start the daemon again")
             }
             if requests[1].isReadable, stop.take() > 0 || stop.isHandOver { return }
             ended.take()

@@ -106,7 +106,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         let ready = unsafe poll(&requests, nfds_t(requests.count), milliseconds)
         guard ready > 0 else { return false }
         if requests.contains(where: \.isBroken) {
-            throw Failure(.system, "serving a ring", "the connection to the event channels broke")
+            throw Failure(.system, "serve", "a ring", "the connection to the event channels broke", remedy: "see the kernel's log")
         }
         if requests[1].isReadable { orders.take() }
         if requests[0].isReadable { hasEvent = true }

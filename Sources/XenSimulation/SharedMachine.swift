@@ -85,7 +85,7 @@ struct SharedMessage {
     func send(to socket: Int32) throws(Failure) {
         let bytes = bytes
         let sent = unsafe bytes.span.withUnsafeBufferPointer { unsafe Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-        guard sent == bytes.count else { throw Failure(.system, "call between processes", systemError(errno)) }
+        guard sent == bytes.count else { throw Failure(.system, "call", "the other process of a simulated machine", systemError(errno)) }
     }
 
     /// Waits for a packet. Nil: the other process is gone.

@@ -40,7 +40,7 @@ public import XenBus
             return SharedMessage.receive(from: descriptors.calls)
         }
         guard let answer else {
-            throw Failure(.system, "call between processes", "the other one is gone")
+            throw Failure(.system, "call", "the process that has the simulated machine", "it is gone")
         }
         if answer.code == 2 { throw Failure(.system, .named(answer.text(0)), answer.text(1)) }
         return answer.code == 0 ? answer : nil
@@ -87,7 +87,7 @@ public import XenBus
     /// One of those that were inherited. Throws `.noSpace` when all are taken.
     public func openChannels() throws(Failure) -> SharedChannel {
         guard let index = free.withLock({ $0.popLast() }) else {
-            throw Failure(.noSpace, "event channels of a process", "all \(descriptors.events.count) are taken")
+            throw Failure(.noSpace, "open", "event channels", "all \(descriptors.events.count) that were inherited are taken")
         }
         return SharedChannel(self, index)
     }
@@ -140,7 +140,7 @@ public import XenBus
         guard foreign.range.upperBound <= xenPageSize, let page = try page(foreign.reference, of: foreign.domain), let local = unsafe segment.localSide
         else { return GNTST_bad_gntref }
         guard unsafe memory.copy(segment, local, page: page, isLent: isLent) else {
-            throw Failure(.system, "copy to granted pages", systemError(EFAULT))
+            throw Failure(.system, "copy to", "granted pages", systemError(EFAULT))
         }
         return GNTST_okay
     }

@@ -25,7 +25,7 @@ public import XenBus
             state.nextPage += count
             return state.nextPage - count
         }
-        guard let first else { throw Failure(.noSpace, "pages of a simulated guest", "all \(machine.memory.pageCount) are taken") }
+        guard let first else { throw Failure(.noSpace, "take", "pages of a simulated machine", "all \(machine.memory.pageCount) are taken") }
         return (first..<first + count).map { SimulatedPage(number: $0, machine: machine) }
     }
 

@@ -15,10 +15,10 @@ public import XenBus
     public init(pageLimit: Int = 65536) throws(Failure) {
         let file = cxen_memory_file()
         guard file >= 0, ftruncate(file, pageLimit * xenPageSize) == 0 else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+            throw Failure(.system, "make", "the memory of a simulated machine", systemError(errno))
         }
         let signal = cxen_event_descriptor()
-        guard signal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
+        guard signal >= 0 else { throw Failure(.system, "make", "an eventfd", systemError(errno)) }
         memory = try SimulatedMemory(file: file)
         takenSignal = signal
         state = Monitor(State(takenSignal: signal))

@@ -15,7 +15,7 @@ import XenBus
         let byteCount = lseek(file, 0, SEEK_END)
         let base = unsafe mmap(nil, max(0, byteCount), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
         guard byteCount > 0, let base = unsafe base, unsafe base != MAP_FAILED else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+            throw Failure(.system, "map", "the memory of a simulated machine", systemError(errno))
         }
         unsafe self.base = base
         self.file = file

@@ -29,7 +29,7 @@ public final class SimulatedXen: XenHost, EventChannels {
 
     private init(_ machine: SimulatedMachine, _ domain: DomainID, partOf whole: Int?) throws(Failure) {
         let storeSignal = cxen_event_descriptor(), eventSignal = cxen_event_descriptor()
-        guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
+        guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "make", "an eventfd", systemError(errno)) }
         self.machine = machine
         self.domain = domain
         storeDescriptor = storeSignal

@@ -37,7 +37,7 @@ struct BackendCommand: ParsableCommand {
         // Held until the process ends: two daemons would take each other's devices.
         let lock = try File(path: Self.lockPath, options: [.write, .create], mode: 0o600)
         guard try lock.tryLock(exclusive: true) else {
-            throw Failure(.busy, "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
+            throw Failure(.busy, "start", "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
         }
         // If it can't be unlocked, it ends with the process.
         defer { try? lock.unlock() }
