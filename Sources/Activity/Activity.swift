@@ -2,30 +2,32 @@ internal import Histogram
 internal import Synchronization
 internal import System
 
-/// What was done for a disk's guest or clients since it is served, and how long it took. Any thread notes what it does, a batch of requests at a
-/// time: two looks at the clock and a short lock for each.
+/// What has been done for a disk's guest or clients since it is served, and how long that took. Any thread notes what it does, a batch of requests at a
+/// time, for two looks at the clock and a short lock.
 public final class Activity: Sendable {
+    /// What requests are told apart by.
     public enum Kind: Int, CaseIterable, Sendable { case read, write, discard, flush }
 
     private let began = monotonicSeconds()
+    /// Requests that are taken and not answered.
     private let depth = Atomic(0)
     private let state = Mutex(State())
 
     private struct State {
         var kinds = [Counts](repeating: Counts(), count: Kind.allCases.count)
-        /// When `recent` became what it is.
+        /// When the window began that `recent` is of: seconds of the monotonic clock.
         var turned = 0.0
     }
 
     private struct Counts: Sendable {
         var requests: UInt64 = 0, bytes: UInt64 = 0
-        /// Nanoseconds, of this window and of the one before; made when there is something to note.
+        /// In units of 64 ns: of this window, and of the one before. Made when there is something to note.
         var recent: Histogram<UInt32>?, older: Histogram<UInt32>?
     }
 
     /// Seconds of a window: percentiles are of the last one, and of what there is of this one.
     private static let window = 10.0
-    /// Of a hundred seconds, in units of 64 ns.
+    /// A hundred seconds, in units of 64 ns: what takes longer counts as that.
     private static let longest: UInt64 = 100_000_000_000 >> 6
 
     public init() {}
@@ -34,10 +36,12 @@ public final class Activity: Sendable {
     public struct Work: Sendable {
         fileprivate var requests = InlineArray<4, Int>(repeating: 0)
         fileprivate var bytes = InlineArray<4, UInt64>(repeating: 0)
+        /// Requests.
         public private(set) var count = 0
 
         public init() {}
 
+        /// Adds a request.
         @inline(__always)
         public mutating func add(_ kind: Kind, byteCount: UInt64 = 0) {
             requests[kind.rawValue] += 1
@@ -46,17 +50,18 @@ public final class Activity: Sendable {
         }
     }
 
-    /// So many requests are taken.
-    /// - Returns: when, for `end`.
+    /// Notes that so many requests are taken.
+    /// - Returns: when that was, for `end`: seconds of the monotonic clock.
     public func begin(_ count: Int) -> Double {
         depth.add(count, ordering: .relaxed)
         return monotonicSeconds()
     }
 
-    /// So many of them are not answered, and will not be.
+    /// Notes that so many requests that were taken will not be answered.
     public func abandon(_ count: Int) { depth.subtract(count, ordering: .relaxed) }
 
-    /// They are answered.
+    /// Notes that requests are answered.
+    /// - Parameter start: when they were taken, as `begin` said.
     public func end(_ work: Work, since start: Double) {
         guard work.count > 0 else { return }
         depth.subtract(work.count, ordering: .relaxed)
@@ -85,10 +90,10 @@ public final class Activity: Sendable {
         }
     }
 
-    /// How it is now.
+    /// What was noted so far.
     public var figures: Figures {
         let now = monotonicSeconds()
-        // What takes long is done behind the lock, which requests wait for.
+        // Requests wait for the lock: what takes long is done when it is given back.
         let found = state.withLock { state in
             Self.turn(&state, now)
             return state.kinds
@@ -107,14 +112,16 @@ public final class Activity: Sendable {
             write: kinds[Kind.write.rawValue], discard: kinds[Kind.discard.rawValue], flush: kinds[Kind.flush.rawValue])
     }
 
+    /// What was noted of a disk, as of one moment.
     public struct Figures: Codable, Sendable {
+        /// Of one kind of requests.
         public struct Requests: Codable, Sendable {
-            /// Since the disk is served.
+            /// Requests that were answered since the disk is served, and bytes that they were about.
             public let requests, bytes: UInt64
-            /// Seconds from when a request was taken until it was answered, of the last ten to twenty seconds; nil: none was.
+            /// Seconds from when a request was taken until it was answered, of those answered in the last ten to twenty seconds; nil: there was none.
             public let median, p99, p999, longest: Double?
         }
-        /// For which the disk is served.
+        /// For how long the disk has been served.
         public let seconds: Double
         /// Requests that are taken and not answered.
         public let queueDepth: Int

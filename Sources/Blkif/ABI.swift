@@ -1,5 +1,5 @@
-/// How a front end lays out the slots of its ring. The front end says it in its `protocol` node (xen/io/protocols.h);
-/// the ABIs differ in the alignment of 64-bit fields only:
+/// How a frontend lays out the slots of its ring, as it says in its `protocol` node (xen/io/protocols.h).
+/// The ABIs differ in the alignment of 64-bit fields only. Numbers are offsets in a slot, in bytes:
 ///
 ///                  x86_64, arm   x86_32
 ///     slot         112           108       bytes from one slot to the next: the larger of request and response
@@ -28,13 +28,14 @@ public enum ABI: Sendable, CaseIterable {
         #endif
     }
 
-    /// What the `protocol` node says; nil when it says something else. A node that is absent means x86_32 to
-    /// existing back ends: it is for the caller to decide.
+    /// The ABI that a `protocol` node names; nil: none of these. What it means that there is no node is for the caller to decide: to
+    /// other backends it means x86_32.
     public init?(protocolName: String) {
         guard let abi = Self.allCases.first(where: { $0.protocolName == protocolName }) else { return nil }
         self = abi
     }
 
+    /// The same of a node's bytes.
     public init?(protocolName: [UInt8]) {
         guard let abi = Self.allCases.first(where: { protocolName.elementsEqual($0.protocolName.utf8) }) else { return nil }
         self = abi

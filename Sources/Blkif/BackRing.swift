@@ -1,6 +1,6 @@
 public import System
 
-/// The back end's side of a ring: takes requests, writes responses. Nothing that the front end does to the shared
+/// The backend's side of a ring: takes requests, writes responses. Nothing that the frontend does to the shared
 /// pages can make it trap, or take a request twice, or more requests than the ring has slots without an answer.
 ///
 ///     while true {
@@ -12,11 +12,11 @@ public struct BackRing: ~Copyable {
     private let shared: SharedRing
     /// Next request to be taken.
     private var requestConsumer: UInt32
-    /// Next response to be written, and the first one that the front end has not been shown.
+    /// Next response to be written, and the first one that the frontend has not been shown.
     private var responseProducer: UInt32
     private var pushedResponses: UInt32
 
-    /// A ring whose front end has just made it: BACK_RING_INIT. `page` stays mapped, read-write, for as long as this
+    /// A ring whose frontend has just made it: BACK_RING_INIT. `page` stays mapped, read-write, for as long as this
     /// is in use. `byteCount`: 4096, 8192, ... 65536, else `.invalidRequest` is thrown.
     @unsafe public init(page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
@@ -25,11 +25,13 @@ public struct BackRing: ~Copyable {
         pushedResponses = 0
     }
 
-    /// A ring in use, whose back end died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
-    /// taken again. It is right only if the predecessor answered in the order of requests. A response is written over
-    /// a request: one that it had written (`respond`) and not shown (`pushResponses`) is taken for a request, unless
-    /// the caller knows better. The caller notifies the front end once, as the predecessor may have died before it
-    /// could. Throws as the other initialiser, and when the indices make no sense.
+    /// A ring in use, whose backend died: BACK_RING_ATTACH at `rsp_prod`, so that all requests without a response are
+    /// taken again. That is right only if the predecessor answered in the order of requests.
+    ///
+    /// A response is written over its request. One that the predecessor had written (`respond`) and not shown (`pushResponses`) is taken
+    /// for a request here: the caller has to know of it. The caller also notifies the frontend once, as the predecessor may have died
+    /// before it could.
+    /// - Throws: `.invalidRequest`, as the other initialiser, and when the indices make no sense.
     @unsafe public init(resuming page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI) throws(Failure) {
         let shared = unsafe try SharedRing(page, byteCount: byteCount, abi: abi)
         let answered = shared.load(.responseProducer)
@@ -46,8 +48,9 @@ public struct BackRing: ~Copyable {
     /// Requests taken and not yet responded to.
     public var unanswered: Int { Int(requestConsumer &- responseProducer) }
 
-    /// Requests that can be taken now. Throws when `req_prod` is beyond what the free slots allow, or has gone back
-    /// (RING_REQUEST_PROD_OVERFLOW and RING_REQUEST_CONS_OVERFLOW in one): the ring is broken, to be closed.
+    /// Requests that can be taken now.
+    /// - Throws: `.invalidRequest` when `req_prod` is beyond what the free slots allow, or has gone back (RING_REQUEST_PROD_OVERFLOW and
+    ///   RING_REQUEST_CONS_OVERFLOW in one): the ring is broken, and to be closed.
     public func unconsumedRequests() throws(Failure) -> Int {
         try Self.unconsumedRequests(shared, consumer: requestConsumer, answered: responseProducer)
     }
@@ -63,7 +66,7 @@ public struct BackRing: ~Copyable {
         return Int(available)
     }
 
-    /// Takes a request: copies its slot out, once. Nil when there is none.
+    /// Takes a request: copies its slot out, once. Nil: there is none. Throws as `unconsumedRequests`.
     public mutating func nextRequest() throws(Failure) -> Request? {
         guard try unconsumedRequests() > 0 else { return nil }
         var copy = SlotBytes(repeating: 0)
@@ -74,7 +77,7 @@ public struct BackRing: ~Copyable {
         return Request(bytes.bytes, abi: shared.abi)
     }
 
-    /// Writes the next response, which the front end sees after `pushResponses`. `rawOperation`: the request's
+    /// Writes the next response, which the frontend sees after `pushResponses`. `rawOperation`: the request's
     /// `responseOperation`. False, and nothing is written, when every request taken has its response.
     @discardableResult
     public mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
@@ -88,7 +91,7 @@ public struct BackRing: ~Copyable {
         return true
     }
 
-    /// Shows the responses to the front end: RING_PUSH_RESPONSES_AND_CHECK_NOTIFY. True: it wants an event.
+    /// Shows the responses to the frontend: RING_PUSH_RESPONSES_AND_CHECK_NOTIFY. True: it wants an event.
     public mutating func pushResponses() -> Bool {
         defer { pushedResponses = responseProducer }
         return shared.push(.responseProducer, event: .responseEvent, from: pushedResponses, to: responseProducer)

@@ -1,9 +1,9 @@
 public import System
 
-/// The front end's side of a ring, for tests, benchmarks and fuzzers: posts requests, takes responses.
+/// The frontend's side of a ring, for tests, benchmarks and fuzzers: posts requests, takes responses.
 public struct FrontRing: ~Copyable {
     private let shared: SharedRing
-    /// Next request to be posted, and the first one that the back end has not been shown.
+    /// Next request to be posted, and the first one that the backend has not been shown.
     private var requestProducer: UInt32 = 0
     private var pushedRequests: UInt32 = 0
     /// Next response to be taken.
@@ -16,7 +16,7 @@ public struct FrontRing: ~Copyable {
         shared.reset()
     }
 
-    /// A ring in use, all of whose requests were answered, at `index`: FRONT_RING_ATTACH. The shared indices stay.
+    /// A ring in use, of whose requests all before `index` were answered, and none is behind it: FRONT_RING_ATTACH. The shared indices stay.
     @unsafe public init(
         attaching page: UnsafeMutableRawPointer, byteCount: Int, abi: ABI, at index: UInt32
     ) throws(Failure) {
@@ -32,7 +32,7 @@ public struct FrontRing: ~Copyable {
     /// Requests that can be posted now (RING_FREE_REQUESTS).
     public var freeSlots: Int { Int(shared.entries &- (requestProducer &- responseConsumer)) }
 
-    /// Writes the next request, which the back end sees after `pushRequests`. False: the ring is full.
+    /// Writes the next request, which the backend sees after `pushRequests`. False: the ring is full.
     public mutating func post(_ request: Request) -> Bool {
         guard freeSlots > 0 else { return false }
         var copy = SlotBytes(repeating: 0)
@@ -44,14 +44,14 @@ public struct FrontRing: ~Copyable {
         return true
     }
 
-    /// Shows the requests to the back end: RING_PUSH_REQUESTS_AND_CHECK_NOTIFY. True: it wants an event.
+    /// Shows the requests to the backend: RING_PUSH_REQUESTS_AND_CHECK_NOTIFY. True: it wants an event.
     public mutating func pushRequests() -> Bool {
         defer { pushedRequests = requestProducer }
         return shared.push(.requestProducer, event: .requestEvent, from: pushedRequests, to: requestProducer)
     }
 
-    /// Takes a response: copies its slot out, once. Nil when there is none. Throws when `rsp_prod` is beyond the
-    /// requests that were posted (RING_RESPONSE_PROD_OVERFLOW).
+    /// Takes a response: copies its slot out, once. Nil: there is none.
+    /// - Throws: `.invalidRequest` when `rsp_prod` is beyond the requests that were shown (RING_RESPONSE_PROD_OVERFLOW).
     public mutating func nextResponse() throws(Failure) -> Response? {
         guard try unconsumedResponses() > 0 else { return nil }
         var copy = Response.Bytes(repeating: 0)
@@ -69,7 +69,7 @@ public struct FrontRing: ~Copyable {
         return try unconsumedResponses() > 0
     }
 
-    /// Responses that can be taken now.
+    /// Responses that can be taken now. Throws as `nextResponse`.
     public func unconsumedResponses() throws(Failure) -> Int {
         let producer = shared.load(.responseProducer)
         let available = producer &- responseConsumer
@@ -82,7 +82,7 @@ public struct FrontRing: ~Copyable {
     }
 }
 
-/// What no honest front end does.
+/// What no honest frontend does.
 extension FrontRing {
     /// Writes arbitrary bytes to the start of the slot of `index`, at most a slot of them.
     public mutating func writeSlot(_ index: UInt32, _ bytes: RawSpan) { shared.copyIn(index, bytes) }
@@ -90,6 +90,6 @@ extension FrontRing {
     /// Sets `req_prod`, whatever was posted.
     public mutating func setRequestProducer(_ value: UInt32) { shared.store(.requestProducer, value) }
 
-    /// Sets `rsp_event`, which tells the back end when to send an event.
+    /// Sets `rsp_event`, which tells the backend when to send an event.
     public mutating func setResponseEvent(_ value: UInt32) { shared.store(.responseEvent, value) }
 }

@@ -36,24 +36,25 @@ public enum Rejection: Error, Equatable, Sendable {
     /// A change to a read-only disk.
     case readOnly
 
-    /// What the front end is told.
+    /// What the frontend is told.
     public var status: Status { self == .unknownOperation ? .unsupported : .error }
 }
 
-/// A private copy of a request's slot: what the front end does to the shared page afterwards can't change it.
-/// Nothing in it has been checked before `validate`. Fields that the operation does not have are zero.
+/// A private copy of a request's slot (`blkif_request` and its variants, xen/io/blkif.h): what the frontend does to the shared page afterwards
+/// can't change it. Before `validate`, nothing in it was checked. Fields that the operation does not have are zero.
 public struct Request: Sendable, BitwiseCopyable {
     /// `Operation`, or a value that is none.
     public var rawOperation: UInt8 = 0
-    /// Virtual device number, for nobody's use.
+    /// Virtual device number; nobody uses it.
     public var handle: UInt16 = 0
-    /// The front end's name for the request; its response carries it.
+    /// The frontend's name for the request; its response carries it.
     public var id: UInt64 = 0
     /// First sector on the disk, of 512 bytes.
     public var sector: UInt64 = 0
 
-    /// Read, write, barrier, flush: how many of `segments` count.
+    /// Read, write, barrier, flush: number of segments.
     public var segmentCount: UInt8 = 0
+    /// The first `segmentCount` of them count.
     public var segments = InlineArray<11, Segment>(repeating: Segment(gref: 0, firstSector: 0, lastSector: 0))
 
     /// Discard: bit 0 asks for a secure erase.
@@ -70,7 +71,7 @@ public struct Request: Sendable, BitwiseCopyable {
 
     public init() {}
 
-    /// Nil when the front end asks for something that is not known.
+    /// Nil when the frontend asks for something that is not known.
     public var operation: Operation? { Operation(rawValue: rawOperation) }
     /// What is to be done to the disk: the inner operation of an indirect request.
     public var effectiveOperation: Operation? { Operation(rawValue: responseOperation) }
@@ -79,11 +80,11 @@ public struct Request: Sendable, BitwiseCopyable {
     /// Pages that the segments of an indirect request take.
     public var indirectPageCount: Int { (Int(indirectSegmentCount) + segmentsPerIndirectPage - 1) / segmentsPerIndirectPage }
 
-    /// Checks every field that the operation uses against a disk of `diskSectors` sectors. `maxIndirect`: the largest
-    /// number of segments that was offered to the front end, 0 for none.
-    ///
-    /// Returns the sectors concerned: nil for a flush or barrier without data, and for an indirect request, of which
-    /// only the slot can be checked: `Segment.range` checks its segments.
+    /// Checks every field that the operation uses against a disk of `diskSectors` sectors of 512 bytes.
+    /// - Parameter maxIndirect: the largest number of segments of an indirect request that was offered to the frontend; 0: none was.
+    /// - Returns: the sectors concerned; nil for a flush or barrier without data, and for an indirect request, of which
+    ///   only the slot can be checked: `Segment.range` checks its segments.
+    /// - Throws: why the request is refused.
     @discardableResult
     public func validate(diskSectors: UInt64, readOnly: Bool, maxIndirect: Int) throws(Rejection) -> SectorRange? {
         guard let operation else { throw .unknownOperation }

@@ -42,16 +42,17 @@ public struct Segment: Equatable, Sendable, BitwiseCopyable {
         bytes.store(UInt16(0), at: offset + 6)
     }
 
-    /// Decodes the segments of an indirect request from `page`, the private copy of one of its pages (4096 bytes),
-    /// into `segments` from `index` on: until the page ends or `segments` is full. Returns the next index.
+    /// Decodes the segments of an indirect request from `page`, the private copy of one of its pages, or of the beginning of one,
+    /// into `segments` from `index` on: until the copy ends or `segments` is full. Returns the index behind the last.
     public static func decode(indirectPage page: RawSpan, into segments: inout MutableSpan<Segment>, from index: Int) -> Int {
         let count = max(0, min(page.byteCount / byteCount, segmentsPerIndirectPage, segments.count - index))
         for i in 0..<count { segments[index + i] = Segment(page, at: i * byteCount) }
         return index + count
     }
 
-    /// The range of a disk of `diskSectors` sectors that a transfer of `segments` from `sector` on covers.
-    /// For an indirect request: call with all segments once its pages were copied.
+    /// The range that a transfer of `segments` from `sector` on covers, on a disk of `diskSectors` sectors. Of an indirect request,
+    /// `segments` are those of all its pages.
+    /// - Throws: `.segmentBounds`, `.outsideDisk`.
     public static func range(of segments: Span<Segment>, at sector: UInt64, diskSectors: UInt64) throws(Rejection) -> SectorRange {
         var total: UInt64 = 0
         for i in segments.indices {

@@ -6,8 +6,8 @@ import System
 ///     0         4          8         12         16        64
 ///     req_prod  req_event  rsp_prod  rsp_event  padding   slots...
 ///
-/// Indices run freely and wrap at 2³²; the slot of an index is index mod `entries`. The other end may change any
-/// byte at any time, so that nothing here is read twice, and nothing that was read is trusted.
+/// Indices run freely and wrap at 2³²; the slot of an index is the index modulo `entries`. The other end may change any
+/// byte at any time: nothing is read twice here, and nothing that was read is trusted.
 @safe struct SharedRing {
     /// A shared index: its byte offset.
     enum Index: Int {

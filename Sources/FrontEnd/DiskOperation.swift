@@ -30,12 +30,12 @@ public struct Completion: Sendable {
     public internal(set) var data: [UInt8] = []
 }
 
-/// How the data of a request lies in pages: each segment begins at this sector of its page, and has up to so many.
+/// How the data of a request lies in pages: each segment begins at sector `firstSector` of its page, and has `sectorCount` sectors or, the last one, fewer.
 public struct SegmentLayout: Sendable {
     public let firstSector: Int
     public let sectorCount: Int
 
-    /// Whole pages.
+    /// Segments that are whole pages.
     public static let pages = SegmentLayout(firstSector: 0, sectorCount: sectorsPerBlock)
 
     /// `firstSector`: 0...7; `sectorCount`: at least 1, cut to what fits in a page.
@@ -45,11 +45,11 @@ public struct SegmentLayout: Sendable {
     }
 }
 
-/// A piece of an operation that one request does.
+/// The part of an operation that one request does.
 struct Part {
     let operation: Int
     var request: Request
-    /// The operation's data, and where the piece's is in it.
+    /// The operation's data, and where the part's begins in it.
     let data: [UInt8]
     let dataOffset: Int
     let layout: SegmentLayout

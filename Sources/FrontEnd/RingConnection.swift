@@ -4,14 +4,14 @@ import System
 public import XenBus
 public import XenSimulation
 
-/// A front end's ring, granted to domain 0, and its event channel.
+/// A frontend's ring, granted to domain 0, and its event channel.
 public final class RingConnection {
     public let pages: [SimulatedPage]
     public let references: [GrantReference]
     public let port: EventPort
     public var ring: FrontRing
     private let guest: SimulatedGuest
-    /// Pieces that wait for room on the ring.
+    /// Requests that wait for room on the ring.
     var waiting: [Part] = []
     /// Requests without a response, in the order in which they were posted.
     var unanswered: [UInt64] = []
@@ -32,7 +32,7 @@ public final class RingConnection {
 
 /// Pages for the data of one request, and one for the segments of an indirect one.
 struct Slot {
-    /// As many as Linux's front end uses.
+    /// As many as Linux's frontend uses.
     static let pageCount = 32
     let pages: [SimulatedPage]
     let references: [GrantReference]
@@ -42,7 +42,7 @@ struct Slot {
         references = pages.map { guest.grant($0) }
     }
 
-    /// Gives the request its segments, and puts the data to be written there.
+    /// Gives the request its segments, and puts what is to be written into their pages.
     func prepare(_ part: inout Part) {
         let segmentByteCount = part.layout.sectorCount * sectorSize
         let first = part.layout.firstSector
@@ -69,7 +69,7 @@ struct Slot {
         }
     }
 
-    /// Takes what was read.
+    /// Copies what a read has brought to its place in `data`; does nothing for other requests.
     func takeData(_ part: Part, into data: inout [UInt8]) {
         guard part.request.effectiveOperation == .read else { return }
         let segmentByteCount = part.layout.sectorCount * sectorSize

@@ -4,24 +4,25 @@ public import System
 internal import XenBus
 public import XenSimulation
 
-/// A block front end over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
+/// A block frontend over a `SimulatedGuest`, as a guest's kernel has one: the guest's side of the states, rings, and
 /// operations of any size, many of them under way at a time. Every wait ends after `patienceMilliseconds`.
 public final class SimulatedFrontEnd {
     public let guest: SimulatedGuest
-    /// Our nodes: `device/vbd/NUMBER`.
+    /// The frontend's directory in the xenstore: `/local/domain/ID/device/vbd/NUMBER`.
     public let directory: String
     public let abi: ABI
     public let ringOrder: Int
     public let queueCount: Int
-    /// Whether it says how its requests are laid out; front ends of 32 bits need not.
+    /// Whether it says how its requests are laid out: the first frontends, of 32 bits, did not.
     public var namesProtocol = true
-    /// Whether it says of how many pages a ring is as older front ends do.
+    /// Whether it says how many pages a ring has as older frontends do: by their number.
     public var countsPages = false
+    /// Milliseconds after which each wait ends, and throws.
     public var patienceMilliseconds: Int32 = 120_000
     /// How the data of the requests to come lies in pages.
     public var layout = SegmentLayout.pages
 
-    /// The rings, while there are any; for those who misbehave.
+    /// The rings, while there are any: for tests that misbehave on them.
     public private(set) var connections: [RingConnection] = []
     /// The first of them.
     public var connection: RingConnection? { connections.first }
@@ -36,7 +37,7 @@ public final class SimulatedFrontEnd {
     private var completions: [Completion] = []
     private var nextID: UInt64 = 1
 
-    /// The front end of the device with this number. `number`: as in the xenstore, 51728 for xvdb.
+    /// The frontend of the device with this number. `number`: as in the xenstore, 51728 for xvdb.
     public init(_ guest: SimulatedGuest, number: UInt32, abi: ABI = .native, ringOrder: Int = 0, queueCount: Int = 1) {
         self.guest = guest
         self.abi = abi
@@ -47,40 +48,41 @@ public final class SimulatedFrontEnd {
 
     // MARK: States
 
-    /// The back end's nodes, once it has made them.
+    /// The backend's nodes, once it has made them.
     public func backendDirectory() throws(Failure) -> String? { try guest.xen.text(directory + "/backend") }
 
-    /// A value that the back end publishes; nil when there is none.
+    /// A value that the backend publishes; nil when there is none.
     public func backendValue(_ key: String) throws(Failure) -> String? {
         guard let backend = try backendDirectory() else { return nil }
         return try guest.xen.text("\(backend)/\(key)")
     }
 
-    /// The back end's state; 0 when there is none.
+    /// The backend's state; 0 when there is none.
     public func backendState() throws(Failure) -> Int {
-        // Without a directory there is none.
+        // What can't be looked up is not there.
         guard let backend = try? backendDirectory() else { return 0 }
-        // Without a node it has no state yet.
+        // Nor is a state that can't be read.
         return Int((try? guest.xen.number(backend + "/state")) ?? 0)
     }
 
+    /// Sets the frontend's state: a value of `enum xenbus_state`.
     public func setState(_ state: Int) throws(Failure) { try set("state", "\(state)") }
 
     /// Sets a node of ours.
     public func set(_ key: String, _ value: String) throws(Failure) { try guest.xen.write("\(directory)/\(key)", value) }
 
-    /// Waits until the back end's state is one of these, and returns it.
+    /// Waits until the backend's state is one of these, and returns it.
     @discardableResult
     public func waitForBackend(_ states: Int...) throws(Failure) -> Int {
         var state = 0
-        try wait("the back end's state to be \(states)") { () throws(Failure) in
+        try wait("the backend's state to be \(states)") { () throws(Failure) in
             state = try backendState()
             return states.contains(state)
         }
         return state
     }
 
-    /// From the back end's InitWait to Connected.
+    /// From the backend's InitWait to Connected.
     public func connect() throws(Failure) {
         try waitForBackend(2)
         try offer()
@@ -98,7 +100,7 @@ public final class SimulatedFrontEnd {
         }
     }
 
-    /// Makes rings, and returns the nodes that say where they are, for those who write them in their own way.
+    /// Makes rings, and returns the nodes that say where they are: for tests that write them in another way.
     public func makeRings() throws(Failure) -> [(key: String, value: String)] {
         underWay = [:]
         connections = []
@@ -125,7 +127,7 @@ public final class SimulatedFrontEnd {
         return [(prefix + "event-channel", "\(connection.port)")] + references
     }
 
-    /// Closes as a guest does that shuts down.
+    /// Closes the device, as a guest does that shuts down.
     public func disconnect() throws(Failure) {
         try setState(5)
         try waitForBackend(5, 6)
@@ -134,7 +136,7 @@ public final class SimulatedFrontEnd {
         connections = []
     }
 
-    /// Answers a back end that unplugs the device.
+    /// Waits until the backend unplugs the device, and lets go of it.
     public func letGo() throws(Failure) {
         try waitForBackend(5)
         try setState(6)
@@ -143,12 +145,14 @@ public final class SimulatedFrontEnd {
 
     // MARK: Operations
 
-    /// Does the operations, all at once as far as the ring has room, and waits for their ends.
+    /// Does the operations, as many at once as the rings have room for, and waits until all have ended.
+    /// - Returns: how each ended, in their order. A request that fails is no error here.
     public func perform(_ operations: [DiskOperation]) throws(Failure) -> [Completion] {
         try begin(operations)
         return try finish()
     }
 
+    /// Reads `count` sectors of 512 bytes. This and the three calls below throw when the backend answers with an error.
     public func read(_ sector: UInt64, _ count: Int) throws(Failure) -> [UInt8] {
         let completion = try single(.read(sector: sector, count: count))
         return completion.data
@@ -160,15 +164,15 @@ public final class SimulatedFrontEnd {
 
     private func single(_ operation: DiskOperation) throws(Failure) -> Completion {
         guard let completion = try perform([operation]).first, completion.status == .okay else {
-            throw Failure(.system, "\(operation)", "the back end answered with an error")
+            throw Failure(.system, "\(operation)", "the backend answered with an error")
         }
         return completion
     }
 
-    /// Starts operations and does not wait for them. `queues`: the ring of each, modulo their number; in turn when not
-    /// given. Between rings there is no order.
+    /// Begins operations, and does not wait for them. Between rings there is no order.
+    /// - Parameter queues: the ring of each operation, modulo the number of rings; nil: they take turns.
     public func begin(_ operations: [DiskOperation], on queues: [Int]? = nil) throws(Failure) {
-        guard !connections.isEmpty else { throw Failure(.usage, "front end", "not connected") }
+        guard !connections.isEmpty else { throw Failure(.usage, "begin", "operations of a frontend", "it is not connected") }
         for (index, operation) in operations.enumerated() {
             var completion = Completion()
             if case .read(_, let count) = operation { completion.data = Array(repeating: 0, count: count * sectorSize) }
@@ -180,6 +184,7 @@ public final class SimulatedFrontEnd {
     }
 
     /// Waits until all that was begun has ended.
+    /// - Returns: how each operation ended, in the order in which they were begun.
     public func finish() throws(Failure) -> [Completion] {
         try wait(untilUnanswered: 0)
         defer { completions = [] }
@@ -194,19 +199,19 @@ public final class SimulatedFrontEnd {
         }
     }
 
-    /// Number of requests on the rings that the back end has not answered.
+    /// Number of requests on the rings that the backend has not answered.
     public var underWayCount: Int { underWay.count }
 
-    /// The same, with those that wait for room on a ring.
+    /// Number of requests that have no answer, those that wait for room on a ring included.
     public var unansweredCount: Int { connections.reduce(underWay.count) { $0 + $1.waiting.count } }
 
-    /// Posts requests as they are, and returns the responses to them as they come. For those who misbehave: nothing else
+    /// Posts requests as they are, and returns the responses in the order in which they come: for tests that misbehave. Nothing else
     /// may be under way, and no operation may follow on this connection.
     public func exchange(_ requests: [Request], on queue: Int = 0) throws(Failure) -> [Response] {
         guard connections.indices.contains(queue) else { return [] }
         let connection = connections[queue]
         for request in requests where !connection.ring.post(request) {
-            throw Failure(.usage, "front end", "no room on the ring")
+            throw Failure(.usage, "post", "a request", "there is no room on the ring")
         }
         if connection.ring.pushRequests() { try guest.xen.notify(connection.port) }
         var responses: [Response] = []
@@ -281,12 +286,12 @@ public final class SimulatedFrontEnd {
     }
 
     private func take(_ response: Response, _ connection: RingConnection) throws(Failure) {
-        // In the order of requests, without which no back end could be continued after a crash.
+        // Answers come in the order of requests: else nobody could go on after a backend that crashed.
         guard response.id == connection.unanswered.first, let (number, part) = underWay.removeValue(forKey: response.id) else {
-            throw Failure(.damage, "response", "for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
+            throw Failure(.damage, "take", "a response", "it is for request \(response.id), when \(connection.unanswered.first ?? 0) was to be answered")
         }
         guard response.rawOperation == part.request.responseOperation, let status = response.status else {
-            throw Failure(.damage, "response", "\(response) to \(part.request)")
+            throw Failure(.damage, "take", "a response", "it is \(response), to \(part.request)")
         }
         connection.unanswered.removeFirst()
         freeSlots.append(number)
@@ -303,7 +308,7 @@ public final class SimulatedFrontEnd {
         let deadline = ContinuousClock.now + .milliseconds(Int(patienceMilliseconds))
         while try !isDone() {
             let left = ContinuousClock.now.duration(to: deadline)
-            guard left > .zero else { throw Failure(.system, "front end", "waited too long for \(what())") }
+            guard left > .zero else { throw Failure(.system, "wait for", .named(what()), "it was not so within \(patienceMilliseconds) ms") }
             _ = guest.wait(milliseconds: 100)
             while try guest.xen.nextWatchEvent() != nil {}
             while let port = try guest.xen.pendingEvent() { try guest.xen.unmask(port) }

@@ -112,18 +112,6 @@ enum Bucket {
         return nil
     }
 
-    /// Whether that entry is in the index.
-    /// - Throws: `.damage` when it is not found, and the bucket is not what was written.
-    static func contains(_ entry: IndexEntry, _ buckets: inout Cursor) throws(Failure) -> Bool {
-        guard let (key, end) = try seek(entry.prefix, &buckets) else { return false }
-        let bucket = buckets.value
-        let count = boundedCount(bucket) ?? 0
-        let slot = lowerBound(entry, bucket, start: headerSize, near: guess(entry.prefix, key: key, end: end, count: count), count)
-        if slot < count, IndexEntry(bucket, at: headerSize + slot * entrySize) == entry { return true }
-        _ = try entryCount(bucket, key: key)
-        return false
-    }
-
     /// The first blob whose digest begins like each of `words`, or `.none`: most likely, but not surely, what is looked for.
     ///
     /// In a large index a look-up is waiting for memory, a line after the other. These are made together, step by step,

@@ -194,10 +194,6 @@ extension DigestIndex {
 // MARK: Looking at all of it
 
 extension DigestIndex {
-    /// Whether entries are in the table.
-    @_lifetime(copy view)
-    public func membership(_ view: View) throws(Failure) -> IndexMembership { IndexMembership(try view.cursor(index)) }
-
     /// Calls `body` with each entry of the table, in order.
     /// - Throws: `.damage` when a bucket is not what was written.
     public func forEachEntry(_ view: View, _ body: (IndexEntry) throws(Failure) -> Void) throws(Failure) {

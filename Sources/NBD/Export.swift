@@ -1,8 +1,8 @@
 /// The disk as clients see it.
 public struct Export: Sendable {
-    /// What a client asks for; the empty name means it, too.
+    /// The name that clients ask for; the empty name means this one, too.
     public let name: String
-    /// A multiple of 512.
+    /// Size of the disk in bytes, a multiple of 512.
     public let byteCount: UInt64
     public let isReadOnly: Bool
 
@@ -12,7 +12,8 @@ public struct Export: Sendable {
         self.isReadOnly = isReadOnly
     }
 
-    /// What is offered to a client that takes structured replies, or does not.
+    /// What is offered to a client.
+    /// - Parameter isStructured: it takes structured replies.
     public func flags(isStructured: Bool) -> TransmissionFlags {
         // All connections share one disk and its caches: a flush on one is a flush on all.
         var flags: TransmissionFlags = [.hasFlags, .sendFlush, .sendFUA, .canMultiConn]

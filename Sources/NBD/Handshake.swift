@@ -10,7 +10,7 @@ internal import System
 ///     magic, option, kind, length, data
 ///                                          …, until an option ends it
 ///
-/// A client that does not speak the protocol, or asks for what can't be refused politely, is a `Violation`.
+/// Where a client does not speak the protocol, or asks for something that has no answer but the end of the connection, `receive` throws a `Violation`.
 public struct Handshake: Sendable {
     private let export: Export
     private var state = State.clientFlags
@@ -27,7 +27,7 @@ public struct Handshake: Sendable {
 
     /// What became of the bytes.
     public enum Progress: Sendable, Equatable {
-        /// Go on behind so many bytes, with more or without.
+        /// So many bytes were taken: go on behind them.
         case consumed(Int)
         /// Not a whole message yet.
         case incomplete
@@ -37,6 +37,7 @@ public struct Handshake: Sendable {
         case aborted
     }
 
+    /// For the one export that there is.
     public init(_ export: Export) { self.export = export }
 
     /// What the server says first.
@@ -48,8 +49,8 @@ public struct Handshake: Sendable {
         return bytes
     }
 
-    /// Takes one message from the start of `input`, and appends what it is answered with to `output`: never more than
-    /// a few times `maximumOptionBytes`.
+    /// Takes one message from the start of `input`, and appends to `output` what it is answered with.
+    /// - Throws: when no answer is left but the end of the connection.
     public mutating func receive(_ input: RawSpan, _ output: inout [UInt8]) throws(Violation) -> Progress {
         switch state {
         case .clientFlags: return try receiveFlags(input)
@@ -74,7 +75,7 @@ public struct Handshake: Sendable {
         let option: UInt32 = input.big(at: 8)
         let length = Int(input.big(at: 12, as: UInt32.self))
         guard length <= maximumOptionBytes else {
-            // A name as long as that names nothing, and can't be refused.
+            // No export has such a name, and this option has no answer that says so.
             if option == Option.exportName.rawValue { throw Violation("an export name of \(length) bytes") }
             state = .skipping(option: option, left: length)
             return .consumed(optionHeaderBytes)
@@ -187,9 +188,9 @@ public struct Handshake: Sendable {
         guard session.isStructured, let name = fields.string(), let count = fields.next(UInt32.self) else {
             return reply(.invalid, to: option.rawValue, &output)
         }
-        // No queries: all there are, for a question; none, for a choice.
+        // Without queries, a question is for all contexts, and a choice is of none.
         var isMatched = option == .listMetaContext && count == 0
-        // No more rounds than there are bytes, whatever the number says.
+        // Each round takes bytes, and they are bounded, whatever the number says.
         for _ in 0..<count {
             guard let query = fields.string() else { return reply(.invalid, to: option.rawValue, &output) }
             if query.equals(allocationContext) || option == .listMetaContext && query.equals("base:") { isMatched = true }
@@ -219,13 +220,13 @@ public struct Handshake: Sendable {
     }
 }
 
-/// The client does what the protocol has no answer for. The connection ends.
+/// A client did something that the protocol has no answer for: the connection is to end.
 public struct Violation: Error, Equatable, Sendable, CustomStringConvertible {
     public let description: String
     public init(_ description: String) { self.description = description }
 }
 
-/// Longest data of an option that is looked at.
+/// Bytes of an option's data at most: an option with more is skipped, and answered as too big.
 public let maximumOptionBytes = 1 << 16
 private let optionHeaderBytes = 16
 private let allocationContext = "base:allocation"

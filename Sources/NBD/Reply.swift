@@ -15,6 +15,7 @@ public enum Reply {
     public static let statusHeaderByteCount = 24
     public static let extentByteCount = 8
 
+    /// What a chunk has in it (`NBD_REPLY_TYPE_*`).
     public enum Kind: UInt16, Sendable {
         case none = 0
         case offsetData = 1
@@ -23,7 +24,8 @@ public enum Reply {
         case errorOffset = 0x8002
     }
 
-    /// - Parameter error: nil: it was done.
+    /// A simple reply, 16 bytes; of a read that was done, the data follows.
+    /// - Parameter error: nil: the request was done.
     public static func simple(_ cookie: UInt64, _ error: ErrorCode?, into bytes: inout MutableRawSpan) {
         bytes.store(Magic.simpleReply.bigEndian, at: 0)
         bytes.store((error?.rawValue ?? 0).bigEndian, at: 4)
@@ -39,7 +41,7 @@ public enum Reply {
         bytes.store(UInt32(truncatingIfNeeded: byteCount).bigEndian, at: 16)
     }
 
-    /// What precedes `byteCount` bytes that are at `offset` of the disk.
+    /// What precedes the data of a read: `byteCount` bytes, which are at byte `offset` of the disk.
     public static func dataHeader(
         _ cookie: UInt64, offset: UInt64, byteCount: Int, isLast: Bool, into bytes: inout MutableRawSpan
     ) {
@@ -55,7 +57,7 @@ public enum Reply {
         bytes.store(0 as UInt16, at: 24)
     }
 
-    /// The last chunk: data that was sent is wrong from `offset` of the disk on.
+    /// The last chunk: the request failed, and the data that was sent for byte `offset` of the disk and all behind it is wrong.
     public static func error(_ cookie: UInt64, _ error: ErrorCode, at offset: UInt64, into bytes: inout MutableRawSpan) {
         chunk(.errorOffset, cookie, byteCount: 14, isLast: true, into: &bytes)
         bytes.store(error.rawValue.bigEndian, at: 20)

@@ -13,8 +13,9 @@ public struct Request: Sendable {
     public let rawCommand: UInt16
     /// The client's name for the request, given back with the reply.
     public let cookie: UInt64
-    /// In bytes, as the length.
+    /// Where on the disk it begins, in bytes.
     public let offset: UInt64
+    /// Bytes that it is about.
     public let length: UInt32
 
     public init(flags: CommandFlags, rawCommand: UInt16, cookie: UInt64, offset: UInt64, length: UInt32) {
@@ -49,7 +50,9 @@ public struct Request: Sendable {
     /// Bytes of data that follow the header, whatever becomes of the request.
     public var payloadByteCount: Int { command == .write ? Int(length) : 0 }
 
-    /// The sectors that it is about; nil for `flush` and `disconnect`. Throws how to answer what can't be done.
+    /// Checks the request against the disk and what the handshake has agreed on.
+    /// - Returns: the sectors that it is about; nil for `flush` and `disconnect`.
+    /// - Throws: what a request is answered with that can't be done.
     public func check(_ export: Export, _ session: Session) throws(ErrorCode) -> SectorRange? {
         guard let command else { throw .invalid }
         guard allowedFlags(command, session).isSuperset(of: flags) else { throw .invalid }
@@ -70,7 +73,7 @@ public struct Request: Sendable {
     }
 
     private func allowedFlags(_ command: Command, _ session: Session) -> CommandFlags {
-        // Servers have to take FUA with everything.
+        // The protocol has servers accept FUA with every command.
         switch command {
         case .read: session.isStructured ? [.fua, .df] : .fua
         case .writeZeroes: [.fua, .noHole, .fastZero]

@@ -53,7 +53,7 @@ enum Information: UInt16 {
     case blockSize = 3
 }
 
-/// What a client may do with an export.
+/// What a client may do with an export (`NBD_FLAG_*`).
 public struct TransmissionFlags: OptionSet, Sendable {
     public let rawValue: UInt16
     public init(rawValue: UInt16) { self.rawValue = rawValue }
@@ -68,7 +68,7 @@ public struct TransmissionFlags: OptionSet, Sendable {
     public static let sendFastZero = TransmissionFlags(rawValue: 1 << 11)
 }
 
-/// What a request asks for.
+/// What a request asks for (`NBD_CMD_*`).
 public enum Command: UInt16, Sendable {
     case read = 0
     case write = 1
@@ -79,18 +79,19 @@ public enum Command: UInt16, Sendable {
     case blockStatus = 7
 }
 
+/// How a request is to be done (`NBD_CMD_FLAG_*`).
 public struct CommandFlags: OptionSet, Sendable {
     public let rawValue: UInt16
     @inlinable public init(rawValue: UInt16) { self.rawValue = rawValue }
     /// Force unit access: answered once the change survives the loss of power.
     public static let fua = CommandFlags(rawValue: 1 << 0)
-    /// Zeros are to be stored, not forgotten.
+    /// Of `writeZeroes`: the zeros are to be stored, and not become a hole.
     public static let noHole = CommandFlags(rawValue: 1 << 1)
-    /// Don't fragment: the data in one chunk.
+    /// Don't fragment: the data of a read is to come in one chunk.
     public static let df = CommandFlags(rawValue: 1 << 2)
-    /// One extent is enough.
+    /// Of `blockStatus`: one extent is to be told, no more.
     public static let reqOne = CommandFlags(rawValue: 1 << 3)
-    /// Better an error than zeros that take as long as a write.
+    /// Of `writeZeroes`: it is to fail rather than take as long as a write.
     public static let fastZero = CommandFlags(rawValue: 1 << 4)
 }
 
@@ -113,7 +114,8 @@ public enum ErrorCode: UInt32, Error, Sendable {
     }
 }
 
-/// Bytes of a transfer: the least, and what it and its offset should be multiples of; the best for small ones; the most.
+/// Sizes of transfers, in bytes, that a client is told of: lengths and offsets are multiples of the first, small transfers are best of the second, and none
+/// is larger than the third.
 public let minimumTransfer = 512
 public let preferredTransfer = 4096
 public let maximumTransfer = 32 << 20

@@ -67,12 +67,12 @@ public struct PackSnapshot: ~Copyable {
     /// Whether header and directory are as they were written, in this store.
     public func isIntact(_ pack: PackView) -> Bool { pack.isIntact(storeID) }
 
-    /// All of a pack will be read soon.
+    /// Has all of a pack fetched that is about to be read as a whole: see `PackSource.expect`.
     public func expect(_ number: UInt64) throws(Failure) {
         do throws(Failure) {
             if let version = try current(number) { try source.expect(version) }
         } catch where error.kind == .damage {
-            // Whoever reads it is told.
+            // What says which version is current is damaged: whoever reads the pack is told.
         }
     }
 

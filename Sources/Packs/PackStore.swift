@@ -144,6 +144,8 @@ public protocol PackSource: AnyObject {
     @unsafe func forEachPack(
         from first: UInt64, where isWanted: (PackVersion) throws(Failure) -> Bool, _ body: (PackVersion, UnsafeRawBufferPointer) throws(Failure) -> Bool
     ) throws(Failure)
-    /// All of a version will be read soon.
+    /// Has all of a version fetched that is about to be read from its beginning to its end: a hint, which changes nothing of what is shown. Whoever goes
+    /// over the store pack by pack calls it one pack ahead (`check --read-data`). To read a guest's blocks, `pack` and `part` are called, and not this.
+    /// - Throws: when the version can't be looked up.
     func expect(_ version: PackVersion) throws(Failure)
 }

@@ -2,17 +2,17 @@ import Glibc
 import System
 import XenBus
 
-/// How a device comes to have nodes of ours.
+/// A device and its nodes, made anew or found.
 struct Attachment<Store: Xenstore> {
     let nodes: BackendNodes<Store>
-    /// The nodes are those of a predecessor that died: they are to be continued, not started.
+    /// The nodes are those of a process that died: the device is to be gone on with.
     let takesOver: Bool
 
     /// Makes the nodes of the device that was asked for or else of the first free one, or finds those that a killed
     /// process left for the same disk. Never overwrites nodes in use: the guest would not notice, and lose the device.
     init(_ store: Store, _ configuration: BackendConfiguration, readOnly: Bool) throws(Failure) {
         let ownDomain = try store.ownDomain()
-        // What was removed is only gone once the guest has seen it go, so creating anew is another transaction.
+        // The guest has to see that stale nodes are gone before there are new ones: removing and making are two transactions.
         for attempt in 0..<4 {
             if attempt > 0 { _ = poll(nil, 0, 200) }
             let attachment = try store.transaction("attach to VM \(configuration.domain.name)") { transaction throws(Failure) in
@@ -25,7 +25,7 @@ struct Attachment<Store: Xenstore> {
                 return
             }
         }
-        throw Failure(.busy, .domain(configuration.domain.name), "others make and remove its devices all the time", remedy: "try again")
+        throw Failure(.busy, "attach a disk to", .domain(configuration.domain.name), "others make and remove its devices all the time", remedy: "try again")
     }
 
     fileprivate init(nodes: BackendNodes<Store>, takesOver: Bool) {
@@ -51,7 +51,7 @@ private struct DeviceTable<Store: Xenstore> {
         case taken(by: String)
     }
 
-    /// Nil when something stale was removed: look again later.
+    /// Nil: something stale was removed, and it is to be looked again later.
     func attach() throws(Failure) -> Attachment<Store>? {
         let nodes: BackendNodes<Store>
         if let device = configuration.device {
@@ -90,7 +90,8 @@ private struct DeviceTable<Store: Xenstore> {
         for index in 1..<VirtualDevice.limit {
             if let device = VirtualDevice(index: index), !taken.contains(device) { return device }
         }
-        throw Failure(.noSpace, .domain(configuration.domain.name), "it has as many disks as there are names")
+        throw Failure(
+            .noSpace, "attach a disk to", .domain(configuration.domain.name), "it has as many disks as there are names", remedy: "detach one of them")
     }
 
     private func present() throws(Failure) -> [VirtualDevice] {
@@ -105,7 +106,7 @@ private struct DeviceTable<Store: Xenstore> {
         // The guest may have written anything here.
         let other = try store.text(nodes.frontend + "/backend", in: transaction) ?? nodes.backend
         if other != nodes.backend {
-            // What can't be listed is not there: nobody's.
+            // A path that can't be listed, as the guest may have written anything, is no backend's.
             return (try? store.list(other, in: transaction)) == nil ? .stale : .taken(by: other)
         }
         guard hasBackend else { return .stale }

@@ -5,7 +5,7 @@ public import XenBus
 
 /// How the serving of a disk ended. None of these is an error.
 public enum BackendOutcome: Sendable {
-    /// On request, or because somebody else unplugged the device: the guest has let go of it.
+    /// On request, or as somebody else unplugged the device: the guest has let go of it.
     case unplugged
     /// On a second request, without the guest's consent.
     case forced
@@ -17,12 +17,12 @@ public enum BackendOutcome: Sendable {
 
 /// A disk of a VM: from hot-plug to unplug. The calling thread looks after the states; each ring has a thread of its own.
 ///
-///     ours                  the front end's
+///     ours                  the frontend's
 ///     2 InitWait            1 Initialising
 ///                           3 Initialised     it says where its rings are; we map them and say what the disk is
 ///     4 Connected           4 Connected       requests
 ///     5 Closing             5 Closing         either may begin
-///     6 Closed              6 Closed          we unmap the rings; back to 2 when the front end goes back to 1,
+///     6 Closed              6 Closed          we unmap the rings; back to 2 when the frontend goes back to 1,
 ///                                             unless the device was unplugged: then its nodes are removed
 ///
 /// States and rings of the guest are looked at, never believed: events say only that there may be something to see.
@@ -50,9 +50,9 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Which device the VM sees.
     public var device: VirtualDevice { nodes.device }
 
-    /// Plugs the disk into the VM. Throws `.busy` when the device is in use.
-    ///
-    /// A device that a killed process left connected to the same disk is continued. `stop` ends `run`.
+    /// Plugs the disk into the VM. A device that a killed process left connected to the same disk is gone on with, where the configuration allows that.
+    /// - Parameter stop: ends `run`.
+    /// - Throws: `.busy` when the device is in use; `.noSpace` when the VM has all that there are; what the xenstore refuses.
     public static func attach(
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, stop: StopRequest
     ) throws(Failure) -> Backend {
@@ -63,7 +63,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         return backend
     }
 
-    /// Serves a device that the toolstack has made or that a process left which is gone, under our configuration's class.
+    /// Serves a device, of the configuration's class, that the toolstack has made, or that was served by a process that is gone.
     static func adopt(
         _ host: Host, _ disk: Device, _ configuration: BackendConfiguration, _ device: VirtualDevice, stop: StopRequest
     ) throws(Failure) -> Backend {
@@ -101,15 +101,15 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         configuration.log("\(device) of VM \(configuration.domain.name) is disk \(configuration.disk)")
     }
 
-    /// Serves the disk until it is unplugged or the guest is gone. A throw leaves the nodes as they are, so that a
-    /// later process can continue the device.
+    /// Serves the disk until it is unplugged, handed over, or the guest is gone.
+    /// - Throws: when the xenstore can't be used any more. The nodes stay as they are, so that a later process can go on with the device.
     public mutating func run() throws(Failure) -> BackendOutcome {
-        // Said in any case: a guest that fills the limiter with its requests has this as its last line.
+        // Past the limiter, which a guest may have filled with messages of its requests.
         defer { if let summary = counts.summary { configuration.log("\(device) of VM \(configuration.domain.name): \(summary)") } }
         do {
             return try follow()
         } catch {
-            // The disk is closed next: no thread may use it then.
+            // The caller closes the disk next: no thread may use it then.
             queues = nil
             throw error
         }
@@ -148,11 +148,11 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         let deadline = unplugDeadline.map { min($0, nextRefresh) } ?? nextRefresh
         let left = max(.zero, ContinuousClock.now.duration(to: deadline)) / .milliseconds(1)
         guard unsafe poll(&requests, nfds_t(requests.count), hasWatchEvents ? 0 : Int32(clamping: Int(left) + 1)) > 0 else {
-            // What was set by an earlier call would be taken for new.
+            // What an earlier call has set would be taken for new.
             for index in requests.indices { requests[index].revents = 0 }
             return
         }
-        // As when xenstored ends: nothing would ever come, and `poll` never wait.
+        // As when xenstored ends: no event would ever come, and each `poll` would return at once.
         if requests.contains(where: \.isBroken) {
             throw Failure(
                 .system, "serve", .device("\(device)", of: configuration.domain.name), "the connection to the xenstore broke",
@@ -176,7 +176,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     // MARK: States
 
-    /// Takes the next step of the connection, if the front end's state asks for one.
+    /// Takes the next step of the connection, if the frontend's state asks for one.
     private mutating func followStates() throws(Failure) -> BackendOutcome? {
         guard host.isIntroduced(nodes.domain), let frontend = try nodes.frontendState() else { return try leave(.guestGone) }
         guard let published = try nodes.backendState() else { return try leave(.unplugged) }
@@ -187,7 +187,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         }
         try step(frontend)
         if state == .closed, try !nodes.isOnline() { isUnplugging = true }
-        // A front end with no ring has nothing to let go of, and some never answer.
+        // A frontend with no ring has nothing to let go of, and some never answer.
         let hasLetGo = frontend != .initialised && frontend != .connected && frontend != .closing
         return isUnplugging && queues == nil && hasLetGo ? try leave(.unplugged) : nil
     }
@@ -209,7 +209,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
             queues = nil
             try setState(.closed)
         case (.initialising, .connected), (.initialising, .closing), (.initialising, .closed):
-            // A front end that starts anew has forgotten its rings.
+            // A frontend that starts anew has forgotten its rings.
             queues = nil
             if !isUnplugging { try setState(.initWait) }
         default:
@@ -237,8 +237,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         queues = try Queues(host, disk, domain: nodes.domain, offer, resuming: resuming, trouble: trouble, log, counts)
     }
 
-    /// A guest that was suspended and resumed in its place may offer other rings without a word before. A front end that
-    /// has not seen yet that we are connected is in the same state, with the rings that we have.
+    /// A guest that was suspended and resumed where it was may offer other rings without closing the old ones. A frontend that
+    /// has not seen yet that we are connected is in the same state, and offers the rings that we have.
     private mutating func reconnectIfMoved() throws(Failure) {
         let offer: FrontendOffer
         do {
@@ -252,15 +252,15 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         try connect()
     }
 
-    /// Goes on where a killed process stopped.
+    /// Goes on where another process stopped, or was killed.
     private mutating func takeOver() throws(Failure) {
         state = try nodes.backendState() ?? .unknown
         if state.rawValue < XenbusState.initWait.rawValue || state == .initialised { try setState(.initWait) }
         let frontend = try nodes.frontendState()
         guard state == .connected, frontend == .initialised || frontend == .connected else { return }
-        // Fails when the process lives after all: an event channel has one owner.
+        // This fails when that process lives after all: an event channel has one owner.
         try connectQueues(to: try FrontendOffer(nodes, configuration.limits), resuming: true)
-        // The disk may have been resized since.
+        // The disk may have been resized meanwhile.
         try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
         log("continuing \(device) of VM \(configuration.domain.name) where another process stopped")
     }
@@ -270,7 +270,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         if let failure = queues?.failure { try refuse(failure) }
     }
 
-    /// Closes the connection because of what the front end did.
+    /// Closes the connection because of what the frontend did.
     private mutating func refuse(_ reason: Failure) throws(Failure) {
         log("closing \(device) of VM \(configuration.domain.name): \(reason)")
         queues = nil
@@ -298,7 +298,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
 
     // MARK: Events
 
-    /// Whether anything in the xenstore changed.
+    /// Takes what watch events there are, up to a bound. True: there was one, so that anything may have changed.
     private mutating func drainWatchEvents() throws(Failure) -> Bool {
         hasWatchEvents = false
         for count in 0..<watchEventsPerWake {

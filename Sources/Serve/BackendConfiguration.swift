@@ -8,12 +8,12 @@ public struct BackendConfiguration: Sendable {
     public var domain: Domain
     /// The device that the VM shall see; nil: the first free one from xvdb on.
     public var device: VirtualDevice?
-    /// Names the disk, so that a later process can tell that a device was connected to this one.
+    /// What the disk is known by, in the device's `params` node: a later process sees by it that the device was connected to this disk.
     public var disk: String
-    /// Whether this process alone holds the disk, and all that it acknowledges survives its death. Then a device that
-    /// a killed process left connected to the same disk is served again, and the guest notices nothing but a pause.
+    /// Whether this process has the disk to itself, and all that was acknowledged survives the process. Then a device that
+    /// a killed process left connected to the same disk is gone on with, and the guest notices nothing but a pause.
     public var isResumable: Bool
-    /// The directory of our nodes. Not `vbd` or `qdisk`: the kernel's back end and QEMU take what is there.
+    /// The directory of our nodes. Not `vbd` or `qdisk`: the kernel's backend and QEMU take what is there.
     public var className = "dedupdisk"
     /// A ring may have up to 2^this pages: 0...4.
     public var maximumRingOrder = 4
@@ -21,7 +21,7 @@ public struct BackendConfiguration: Sendable {
     public var maximumQueues = Self.defaultQueues
     /// How often the disk is asked whether its size was changed.
     public var refreshInterval = Duration.seconds(1)
-    /// How long a guest may take to let go of a device before that is logged.
+    /// How long a guest that was asked to let go of the device may take before that is logged.
     public var patience = Duration.seconds(10)
     /// Notes what is done for the guest.
     public var activity = Activity()

@@ -7,18 +7,19 @@ public import XenBus
 /// Serves the devices that the toolstack makes, each with a thread and connections to Xen of its own, until it is asked to
 /// hand over: guests keep their disks and wait for the next daemon, which goes on where this one stopped.
 public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMetatype>: Sendable {
-    /// What the daemon needs to know.
+    /// How devices are served, and what is done around that.
     public struct Configuration: Sendable {
+        /// Rings that a guest may use at the same time, each with a thread.
         public var maximumQueues = BackendConfiguration.defaultQueues
-        /// How long a disk that another process, or the device of a guest that restarts, lets go of is waited for.
+        /// How long a disk that is in use is waited for: by another process, or by the device that a guest had before it restarted.
         public var patience = Duration.seconds(20)
         /// Takes a line for people.
         public var log: @Sendable (String) -> Void
-        /// What people are told of a failure.
+        /// A failure in words for people.
         public var describe: @Sendable (Failure) -> String = { "\($0)" }
-        /// Told of a device's disk, which is closed, when the device is gone for good.
+        /// Called with a device's disk, which is closed, when the device is gone for good.
         public var forget: @Sendable (ToolstackDisk) -> Void = { _ in }
-        /// Told once, before any is served, which devices there are.
+        /// Called once, before any device is served, with all that there are (`ToolstackDisk.device`).
         public var begin: @Sendable (_ devices: Set<String>) throws(Failure) -> Void = { _ in }
         /// Why a class of devices can't be served here; nil when it can.
         public var obstacle: @Sendable (_ className: String) -> String? = { _ in nil }
@@ -35,6 +36,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     private let ended: Doorbell
 
     private enum Entry {
+        /// Its thread, and what ends it.
         case served(Thread, StopRequest)
         /// Its thread is at its end.
         case ending(Thread)
@@ -42,7 +44,10 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         case over
     }
 
-    /// `makeHost` connects to Xen, once a device. `open` opens a disk for the device's thread, which closes it.
+    /// - Parameters:
+    ///   - stop: a request of either kind ends `run`, and hands over.
+    ///   - makeHost: connects to Xen: once for the daemon, and once for each device.
+    ///   - open: opens the disk that a device asks for, on the device's thread, which closes it.
     public init(
         _ configuration: Configuration, stop: StopRequest, makeHost: @escaping @Sendable () throws(Failure) -> Host,
         open: @escaping @Sendable (ToolstackDisk) throws(Failure) -> Device
@@ -54,7 +59,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         ended = try Doorbell()
     }
 
-    /// Serves until `stop`, of either kind, is sent.
+    /// Serves until `stop` asks to end, in whichever way; then all devices are handed over.
+    /// - Throws: when the connection to the xenstore breaks. What is wrong with one device is logged.
     public func run() throws(Failure) {
         let host = try makeHost()
         let ownDomain = try host.ownDomain()
@@ -69,11 +75,13 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         }
         while true {
             if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
-                throw Failure(.system, "the daemon", "the connection to the xenstore broke", remedy: "see that xenstored runs, then start it again")
+                throw Failure(
+                    .system, "serve", "the toolstack's devices", "the connection to the xenstore broke",
+                    remedy: "see that xenstored runs, then start the daemon again")
             }
             if requests[1].isReadable, stop.take() > 0 || stop.isHandOver { return }
             ended.take()
-            // However many there are, one look at all devices does for them.
+            // However many events there are, one look at all devices is enough.
             while try host.nextWatchEvent() != nil {}
             joinEnded()
             try look(host, ownDomain)
@@ -100,7 +108,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
                 if try nodes.isOnline() {
                     serve(device, disk)
                 } else {
-                    // Whoever removes what was kept for it may have to wait for others.
+                    // The toolstack first: to forget it may have to wait for others.
                     devices.withLock { $0[device] = .over }
                     try letGo(nodes, state)
                     configuration.forget(disk)
@@ -128,7 +136,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
 
     private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
         let stop = try StopRequest()
-        // The thread may end before it is entered, so both wait for the same lock.
+        // The thread may be at its end before this has entered it: both take the lock, so that this comes first.
         try devices.withLock { devices throws(Failure) in
             let thread = try Thread("device") { [self] in
                 serve(device, disk, stop)
@@ -198,7 +206,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var backend = try Backend.adopt(host, opened, configuration, device.device, stop: stop)
             outcome = try backend.run()
         } catch {
-            // The failure is thrown; what comes on top of it is told.
+            // The first failure is thrown; that the disk can't be closed either is logged.
             do throws(Failure) { try opened.close() } catch { log(self.configuration.describe(error)) }
             throw error
         }

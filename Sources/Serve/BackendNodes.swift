@@ -2,13 +2,13 @@ import BlockModel
 import System
 import XenBus
 
-/// The nodes of one device in the xenstore, the back end's and the front end's. What the front end's nodes hold is
+/// The nodes of one device in the xenstore, the backend's and the frontend's. What the frontend's nodes hold is
 /// any bytes: the guest writes them.
 ///
 ///     /local/domain/OWN/backend/CLASS/DOMAIN/NUMBER    ours; the guest reads it
 ///     /local/domain/DOMAIN/device/vbd/NUMBER           the guest's
 ///
-/// Either we make them, or the toolstack does, which then also removes them.
+/// Either we make and remove them, or the toolstack does both.
 struct BackendNodes<Store: Xenstore> {
     let store: Store
     let domain: DomainID
@@ -16,9 +16,9 @@ struct BackendNodes<Store: Xenstore> {
     let device: VirtualDevice
     let backend: String
     let frontend: String
-    /// What holds all devices of our class that the guest has.
+    /// The directory of all the guest's devices of our class.
     private let backendParent: String
-    /// Who makes and removes them.
+    /// The toolstack makes and removes them.
     let isToolstacks: Bool
 
     init(
@@ -36,10 +36,10 @@ struct BackendNodes<Store: Xenstore> {
 
     static func frontendDirectory(_ domain: DomainID) -> String { "/local/domain/\(domain)/device/vbd" }
 
-    /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own back end and
+    /// Makes the nodes. Others see them all at once, and never in state 1, which makes the kernel's own backend and
     /// QEMU take a device for theirs.
     func create(disk: String, readOnly: Bool, _ limits: RingLimits, in transaction: XenstoreTransaction) throws(Failure) {
-        // What is made below inherits a directory's permissions, so these come first.
+        // What is made below a directory inherits its permissions, so these are set first.
         try store.makeDirectory(backend, in: transaction)
         try store.setPermissions(backend, owner: ownDomain, readers: [domain], in: transaction)
         try store.makeDirectory(frontend, in: transaction)
@@ -59,7 +59,7 @@ struct BackendNodes<Store: Xenstore> {
             ], in: transaction)
     }
 
-    /// Takes nodes of the toolstack, which waits for that, or for an error.
+    /// Takes the toolstack's nodes for our own. It waits for this, or for an error (`reportError`).
     func adopt(_ limits: RingLimits) throws(Failure) {
         try store.transaction("adopt \(device)") { transaction throws(Failure) in
             try remove(["hotplug-error", "error"], in: transaction)
@@ -67,7 +67,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// What a front end reads before it says where its rings are.
+    /// What a frontend reads before it says where its rings are.
     private func offer(_ limits: RingLimits) -> [(String, String)] {
         [
             ("max-ring-page-order", "\(limits.ringOrder)"), ("max-ring-pages", "\(1 << limits.ringOrder)"),
@@ -75,7 +75,7 @@ struct BackendNodes<Store: Xenstore> {
         ]
     }
 
-    /// Says what the disk is, and that it is connected: a front end that sees the state sees all the rest.
+    /// Says what the disk is, and that it is connected: a frontend that sees the state sees all the rest.
     func publish(sectorCount: UInt64, readOnly: Bool) throws(Failure) {
         var properties = [
             // Always in units of 512 bytes, whatever sector-size says (xen/io/blkif.h).
@@ -98,7 +98,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Tells a connected front end of another size: it looks when it is told once more that we are connected.
+    /// Tells a connected frontend of another size: it looks when it is told once more that we are connected.
     func publish(sectorCount: UInt64) throws(Failure) {
         try store.transaction("resize \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -106,7 +106,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Nodes that somebody has removed stay away.
+    /// Sets our state; nodes that somebody has removed are not made again.
     func setState(_ state: XenbusState) throws(Failure) {
         try store.transaction("set the state of \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -114,7 +114,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Tells the front end that the device goes for good.
+    /// Tells the frontend that the device goes for good.
     func announceUnplug() throws(Failure) {
         try store.transaction("unplug \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
@@ -133,15 +133,15 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// The front end's state; nil when it is gone.
+    /// The frontend's state; nil when it is gone.
     func frontendState() throws(Failure) -> XenbusState? { try state(frontend) }
     /// Our own state as the store has it; nil when somebody removed it.
     func backendState() throws(Failure) -> XenbusState? { try state(backend) }
-    /// Whether the device stays when the front end closes it.
+    /// Whether the device stays when the frontend closes it.
     func isOnline() throws(Failure) -> Bool { try store.number(backend + "/online") == 1 }
 
-    /// The last of the device: removes both ends, so that the guest sees it go. The toolstack removes what it made, and
-    /// waits for our state to be Closed.
+    /// Ends the device: removes the nodes of both ends, so that the guest sees it go. Those that the toolstack made it
+    /// removes itself, once our state is Closed.
     func end() throws(Failure) {
         guard !isToolstacks else { return try endToolstacks() }
         try store.transaction("remove \(device)") { transaction throws(Failure) in try remove(in: transaction) }
@@ -157,7 +157,7 @@ struct BackendNodes<Store: Xenstore> {
         }
     }
 
-    /// Removes both ends, and with the guest's last device the directory of its devices, as libxl does: each guest would leave one.
+    /// Removes both ends, and with the guest's last device the directory of its devices, as libxl does: else each guest would leave one behind.
     func remove(in transaction: XenstoreTransaction) throws(Failure) {
         try store.remove(frontend, in: transaction)
         try store.remove(backend, in: transaction)

@@ -5,6 +5,7 @@ import System
 final class Doorbell: Sendable {
     /// Readable while there is something to `take`.
     let descriptor: Int32
+    /// For `ring` in a signal handler, which can't use an object.
     let sender: Int32
 
     init() throws(Failure) {
@@ -14,7 +15,7 @@ final class Doorbell: Sendable {
         }
         guard result == 0 else { throw Failure(systemCall: "make", "a pipe", errno: errno) }
         for end in [ends.0, ends.1] {
-            // So that neither a signal handler nor a loop can ever wait here.
+            // Neither a signal handler nor who takes may ever wait here.
             _ = fcntl(end, F_SETFL, O_NONBLOCK)
             _ = fcntl(end, F_SETFD, FD_CLOEXEC)
         }
@@ -35,7 +36,7 @@ final class Doorbell: Sendable {
         _ = unsafe write(sender, &byte, 1)
     }
 
-    /// What was rung since the last call, 16 tones at most.
+    /// The tones that were rung since the last call, 16 at most: further ones are left, and `descriptor` stays readable.
     @discardableResult
     func take() -> [UInt8] {
         unsafe [UInt8](unsafeUninitializedCapacity: 16) { bytes, count in

@@ -3,8 +3,8 @@ public import System
 
 /// A disk that takes nothing more after a flush has failed: from then on each write, discard and flush fails, too.
 ///
-/// After a failed flush nobody knows what is durable. A guest asks once (Linux's block front end even takes a failed
-/// flush for a device that needs none, and never asks again), so that a later success would be a lie.
+/// After a failed flush nobody knows what is durable. A guest asks once (Linux's block frontend even takes a failed
+/// flush for a device that needs none, and never asks again), so that a later success would be a lie. Reads go on.
 public final class FailStop<Device: BlockDevice>: ForwardingDisk {
     public let next: Device
     private let latch = SyncLatch()

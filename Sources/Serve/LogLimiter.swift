@@ -1,8 +1,8 @@
 import Glibc
 import Synchronization
 
-/// Passes a few messages on and counts the rest, so that a guest or a client can't fill a log: a burst, then one per
-/// interval. Any thread may call.
+/// Passes a few messages on and counts the rest, so that a guest or a client can't fill a log: `burst` of them in each interval. How many there were
+/// besides is said before the first message of a later interval. Any thread may call.
 final class LogLimiter: Sendable {
     private let log: @Sendable (String) -> Void
     private let burst: Int

@@ -10,8 +10,8 @@ public enum NBDAddress: Sendable, Equatable {
     /// Where servers listen when nobody says where: the protocol's registered port, for this machine alone.
     public static let standard = NBDAddress.tcp(host: "127.0.0.1", port: 10809)
 
-    /// `127.0.0.1:10809`, `[::1]:10809` or `localhost:10809`; port 0 is any that is free. Other machines are not let
-    /// in: nothing is encrypted, and nobody is asked who they are.
+    /// Reads `127.0.0.1:10809`, `[::1]:10809` or `localhost:10809`; port 0 is any that is free.
+    /// - Throws: `.usage` for anything else, addresses that other machines reach included: nothing is encrypted, and nobody is asked who they are.
     public init(listen text: String) throws(Failure) {
         guard let colon = text.lastIndex(of: ":"), let port = UInt16(text[text.index(after: colon)...]) else {
             throw Failure(.usage, .listen, .address(text), "not an address and a port", remedy: "127.0.0.1:10809, say")
@@ -30,7 +30,7 @@ public enum NBDAddress: Sendable, Equatable {
         }
     }
 
-    /// Whether only this machine can reach the address; nil: it is none.
+    /// Whether only this machine can reach the address; nil: the text is no address.
     private static func isLoopback(_ host: String) -> Bool? {
         var four = in_addr()
         if unsafe inet_pton(AF_INET, host, &four) == 1 { return UInt32(bigEndian: four.s_addr) >> 24 == 127 }

@@ -39,9 +39,9 @@ extension NBDConnection {
 
     // MARK: Reads
 
-    /// One reply or one chunk, read to where it is sent from. A large one goes out in pieces while it is read: when the
-    /// disk fails in the middle, a chunk is filled up, and the failure told behind it. Nothing can be told behind a simple
-    /// reply, so that the connection ends.
+    /// Reads straight to where the reply is sent from. A large reply goes out in pieces while it is read. When the disk fails in the
+    /// middle, the rest of a chunk is zeros, and another chunk tells of the failure. Behind a simple reply nothing can be told, so
+    /// that the connection ends.
     private mutating func read(_ request: Request, _ range: SectorRange) throws(Disconnection) {
         let total = Int(request.length)
         guard total > 0 else { return try answerWithoutData(request) }
@@ -102,7 +102,7 @@ extension NBDConnection {
     /// Whether all data of a write is there.
     private func isReceived(_ range: SectorRange) -> Bool { !range.isEmpty && range.count <= UInt64(input.count / sectorSize) }
 
-    /// Lets a write wait for those that came with it.
+    /// Has a write wait for those that came with it.
     private mutating func join(_ request: Request, _ range: SectorRange) {
         let count = Int(range.count) * sectorSize
         parts.append(WritePart(sector: range.start, range: input.position..<input.position + count))
@@ -113,9 +113,9 @@ extension NBDConnection {
     /// Does the writes that wait: together, or, where that fails, one by one, so that only those fail that can't be done.
     mutating func performWaiting() throws(Disconnection) {
         guard !waiting.isEmpty else { return }
-        // Private memory: what is hashed is what is stored. When it fails, each is written by itself, and tells what is wrong.
+        // Private memory: what is hashed is what is stored. If it fails, each is written by itself, which tells what is wrong with which.
         let isDone = parts.count > 1 && (try? device.write(parts.span, of: input.memory)) != nil
-        // What an answer leads to finds none waiting.
+        // To answer may lead here again, which must find none waiting.
         var requests: [Request] = []
         swap(&requests, &waiting)
         defer {
@@ -136,7 +136,7 @@ extension NBDConnection {
         }
     }
 
-    /// Pieces go to the disk as they come, whole: a client that goes in the middle leaves each sector old or new.
+    /// Pieces go to the disk as they come, each when it is whole: where the client goes in the middle, each sector is old or new.
     private mutating func write(_ request: Request, _ range: SectorRange) throws(Disconnection) {
         var sector = range.start
         var error: ErrorCode?
@@ -159,7 +159,7 @@ extension NBDConnection {
     /// Waits for so much of a request's data.
     private mutating func receive(_ byteCount: Int) throws(Disconnection) {
         guard input.count < byteCount else { return }
-        // The client may wait for these before it sends more.
+        // The client may wait for answers before it sends more.
         try answerAll()
         guard input.receive(byteCount, from: socket) else { throw .gone }
     }
@@ -180,7 +180,7 @@ extension NBDConnection {
         guard request.flags.contains(.noHole) else {
             return try change(request, range) { (connection: borrowing Self) throws(Failure) in try connection.device.discard(range) }
         }
-        // That takes as long as to write them.
+        // To store zeros takes as long as to store anything.
         if request.flags.contains(.fastZero) { return try finish(request, .notSupported, needsFlush: false) }
         try change(request, range) { (connection: borrowing Self) throws(Failure) in
             let zeros = connection.common.zeros
@@ -196,7 +196,7 @@ extension NBDConnection {
     private mutating func change(
         _ request: Request, _ range: SectorRange, _ body: (borrowing Self) throws(Failure) -> Void
     ) throws(Disconnection) {
-        // It may take long, and nobody else's answer should.
+        // It may take long, and what was done before need not wait for it.
         try send()
         var error: ErrorCode?
         if !range.isEmpty {
@@ -207,7 +207,7 @@ extension NBDConnection {
 
     // MARK: Status
 
-    /// Says where the disk has holes, as far as a bounded number of looks goes.
+    /// Says where the disk has holes: from the range's beginning on, as far as a bounded number of looks at the map goes.
     private mutating func tellStatus(_ request: Request, _ range: SectorRange) throws(Disconnection) {
         do throws(Failure) {
             try gatherExtents(of: range, atMost: request.flags.contains(.reqOne) ? 1 : mostExtents)
@@ -218,7 +218,7 @@ extension NBDConnection {
         let count = extents.count
         output.append(Reply.statusHeaderByteCount) { Reply.statusHeader(request.cookie, extentCount: count, into: &$0) }
         for extent in extents {
-            // No longer than the request, whose length has 32 bits.
+            // No longer than the request, whose length has 32 bits: nothing is cut.
             let byteCount = UInt32(clamping: extent.count * UInt64(sectorSize))
             output.append(Reply.extentByteCount) { Reply.extent(byteCount: byteCount, isHole: extent.isHole, into: &$0) }
         }
@@ -253,7 +253,7 @@ extension NBDConnection {
     }
 
     private mutating func fail(_ request: Request, _ error: ErrorCode) throws(Disconnection) {
-        // What may have data is answered in chunks, if those were chosen.
+        // Requests that ask for data are answered in chunks, if the client chose these.
         guard session.isStructured, request.command == .read || request.command == .blockStatus else {
             return try answer(request.cookie, error)
         }
@@ -278,7 +278,8 @@ extension Activity.Kind {
 extension NBDCommon {
     /// Logs why a request failed.
     /// - Returns: what the client is told.
-    /// - Throws: `.gone` for what waited until the end was asked for: a client that comes back may ask again.
+    /// - Throws: `.gone` for a change that was waiting for room in the store when it might wait no longer: it is not answered, so that the client may ask
+    ///   again.
     fileprivate func report(_ failure: Failure, _ request: Request) throws(Disconnection) -> ErrorCode {
         if failure.kind == .interrupted { throw .gone }
         log("a client's request \(request.rawCommand) for \(request.length) bytes at \(request.offset) failed: \(failure)")
@@ -286,7 +287,7 @@ extension NBDCommon {
     }
 }
 
-/// Bytes of answers that are worth a call of their own, though more will come.
+/// So many bytes of answers are sent, though more will come.
 let enoughToSend = 256 << 10
 /// Most extents of one answer, and most looks for them.
 let mostExtents = 1024

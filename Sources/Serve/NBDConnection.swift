@@ -3,7 +3,7 @@ import BlockModel
 import NBD
 import System
 
-/// A client's connection: the handshake, then requests, each done where it stands, until an end of either side.
+/// A client's connection: the handshake, then requests in their order, until either side ends it.
 ///
 /// 1. As many bytes as the socket has are received at once.
 /// 2. Each whole request among them is checked and done. Data of writes goes to the disk from where it was received, that of
@@ -22,17 +22,17 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
     var output = OutputBuffer(capacity: largestPiece + (256 << 10))
     /// Requests that are done, and answered after the next flush.
     var unflushed: [UInt64] = []
-    /// Those of the answer at hand.
+    /// The extents of the answer at hand.
     var extents: [Extent] = []
-    /// Writes that came one on the other, and where in `input` their data is: done before anything else is, or comes in.
+    /// Writes that came one after the other, and where in `input` their data is. They are done before any other request is, and before more comes in.
     var waiting: [Request] = []
     var parts: [WritePart] = []
     /// Reads that came together.
     private var expected: [SectorRange] = []
-    /// Requests that are done, whose answers go out next, and when the first was taken.
+    /// Requests that are done, whose answers go out next, and when the first of them was taken: seconds, as `monotonicSeconds` counts.
     private var work = Activity.Work()
     private var workBegan = 0.0
-    /// Those that are taken and not answered, the one at hand, too.
+    /// Requests that are taken and not answered, the one at hand included.
     private var underWay = 0
 
     init(_ device: Device, _ export: Export, _ common: NBDCommon, _ socket: Socket) {
@@ -44,7 +44,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         extents.reserveCapacity(mostExtents)
     }
 
-    /// Serves the client until the end. What a client does wrong is logged.
+    /// Serves the client until either side ends the connection. What the client does wrong is logged.
     mutating func run() {
         defer { common.activity.abandon(underWay) }
         do throws(Disconnection) {
@@ -53,7 +53,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         } catch {
             guard case .violation(let what) = error else { return }
             common.log("a client was cut off: it sent \(what)")
-            // What came before it is answered.
+            // What came before it is answered; when that fails, the client is gone as well.
             try? answerAll()
         }
     }
@@ -107,7 +107,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         while expected.count < mostExpected, offset + Request.byteCount <= input.count,
             let request = Request(input.bytes.extracting(droppingFirst: offset)), request.command == .read
         {
-            // What is wrong with a request is said when its turn comes.
+            // A request that is refused is answered when its turn comes.
             if let range = try? request.check(export, session) { expected.append(range) }
             offset += Request.byteCount
         }
@@ -139,7 +139,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
     mutating func answerAll() throws(Disconnection) {
         try performWaiting()
         if !unflushed.isEmpty {
-            // Whom the flush is not for need not wait for it.
+            // The answers that need no flush don't wait for it.
             try send()
             try flush()
         }
@@ -165,7 +165,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
         output.append(Reply.simpleByteCount) { Reply.simple(cookie, error, into: &$0) }
     }
 
-    /// Sends what is collected, when there is no room for `byteCount` bytes more.
+    /// Sends what is collected, if there is no room for `byteCount` bytes more.
     mutating func makeRoom(_ byteCount: Int) throws(Disconnection) {
         if output.room < byteCount { try send() }
     }
@@ -181,7 +181,7 @@ struct NBDConnection<Device: BlockDevice>: ~Copyable {
 /// Why a connection ends, other than by the client's wish.
 enum Disconnection: Error {
     case gone
-    /// A failure that can't be told any more.
+    /// A read failed, of which a part is sent: a simple reply can't tell of that.
     case broken
     case violation(String)
 }

@@ -3,13 +3,14 @@ public import System
 
 /// A listening socket. A UNIX socket's file belongs to its owner alone, and goes with this.
 public struct NBDListener: ~Copyable {
-    /// Where it listens: with the port that a port of 0 has become, and with a path that leads there from anywhere.
+    /// Where it listens: with the port that was chosen for port 0, and with an absolute path.
     public private(set) var address: NBDAddress
     let descriptor: Int32
     /// The socket's file.
     private var file: SocketFile?
 
-    /// Throws `.busy` when another server listens there. The socket file of a server that is dead is replaced.
+    /// Listens. The socket file of a server that is dead is replaced.
+    /// - Throws: `.busy` when another server listens there; `.exists` when something else has the path; `.usage` for a path that is too long.
     public init(_ address: NBDAddress) throws(Failure) {
         let family =
             switch address {
@@ -33,7 +34,7 @@ public struct NBDListener: ~Copyable {
     // MARK: UNIX
 
     private mutating func listenUNIX(_ path: String) throws(Failure) {
-        // While one looks whether a socket is dead, another may not replace it.
+        // Of two servers that find a dead socket, only one may replace it.
         let turn = DirectoryLock(of: path)
         // Linux gives the file the socket's own mode.
         guard fchmod(descriptor, 0o600) == 0 else { throw Failure(systemCall: "protect", .file(path), errno: errno) }
@@ -50,7 +51,7 @@ public struct NBDListener: ~Copyable {
         }
     }
 
-    /// bind(2). False: something has that name.
+    /// bind(2). False: something has that path.
     private func bindUNIX(_ path: String) throws(Failure) -> Bool {
         let code = unsafe try Self.withAddress(path) { address, size in unsafe bind(descriptor, address, size) == 0 ? 0 : errno }
         if code == 0 { return true }
@@ -76,7 +77,7 @@ public struct NBDListener: ~Copyable {
     }
 
     private static func withAddress(_ path: String, _ body: (UnsafePointer<sockaddr>, socklen_t) -> Int32) throws(Failure) -> Int32 {
-        // Clients could not name a longer one.
+        // Clients could not connect to a longer one.
         let bytes = PathText.bytes(path), room = LocalSocket.longestPath
         guard !bytes.isEmpty, bytes.count <= room, !bytes.contains(0) else {
             throw Failure(.usage, .listen, .file(path), "a socket's path has 1 to \(room) bytes", remedy: "name a shorter one")
@@ -87,7 +88,7 @@ public struct NBDListener: ~Copyable {
     // MARK: TCP
 
     private mutating func listenTCP(_ host: String, _ port: UInt16) throws(Failure) {
-        // A port whose last connections are not forgotten yet.
+        // The port may have connections of an earlier server that the kernel has not forgotten yet.
         Self.set(SOL_SOCKET, SO_REUSEADDR, 1, of: descriptor)
         var six = sockaddr_in6(), four = sockaddr_in()
         let isSix = host.contains(":")
@@ -113,7 +114,8 @@ public struct NBDListener: ~Copyable {
         address = .tcp(host: host, port: UInt16(bigEndian: isSix ? six.sin6_port : four.sin_port))
     }
 
-    /// bind(2), then getsockname(2); the error number.
+    /// bind(2), then getsockname(2), which fills in the port.
+    /// - Returns: the error number; 0: none.
     private static func bound<Address>(_ descriptor: Int32, _ address: inout Address) -> Int32 {
         var size = socklen_t(MemoryLayout<Address>.size)
         return unsafe withUnsafeMutablePointer(to: &address) { pointer in
@@ -144,7 +146,7 @@ public struct NBDListener: ~Copyable {
         _ = fcntl(connected, F_SETFD, FD_CLOEXEC)
         switch address {
         case .tcp:
-            // Replies are collected here; the kernel is not to wait for more of them.
+            // Replies are collected already: the kernel is not to wait for more of them.
             Self.set(Int32(IPPROTO_TCP), TCP_NODELAY, 1, of: connected)
         case .unix:
             // Room for replies while the client takes those before. TCP's grows by itself.
@@ -153,7 +155,7 @@ public struct NBDListener: ~Copyable {
         return Socket(connected)
     }
 
-    /// setsockopt(2). What can't be set only makes it slower.
+    /// setsockopt(2). An option that can't be set makes it slower, no more.
     private static func set(_ level: Int32, _ option: Int32, _ value: Int32, of descriptor: Int32) {
         _ = unsafe withUnsafePointer(to: value) { unsafe setsockopt(descriptor, level, option, $0, socklen_t(MemoryLayout<Int32>.size)) }
     }
@@ -180,13 +182,13 @@ private struct SocketFile {
     }
 }
 
-/// The lock of the directory that `path` is in (flock(2)), which servers that start take in turns; none where the
-/// directory can't be opened, or somebody keeps the lock for more than a second.
+/// The lock of the directory that `path` is in (flock(2)), which servers that start take in turn. Where the
+/// directory can't be opened, or somebody keeps the lock for more than a second, it is gone on with without it.
 private struct DirectoryLock: ~Copyable {
     private let descriptor: Int32
 
     init(of path: String) {
-        // A slash is one whatever follows, a combining accent, say.
+        // By scalars: a slash with a combining accent behind it is another Character.
         let slash = path.unicodeScalars.lastIndex(of: "/")
         let directory = slash.map { $0 == path.startIndex ? "/" : String(path[..<$0]) } ?? "."
         descriptor = unsafe open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC)

@@ -5,7 +5,7 @@ import NBD
 import Synchronization
 internal import System
 
-/// How the serving of a disk over NBD ended. Neither is an error.
+/// How the serving of a disk over NBD ended. Neither way is an error.
 public enum NBDOutcome: Sendable {
     /// On request. No call to the disk is at work.
     case stopped
@@ -17,7 +17,7 @@ public enum NBDOutcome: Sendable {
 public struct NBDServer<Device: BlockDevice>: ~Copyable {
     private let device: FailStop<Device>
     private let export: Export
-    /// Nil when no more clients are wanted.
+    /// Nil once no more clients are accepted.
     private var listener: NBDListener?
     private let stop: StopRequest
     private let common: NBDCommon
@@ -28,10 +28,11 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
     /// - Parameters:
     ///   - name: what clients call the disk; the empty name is the disk, too.
     ///   - stop: ends `run`.
-    ///   - maximumConnections: who comes when there are so many is sent away.
-    ///   - handshakeLimit: how long a client may take until it sends requests.
-    ///   - activity: notes what is done for them.
-    ///   - patience: how long clients may take to accept their answers when the end was asked for.
+    ///   - maximumConnections: a client that comes when there are so many is cut off at once.
+    ///   - handshakeLimit: how long a client may take for the handshake.
+    ///   - patience: how long clients may take to accept their answers once the end was asked for.
+    ///   - activity: notes what is done for clients.
+    ///   - log: takes a line for people; 20 in ten seconds, the rest is counted.
     public init(
         _ disk: Device, name: String, on listener: consuming NBDListener, stop: StopRequest, maximumConnections: Int = 64,
         handshakeLimit: Duration = .seconds(30), patience: Duration = .seconds(10), activity: Activity = Activity(), log: @escaping @Sendable (String) -> Void
@@ -45,20 +46,20 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
         common = NBDCommon(handshakeLimit: handshakeLimit, activity, log: log)
     }
 
-    /// Accepts clients until `stop` is asked for; then lets the requests at work finish, and sends the clients away.
+    /// Accepts clients until `stop` asks to end; then has the requests at work finished, and cuts the clients off. Does not close the disk.
     public consuming func run() -> NBDOutcome {
         device.allowWaiting(true)
         while true {
             let isCrowded = !acceptSome()
             var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
-            // Without descriptors or memory, those who wait can't be accepted: not to be looked at all the time.
+            // Clients wait who can't be accepted, as there are no descriptors or no memory: the listener would be readable all the time.
             _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : -1)
             let requests = stop.take()
             if requests > 0 { return finish(isForced: requests > 1) }
         }
     }
 
-    /// Accepts some of those that wait, so that a flood of them can't hide the request to stop. False: it can't be done now.
+    /// Accepts some of those that wait: a flood of them must not hide the request to stop. False: there is nothing to accept them with.
     private mutating func acceptSome() -> Bool {
         do throws(Failure) {
             for _ in 0..<64 {
@@ -81,8 +82,8 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
         }
     }
 
-    /// Ends all connections: as soon as they have done what they have begun; after a while, whether the client takes
-    /// its answers or not. On a second request that while is over, and calls to the disk are not waited for long.
+    /// Ends all connections: each when it has done what it has begun, and after `patience` also those whose clients do not take
+    /// their answers. On a second request all are cut off at once, and calls to the disk get one more second.
     private consuming func finish(isForced: Bool) -> NBDOutcome {
         common.stop()
         device.allowWaiting(false)
@@ -121,7 +122,7 @@ final class NBDCommon: Sendable {
     let log: LogLimiter
     let activity: Activity
     let handshakeLimit: Duration
-    /// As many as one transfer has.
+    /// As many as one transfer has at most.
     let zeros = [UInt8](repeating: 0, count: largestPiece)
     private let stopping = Atomic(false)
 
@@ -131,7 +132,7 @@ final class NBDCommon: Sendable {
         self.log = LogLimiter(log)
     }
 
-    /// No connection is to take more from its client.
+    /// From now on, no connection takes more from its client.
     func stop() { stopping.store(true, ordering: .relaxed) }
     var isStopping: Bool { stopping.load(ordering: .relaxed) }
 }
@@ -146,7 +147,7 @@ private final class Connection {
         let isReached = Atomic(false)
     }
 
-    /// Serves it on a thread of its own, and closes it when `body` returns.
+    /// Runs `body` on a thread of its own, and closes the socket then.
     init(_ socket: Socket, _ body: @escaping @Sendable () -> Void) throws(Failure) {
         self.socket = socket
         thread = try Thread("nbd") { [end] in
@@ -165,7 +166,7 @@ private final class Connection {
     }
 }
 
-/// Signals that ask for the end are the main thread's: they should interrupt nobody's call to a disk.
+/// Signals that ask for the end go to other threads: they should interrupt no call to the disk.
 private func blockSignals() {
     var signals = sigset_t()
     unsafe sigemptyset(&signals)

@@ -14,10 +14,10 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         case letGo
     }
 
-    /// The thread's alone, from its start to its end.
+    /// Used by the thread alone, from its start to its end.
     private var server: RingServer<Host, Device>?
     private var spin = SpinWait(.elsewhere)
-    /// An event came that was not accepted: what it is for is done first, while its guest waits.
+    /// An event came and is not accepted yet: what it came for is done first, as the guest waits for that.
     private var hasEvent = false
     private let order = Atomic(Order.serve)
     private let orders: Doorbell
@@ -40,7 +40,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         orders.ring()
     }
 
-    /// Why the ring is served no more; nil while it is, and after it was let go on demand.
+    /// Why the ring is served no more; nil while it is, and after it was let go of by order.
     var failure: Failure? { ending.withLock { $0 } }
 
     private func run() {
@@ -49,7 +49,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         } catch {
             ending.withLock { $0 = error }
         }
-        // Here, as no other thread may use it.
+        // The ring is let go of on this thread, as no other may use it.
         server = nil
         if failure != nil { trouble.ring() }
     }
@@ -64,10 +64,10 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
             case .letGo: return
             }
             if isBusy {
-                // Orders and events are not forgotten over a guest that never ends.
+                // A guest that never stops asking must not hide orders and events.
                 try wait(&requests, milliseconds: 0)
             } else {
-                // Requests that come one on the other cost less each when they are taken together.
+                // Where many are under way, they cost less each when they are taken together, so that they are waited for asleep.
                 if server?.isDeep == true { spin.pause() }
                 try spin.wait { () throws(Failure) in
                     try server?.hasRequests() != false || order.load(ordering: .relaxed) != .serve
@@ -78,7 +78,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         }
     }
 
-    /// Answers what is left on the ring of a front end that we have asked to close. Linux says Closed at once, with
+    /// Answers what is left on the ring of a frontend that we have asked to close. Linux says Closed at once, with
     /// requests under way; it then waits for their answers with its xenbus thread, for ever, and hangs (drivers/block/
     /// xen-blkfront.c, `blkfront_closing`; `del_gendisk`). Each answer may bring one more that waited for room.
     private func finish(_ requests: inout [pollfd]) throws(Failure) {
@@ -106,7 +106,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
         let ready = unsafe poll(&requests, nfds_t(requests.count), milliseconds)
         guard ready > 0 else { return false }
         if requests.contains(where: \.isBroken) {
-            throw Failure(.system, "serving a ring", "the connection to the event channels broke")
+            throw Failure(.system, "serve", "a ring", "the connection to the event channels broke", remedy: "see the kernel's log")
         }
         if requests[1].isReadable { orders.take() }
         if requests[0].isReadable { hasEvent = true }
@@ -116,11 +116,11 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
 
 extension pollfd {
     var isReadable: Bool { revents & Int16(POLLIN) != 0 }
-    /// Nothing will ever come of it, and `poll` never wait again.
+    /// Nothing will ever come of it, and each `poll` would return at once.
     var isBroken: Bool { revents & Int16(POLLERR | POLLHUP | POLLNVAL) != 0 }
 }
 
 /// A closing ring with nothing on it for this long is finished.
 private let quietMilliseconds: Int32 = 200
-/// Bounds what a front end that never ends can make of it.
+/// A closing ring is let go of after this, if the frontend goes on asking.
 private let finishLimit = Duration.seconds(5)

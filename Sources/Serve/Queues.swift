@@ -10,8 +10,8 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
     private let queues: [QueueThread<Host, Device>]
     private var threads: [Thread]
 
-    /// Connects to all rings of an offer. `resuming`: a predecessor was killed while it served them. `trouble` rings when
-    /// one of them broke.
+    /// Connects to all rings of an offer, and serves them. `resuming`: a predecessor was killed while it served them. `trouble` rings when
+    /// one of them breaks.
     init(
         _ host: Host, _ device: Device, domain: DomainID, _ offer: FrontendOffer, resuming: Bool, trouble: Doorbell, _ log: LogLimiter,
         _ counts: RequestCounts
@@ -41,7 +41,7 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Why one of the rings is served no more; nil while all are.
     var failure: Failure? { queues.lazy.compactMap(\.failure).first }
 
-    /// Answers what is left on rings that the front end has closed, and lets go of them.
+    /// Answers what is left on rings that the frontend has closed, and lets go of them.
     mutating func finish() {
         Self.end(device, queues, threads, .finish)
         threads = []
@@ -51,7 +51,7 @@ struct Queues<Host: XenHost, Device: BlockDevice>: ~Copyable {
         _ device: Device, _ queues: [QueueThread<Host, Device>], _ threads: [Thread], _ order: QueueThread<Host, Device>.Order
     ) {
         for queue in queues { queue.give(order) }
-        // Nobody who serves a ring is to wait for room now.
+        // A ring's thread that waits for room in the store would not end.
         device.allowWaiting(false)
         for thread in threads { thread.join() }
     }

@@ -1,7 +1,8 @@
 import Activity
 import Synchronization
 
-/// Requests of a device: all that were done, and those that were not, however many of them the log leaves out. Any ring's thread counts.
+/// What is counted of a device's requests: what was done (`activity`), and those that were refused or failed, also where the log leaves them out. The
+/// threads of all its rings count.
 final class RequestCounts: Sendable {
     let activity: Activity
     /// Those that ask for what can't be: outside the disk, malformed, unknown, a change of a read-only disk.
@@ -14,7 +15,7 @@ final class RequestCounts: Sendable {
     func countRefused() { refused.add(1, ordering: .relaxed) }
     func countFailed() { failed.add(1, ordering: .relaxed) }
 
-    /// For people; nil when all were done.
+    /// A line for people; nil: none was refused, and none failed.
     var summary: String? {
         let refused = refused.load(ordering: .relaxed), failed = failed.load(ordering: .relaxed)
         return refused + failed > 0 ? "requests refused: \(refused), failed: \(failed)" : nil

@@ -3,17 +3,17 @@ import Synchronization
 import System
 import XenBus
 
-/// The response that is being written, kept in the padding of the ring's header, so that a back end can be killed at
-/// any instant. A response is written over its request before `rsp_prod` says so; a successor that resumes at
-/// `rsp_prod` would take what is left of the request for a request. Instead it finds the response here.
+/// The response that is being written, noted in the padding of the ring's header, so that a backend can be killed at
+/// any instant. A response is written over its request before `rsp_prod` is moved beyond it. A successor begins at
+/// `rsp_prod`, and would take for a request what is a response already, or half of one: it finds the response here.
 ///
-///     offset 24   magic     what tells a record from the zeros of a new ring
+///     offset 24   magic     tells a record from the zeros of a new ring
 ///     offset 28   index     of the response: the record counts while rsp_prod is the same
 ///     offset 32   id
 ///     offset 40   operation
 ///     offset 42   status
 ///
-/// Nothing else uses these bytes (xen/io/ring.h, `__pad`). A guest that changes them gets a wrong response, itself.
+/// Nothing else uses these bytes (xen/io/ring.h, `__pad`). A guest that changes them gets a wrong response, and nobody else does.
 @safe struct ResponseRecord {
     private let header: UnsafeMutableRawPointer
 
@@ -34,7 +34,7 @@ import XenBus
         atomicMemoryFence(ordering: .acquiringAndReleasing)
     }
 
-    /// The response that the predecessor was writing at `index`, its `rsp_prod`; nil when it was not.
+    /// The response that the predecessor was writing at `index`, which is its `rsp_prod`; nil: it was writing none.
     func response(at index: UInt32) -> (id: UInt64, rawOperation: UInt8, status: Status)? {
         guard unsafe header.load(fromByteOffset: 24, as: UInt32.self) == Self.magic,
             unsafe header.load(fromByteOffset: 28, as: UInt32.self) == index,

@@ -37,9 +37,9 @@ import XenBus
     private var copiesOut: GrantCopyBatch
     private var arrivals: [Arrival] = []
     private var jobs: [Job] = []
-    /// What those among them that read are about.
+    /// The ranges of those among them that read.
     private var expected: [SectorRange] = []
-    /// Those among them that write, and follow one on the other.
+    /// Writes among them that come one directly after the other.
     private var parts: [WritePart] = []
     /// The last `serve` found more than one request: the guest does not wait for each answer.
     private(set) var isDeep = false
@@ -50,7 +50,7 @@ import XenBus
     private let segmentTables: UnsafeMutableRawPointer
     private var segmentCopies: GrantCopyBatch
 
-    /// Connects to the ring that the front end offers. `resuming`: a predecessor was killed while it served it.
+    /// Connects to the ring that the frontend offers. `resuming`: a predecessor stopped while it served it.
     init(
         _ host: Host, _ device: Device, domain: DomainID, _ queue: FrontendOffer.Queue, _ abi: ABI, resuming: Bool, _ counts: RequestCounts
     ) throws(Failure) {
@@ -97,15 +97,16 @@ import XenBus
     /// Readable when an event waits.
     var eventDescriptor: Int32 { channels.eventDescriptor }
 
-    /// Takes the event that has made `eventDescriptor` readable, so that another one can come. What it was for is looked for
-    /// in any case.
+    /// Takes the event that has made `eventDescriptor` readable, so that another one can come. Whoever calls looks for requests
+    /// whether or not there was one.
     func acceptEvent() throws(Failure) {
         if try channels.pendingEvent() != nil { try channel.unmask() }
     }
 
-    /// Does what the guest has asked for, up to a bound. True: there may be more to do. Throws when the ring is broken.
-    /// - Parameter isLettingGo: what could not be done as it would have had to wait stays on the ring, with all behind it, for who comes next; else
-    ///   it fails.
+    /// Does what the guest has asked for, up to a bound. True: there may be more to do.
+    /// - Parameter isLettingGo: asked for a request that was waiting for room in the store when it might wait no longer. True: it stays on the ring, with
+    ///   all behind it, for the next process. False: it fails.
+    /// - Throws: when the ring is broken, or Xen can't be used.
     mutating func serve(_ log: LogLimiter, isLettingGo: () -> Bool) throws(Failure) -> Bool {
         isDeep = false
         for batch in 0..<batchesPerCall {
@@ -127,7 +128,7 @@ import XenBus
         return true
     }
 
-    /// What a batch has, but for what was refused.
+    /// What is in the batch, but for what was refused.
     private func work() -> Activity.Work {
         var work = Activity.Work()
         for job in jobs {
@@ -172,8 +173,8 @@ import XenBus
         }
     }
 
-    /// Takes as many requests as their data has room for. The segments of an indirect one are copied from the page that
-    /// holds them once. Afterwards they may be anything, as those in a slot may.
+    /// Takes as many requests as their data has room for, and has the segments of the indirect ones copied. Each slot, and each page of
+    /// segments, is copied once: what is checked afterwards is the copy, which the guest can't change.
     private mutating func take() throws(Failure) {
         arrivals.removeAll(keepingCapacity: true)
         segmentCopies.removeAll()
@@ -189,7 +190,7 @@ import XenBus
                     from: request.indirectGrefs[0], of: domain, offset: 0, byteCount: UInt16(count * segmentByteCount),
                     to: segmentTables + arrival.tableOffset)
             }
-            // More are none of a valid request.
+            // A request with more is refused.
             reserved += min(count, maximumIndirectSegments)
             arrivals.append(arrival)
         }
@@ -206,7 +207,7 @@ import XenBus
     private mutating func admit(_ request: Request, _ arrival: Arrival) throws(Rejection) {
         var range = try request.validate(
             diskSectors: device.sectorCount, readOnly: device.isReadOnly, maxIndirect: maximumIndirectSegments)
-        // A secure erase was not offered.
+        // `discard-secure` is 0.
         if request.operation == .discard, request.discardFlag & 1 != 0 { throw .unknownOperation }
         let isIndirect = request.operation == .indirect
         let count = Int(isIndirect ? request.indirectSegmentCount : UInt16(request.segmentCount))
@@ -231,7 +232,7 @@ import XenBus
     private mutating func addCopy(of segment: Segment, toGuest: Bool) {
         let offset = UInt16(segment.firstSector) * UInt16(sectorSize)
         let byteCount = UInt16(segment.sectorCount * sectorSize)
-        // `take` has seen that a whole request fits.
+        // `take` has left room for all segments of each request.
         let local = unsafe buffer + filledByteCount
         if toGuest {
             unsafe copiesOut.copy(local, to: segment.gref, of: domain, offset: offset, byteCount: byteCount)
@@ -256,7 +257,7 @@ import XenBus
                 index = end
                 continue
             }
-            // Or one by one, so that only those fail that can't be done.
+            // Else run by run, so that only what can't be done fails.
             repeat {
                 let run = run(from: index)
                 perform(run, log)
@@ -265,8 +266,8 @@ import XenBus
         }
     }
 
-    /// Makes `parts` the writes from `first` on that follow one on the other.
-    /// - Returns: the job behind them.
+    /// Makes `parts` of the writes from `first` on, up to the first job that is none.
+    /// - Returns: the index of that job.
     private mutating func gatherWrites(from first: Int) -> Int {
         parts.removeAll(keepingCapacity: true)
         var end = first
@@ -281,7 +282,7 @@ import XenBus
     private func writeTogether() -> Bool {
         // Private memory: what is hashed is what is stored.
         let bytes = unsafe RawSpan(_unsafeStart: buffer, byteCount: filledByteCount)
-        // Then each is written by itself, and tells what is wrong.
+        // If it fails, each is written by itself, which tells what is wrong with which.
         return (try? device.write(parts.span, of: bytes)) != nil
     }
 
@@ -293,7 +294,7 @@ import XenBus
         else { return false }
         return withExtendedLifetime(lent) {
             unsafe copiesOut.takeFrom(lent.address, lent: true)
-            // Otherwise a page is not granted, or not there after all: the ordinary way tells which, and of which request.
+            // Else a page is not granted, or the lent memory is not there after all: the ordinary way tells which, and of which request.
             if (try? host.perform(&copiesOut)) != nil, copiesOut.succeeded(0..<copiesOut.count) { return true }
             unsafe copiesOut.takeFrom(buffer, lent: false)
             return false
@@ -308,7 +309,7 @@ import XenBus
         if expected.count > 1 { device.expectReads(of: expected) }
     }
 
-    /// The jobs from `first` on that are one transfer: one behind the other in the buffer, and neighbours on the disk.
+    /// The jobs from `first` on that are coalesced: of one kind, one behind the other in the buffer and on the disk.
     private func run(from first: Int) -> Range<Int> {
         let operation = jobs[first].operation
         guard operation == .read || operation == .write else { return first..<first + 1 }
@@ -333,7 +334,7 @@ import XenBus
                 for index in run { perform(index..<index + 1, log) }
             } else {
                 jobs[run.lowerBound].isInterrupted = error.kind == .interrupted
-                // Whether that one fails is seen when it would be answered.
+                // Whether it fails, or stays on the ring, is decided when it is to be answered.
                 if error.kind != .interrupted { fail(run.lowerBound, "\(error)", log) }
             }
         }
@@ -371,7 +372,7 @@ import XenBus
     private mutating func fail(_ index: Int, _ why: String, _ log: LogLimiter) {
         let job = jobs[index]
         if job.operation == .read {
-            // What the buffer has goes to the guest all the same, and is not what it asked for.
+            // Its part of the buffer is copied to the guest all the same, and must have nothing of others' data.
             unsafe (buffer + job.offset).initializeMemory(as: UInt8.self, repeating: 0, count: job.byteCount)
         } else {
             jobs[index].operation = nil
@@ -383,7 +384,8 @@ import XenBus
 
     // MARK: Answering
 
-    /// - Returns: false: some are left on the ring.
+    /// Answers the requests of the batch, in their order.
+    /// - Returns: false: some are left on the ring, for the next process.
     private mutating func respond(_ log: LogLimiter, _ isLettingGo: () -> Bool) throws(Failure) -> Bool {
         var wantsEvent = false
         var isLeft = false
@@ -403,7 +405,7 @@ import XenBus
         return !isLeft
     }
 
-    /// Each response is shown by itself, so that there is never more than the recorded one half done.
+    /// Shows each response by itself, so that the only one that can be half written is the recorded one.
     private mutating func respond(id: UInt64, rawOperation: UInt8, status: Status) -> Bool {
         record.set(index: responseIndex, id: id, rawOperation: rawOperation, status: status)
         ring.respond(id: id, rawOperation: rawOperation, status: status)
@@ -442,7 +444,7 @@ private struct Job {
     /// Its copies among those in or out.
     var copies = 0..<0
     var status = Status.okay
-    /// It was not done, as nobody waits for it any more.
+    /// It waited for room in the store when that was ended, and was not done.
     var isInterrupted = false
 
     /// Bytes of its data.
@@ -454,10 +456,10 @@ private struct Job {
 let maximumIndirectSegments = 256
 /// Bytes of a segment, in that page as in a slot.
 private let segmentByteCount = 8
-/// Memory for the data of a batch, which bounds what one batch of a large ring takes, and the segments that it is enough for.
+/// Bytes for the data of a batch, which bound what a batch of a large ring takes, and the segments that these are enough for.
 private let bufferByteCount = 4 << 20
 private let segmentBudget = bufferByteCount / xenPageSize
 /// Most bytes that neighbouring requests are coalesced into.
 private let largestTransfer = 1 << 20
-/// After this many batches, something else gets a look.
+/// After so many batches, orders and events get a look.
 private let batchesPerCall = 4

@@ -7,7 +7,7 @@ import System
 /// A write to a peer that is gone is an error here, never a SIGPIPE.
 final class Socket: Sendable {
     private let descriptor: Int32
-    /// Held while the descriptor's number is used by another thread than the one that closes it.
+    /// Held to close the descriptor, and by other threads to use it: its number may be another file's as soon as it is closed.
     private let isOpen = Mutex(true)
 
     /// Takes `descriptor`, to be closed with this.
@@ -23,14 +23,14 @@ final class Socket: Sendable {
         }
     }
 
-    /// shutdown(2): no more bytes come in, and, unless `onlyIncoming`, none go out. Who waits for some wakes up.
+    /// shutdown(2): no more bytes come in, and, unless `onlyIncoming`, none go out. A thread that waits for either wakes up.
     func shutdown(onlyIncoming: Bool) {
         isOpen.withLock { isOpen in
             if isOpen { _ = Glibc.shutdown(descriptor, Int32(onlyIncoming ? SHUT_RD : SHUT_RDWR)) }
         }
     }
 
-    /// recv(2): waits for bytes, and takes as many as there are and fit. 0: there will be none.
+    /// recv(2): waits for bytes, and takes as many as there are and fit. 0: there will be no more.
     /// - Parameter deadline: when to give up and return 0; nil: never.
     func receive(into buffer: inout MutableRawSpan, _ spin: inout SpinWait, deadline: ContinuousClock.Instant? = nil) -> Int {
         if let deadline, !waitForBytes(until: deadline) { return 0 }

@@ -8,8 +8,8 @@ import System
 /// What that may cost is bounded:
 /// - One wait spins for `shortestSpin` at most. For a client on other processors (a guest), it spins up to twice as long as the thread
 ///   has worked since its last wait, and for `longestSpin` at most.
-/// - A thread spins only when the wait before was over as soon.
-/// - Where somebody else wants the processor, it stops spinning for a while.
+/// - A thread spins only when its last wait was over within about that time.
+/// - When somebody else wants the processor, it stops spinning for a while.
 /// - Half of the processors spin at the most. On a machine with one, only waits for clients elsewhere do.
 struct SpinWait: ~Copyable {
     /// Where a client runs: on the processors of this system or on others, as a guest does.
@@ -20,7 +20,7 @@ struct SpinWait: ~Copyable {
     /// No spinning until then.
     private var pauseEnd = 0.0
     private var nextPause = shortestPause
-    /// When the last wait ended, or a little earlier.
+    /// When the last wait ended, as of the last look at the clock.
     private var workBegan = monotonicSeconds()
 
     init(_ place: Place) { self.place = place }
@@ -29,9 +29,9 @@ struct SpinWait: ~Copyable {
     private static let shortestSpin = 50e-6, longestSpin = 3e-3
     /// Seconds without spinning after somebody else wanted the processor: the first time, and after many in a row.
     private static let shortestPause = 10e-3, longestPause = 640e-3
-    /// A look that took more than this part of the longest spin was interrupted: somebody else had the processor.
+    /// Looks between two readings of the clock took more than this part of a wait's limit: somebody else had the processor.
     private static let noticeable = 0.2
-    /// Looks between two offers of the processor to others. Only for clients elsewhere: there, a look is a look at memory.
+    /// Looks before the processor is offered to others. For a client elsewhere a look is one at memory; else it is a system call, and one is enough.
     private static let looks = 32
     private static let spinning = Atomic(0)
     private static let processors = sysconf(Int32(_SC_NPROCESSORS_ONLN))
@@ -51,12 +51,12 @@ struct SpinWait: ~Copyable {
         } else {
             try sleep()
             workBegan = monotonicSeconds()
-            // To wake up took a part of it.
+            // Twice, as waking up took a part of it.
             isWorthwhile = workBegan - began < 2 * limit
         }
     }
 
-    /// For a while, don't spin.
+    /// Has the thread not spin for a while.
     mutating func pause() { pauseEnd = monotonicSeconds() + Self.shortestPause }
 
     /// Whether `look` found something.
@@ -79,7 +79,7 @@ struct SpinWait: ~Copyable {
             now = monotonicSeconds()
             if now - before > Self.noticeable * limit {
                 workBegan = now
-                // The one who had it may have been whoever is waited for.
+                // It may have been the client who had it, and it is done.
                 let isFound = try look()
                 if !isFound || place == .elsewhere { makeWay(now) }
                 return isFound
@@ -88,7 +88,7 @@ struct SpinWait: ~Copyable {
         return false
     }
 
-    /// Somebody else had the processor: who only wakes up gets it at once, who gives it away waits for its turn.
+    /// Leaves the processor to others for a while: a thread that wakes up from sleep gets it at once, where one that spins and yields waits for its turn.
     private mutating func makeWay(_ now: Double) {
         pauseEnd = now + nextPause
         nextPause = min(2 * nextPause, Self.longestPause)

@@ -2,7 +2,7 @@ import Glibc
 import Synchronization
 public import System
 
-/// A request to stop, from a signal or another thread, that wakes who polls `descriptor`. A first request asks to end
+/// Requests to stop, from signals or other threads, which wake whoever polls `descriptor`. The first one asks to end
 /// in order, a second one to end at once. A request to hand over asks to end and to leave all as it is for a successor.
 public final class StopRequest: Sendable {
     private let doorbell: Doorbell
@@ -32,12 +32,12 @@ public final class StopRequest: Sendable {
     /// Whether a request to hand over was among those that `take` has seen.
     public var isHandOver: Bool { handsOver.load(ordering: .relaxed) }
 
-    /// Makes SIGINT, SIGTERM and SIGHUP send this request, or those signals that are given the one to hand over. It must live as
+    /// From now on SIGINT, SIGTERM and SIGHUP ask to stop, but for those in `handOver`, which ask to hand over. This must live as
     /// long as the process.
     public func sendOnSignals(handOver: [Int32] = []) {
         signalSender.store(doorbell.sender, ordering: .relaxed)
-        // Under nohup(1), SIGHUP is to do nothing. A shell's scripts ignore SIGINT for what they start in the background; who sends it
-        // there, as the manual says, means it.
+        // Under nohup(1), which ignores SIGHUP for us, it stays ignored. A shell's script has what it starts in the background ignore SIGINT, too,
+        // and yet that is how README has a disk unplugged: whoever sends it means it.
         for number in [SIGINT, SIGTERM, SIGHUP] where !handOver.contains(number) && !(number == SIGHUP && Self.isIgnored(number)) {
             Self.handle(number) { _ in
                 let interrupted = errno

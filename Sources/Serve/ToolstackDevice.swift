@@ -6,9 +6,9 @@ import XenBus
 public struct ToolstackDisk: Sendable {
     public let name: String
     public let isReadOnly: Bool
-    /// The device that asks for it: no other one of this start of the machine is called so while it is there.
+    /// The device that asks for it, by domain and number (`3-51728`). No two have the same as long as the machine runs, but one after the other.
     public let device: String
-    /// Nobody has served it to that device yet.
+    /// The device is in its first state: nobody has served it yet.
     public let isNew: Bool
     /// Notes what is done for the guest.
     public let activity = Activity()
@@ -31,7 +31,7 @@ struct ToolstackDevice: Hashable {
     static let script = "block-dedupdisk"
     private static let prefix = "dedupdisk:"
 
-    /// All devices of our classes, whoever serves them.
+    /// All devices of these classes, of whatever disks.
     static func all<Store: Xenstore>(_ store: Store, ownDomain: DomainID) throws(Failure) -> [ToolstackDevice] {
         var found: [ToolstackDevice] = []
         for className in classes {
@@ -52,10 +52,10 @@ struct ToolstackDevice: Hashable {
             store, className: className, domain: domain, ownDomain: ownDomain, device: device, isToolstacks: true)
     }
 
-    /// What tells it from the others that there are.
+    /// What tells it from all others that there are: domain and number.
     var key: String { "\(domain)-\(device.number)" }
 
-    /// Whether the toolstack waits for us and runs a script then.
+    /// Whether the toolstack runs a script once we have taken the device (state 2).
     var hasScript: Bool { className != "qdisk" }
 
     /// The disk that is asked for; nil when it is somebody else's device.
@@ -65,7 +65,7 @@ struct ToolstackDevice: Hashable {
             let script = try nodes.store.text(nodes.backend + "/script") ?? ""
             guard script.split(separator: "/").last.map(String.init) == Self.script else { return nil }
         } else {
-            // What comes before is the format, aio for raw.
+            // What is before the colon says how QEMU is to open it: aio, for raw.
             guard let colon = name.firstIndex(of: ":") else { return nil }
             let target = name[name.index(after: colon)...]
             guard target.hasPrefix(Self.prefix) else { return nil }

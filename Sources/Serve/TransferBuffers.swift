@@ -1,13 +1,13 @@
 import Glibc
 import System
 
-/// What came in from a socket and was not used yet.
+/// What has come in from a socket and was not consumed yet.
 @safe struct InputBuffer: ~Copyable {
     private let base: UnsafeMutableRawPointer
     private let capacity: Int
     private var start = 0
     private var end = 0
-    /// Bytes of memory that something ever came into.
+    /// Bytes of memory, from its beginning, into which something has ever come: what is behind them is not initialised.
     private var filled = 0
     private var spin = SpinWait(.here)
 
@@ -28,10 +28,10 @@ import System
         }
     }
 
-    /// Where the unused bytes begin in `memory`.
+    /// Where `bytes` begin in `memory`.
     var position: Int { start }
 
-    /// What came in, that was used, too: it is there until the next `receive`.
+    /// All that has come in, also what was consumed: that stays where it is until the next `receive`.
     var memory: RawSpan {
         // As in `bytes`.
         @_lifetime(borrow self) borrowing get {
@@ -49,7 +49,7 @@ import System
         }
     }
 
-    /// Takes what the socket has, until there are `needed` bytes, which fit. False: they will never come.
+    /// Takes what the socket has, until there are `needed` bytes, no more than fit. False: they will never come, or did not by `deadline`.
     mutating func receive(_ needed: Int, from socket: Socket, deadline: ContinuousClock.Instant? = nil) -> Bool {
         precondition(needed <= capacity, "more than can be")
         if start > 0, capacity - start < needed || end - start < cheapToMove { moveToFront() }
@@ -108,7 +108,7 @@ import System
     mutating func removeAll() { count = 0 }
 }
 
-/// Bytes that are moved rather than leave less room.
+/// Fewer unconsumed bytes than this are moved to the beginning, so that more can be received at once.
 private let cheapToMove = 4096
-/// Bytes from which data is received by itself.
+/// When so many bytes are missing, they are received by themselves.
 private let largePayload = 64 << 10

@@ -8,6 +8,7 @@ public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
 
     /// 0 for xvda, 1 for xvdb, ...; nil for what is no such disk: hda, or a partition.
     public let index: Int?
+    /// As in the xenstore: 51728 for xvdb.
     public let number: UInt32
 
     /// Nil when there is no such disk.
@@ -17,7 +18,7 @@ public struct VirtualDevice: Hashable, Sendable, CustomStringConvertible {
         number = index < 16 ? 202 << 8 | UInt32(index) << 4 : 1 << 28 | UInt32(index) << 8
     }
 
-    /// Whatever a toolstack gave a number to.
+    /// Whatever device a toolstack has given this number to.
     public init(anyNumber number: UInt32) {
         index = VirtualDevice(number: UInt64(number))?.index
         self.number = number

@@ -1,10 +1,10 @@
-/// Where an end of a connection is (`enum xenbus_state`, xen/io/xenbus.h); what its `state` node says.
+/// Where an end of a connection is, which its `state` node says (`enum xenbus_state`, xen/io/xenbus.h).
 enum XenbusState: UInt64 {
     case unknown = 0
     case initialising = 1
-    /// The back end has said what it can do, and waits for the front end.
+    /// The backend has said what it can do, and waits for the frontend.
     case initWait = 2
-    /// The front end has said where its ring is.
+    /// The frontend has said where its rings are.
     case initialised = 3
     case connected = 4
     case closing = 5

@@ -38,7 +38,6 @@ struct StepSize {
 
     mutating func grow() { value = min(most, 2 * value) }
     mutating func shrink() { value = least }
-    var isLeast: Bool { value == least }
 }
 
 extension Store {

@@ -1,4 +1,4 @@
-/// What a store or a disk tells beside its results and errors: what it does by itself, and what its owner should see to.
+/// What a store or a disk tells beside results and errors: what it does by itself, and what its owner should see to.
 public struct Event: Equatable, Sendable, CustomStringConvertible {
     /// What happens. docs/design.md ("What it tells") says when each is told.
     public enum Kind: CaseIterable, Sendable {
@@ -30,7 +30,7 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case hashing
         /// What nothing refers to can't be collected.
         case maintenance
-        /// Others can't ask the one who serves a disk.
+        /// The socket by which others ask for copies of a disk that is served can't be made.
         case control
         /// The store's filesystem is about to be full.
         case filling
@@ -44,9 +44,9 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
         case warning, notice, info
     }
 
-    /// Where in its course it is.
+    /// Whether it lasts, and if so whether it begins or is over.
     public enum Phase: Equatable, Sendable {
-        /// It has none.
+        /// It does not last.
         case once
         case begins
         /// - Parameters:
@@ -58,9 +58,9 @@ public struct Event: Equatable, Sendable, CustomStringConvertible {
     public let kind: Kind
     public let subject: Subject
     public let phase: Phase
-    /// What is told of the subject, without it.
+    /// What is told of the subject; does not name it.
     public let text: String
-    /// Why.
+    /// Why; nil: there is nothing to say, or it is in the text.
     public let failure: Failure?
 
     public init(_ kind: Kind, _ subject: Subject, _ text: String, _ phase: Phase = .once, because failure: Failure? = nil) {

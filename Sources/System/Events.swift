@@ -14,9 +14,10 @@ public final class Events: Sendable {
         let subject: Subject
     }
 
-    /// - Parameter sink: hears of each; nil: nobody does.
+    /// - Parameter sink: is called with each event; nil: nobody is told.
     public init(_ sink: Sink? = nil) { self.sink = sink }
 
+    /// Tells of an event. `text` is not made where nobody is told.
     public func tell(
         _ kind: Event.Kind, _ subject: Subject, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil
     ) {
@@ -44,18 +45,19 @@ public struct Reporter: Sendable {
         self.subject = subject
     }
 
-    /// One that nobody hears.
+    /// One whose events nobody is told of.
     public static let silent = Reporter(Events(), .named("nothing"))
 
     public func tell(_ kind: Event.Kind, _ text: @autoclosure () -> String, _ phase: Event.Phase = .once, because failure: Failure? = nil) {
         events.tell(kind, subject, text(), phase, because: failure)
     }
 
-    /// To tell of something that lasts. It may have begun: a disk that is opened again goes on with what was met when it was open before.
+    /// A state of that kind, to be told of when it begins and when it is over. It may have begun already: a disk that is opened again goes on with what
+    /// was met when it was open before.
     public func condition(_ kind: Event.Kind) -> Condition { Condition(kind, self) }
 }
 
-/// Something that lasts. It is told once when it begins, once for each other kind of cause, and once when it is over, however often it is met
+/// A state that lasts. It is told of once when it begins, once for each further kind of cause, and once when it is over, however often it is met
 /// meanwhile. Any thread may call.
 public final class Condition: Sendable {
     private let kind: Event.Kind
@@ -64,7 +66,7 @@ public final class Condition: Sendable {
 
     /// How far it is: the same for all who tell of one kind and subject.
     fileprivate final class Course: Sendable {
-        /// Asked by who has nothing to tell, without a lock.
+        /// For `over`, which is called all the time and mostly finds nothing begun: without a lock.
         let lasts = Atomic(false)
         let state = Mutex<State?>(nil)
     }
@@ -81,8 +83,8 @@ public final class Condition: Sendable {
         course = reporter.events.course(of: kind, reporter.subject)
     }
 
-    /// It begins, or goes on.
-    /// - Parameter failure: nil: it has only one cause.
+    /// The state was met: it begins, or goes on.
+    /// - Parameter failure: its cause, whose kind counts; nil: it has only one.
     public func met(_ text: @autoclosure () -> String, because failure: Failure? = nil) {
         let isNew = course.state.withLock { state in
             var now = state ?? State()

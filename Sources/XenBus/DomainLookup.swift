@@ -13,7 +13,8 @@ public struct Domain: Equatable, Sendable {
 }
 
 extension Xenstore {
-    /// The running VM with this UUID, number or name, asked in this order, as `xl` does.
+    /// The running VM with this UUID, number or name, tried in this order, as `xl` does: what looks like a UUID or a number is no name.
+    /// - Throws: `.notFound`; what the xenstore refuses.
     public func domain(_ designation: String) throws(Failure) -> Domain {
         let what = Subject.domain(designation)
         let unknown = Failure(.notFound, what, "no running VM has this name, number or UUID", remedy: "see `xl list` for those that run")
@@ -35,7 +36,7 @@ extension Xenstore {
         return Domain(id: id, name: try text("/local/domain/\(id)/name") ?? "domain \(id)")
     }
 
-    /// Our own number: 0 in dom0, another one in a driver domain.
+    /// The number of the domain that this process runs in: 0 in dom0, another one in a driver domain.
     public func ownDomain() throws(Failure) -> DomainID {
         try number("domid").flatMap { DomainID(exactly: $0) } ?? 0
     }

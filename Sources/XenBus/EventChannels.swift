@@ -5,11 +5,12 @@ public import System
 public protocol EventChannels: AnyObject {
     /// Connects to a port that `domain` has left open for us. Use `EventChannel`, which disconnects.
     func bindInterdomain(_ domain: DomainID, remotePort: EventPort) throws(Failure) -> EventPort
+    /// Disconnects. `port`: what `bindInterdomain` gave.
     func unbind(_ port: EventPort)
     /// Tells the other end.
     func notify(_ port: EventPort) throws(Failure)
-    /// A port that was notified, which now is masked until `unmask`; nil when there is none. To be called when
-    /// `eventDescriptor` is readable, else it may wait.
+    /// A port that was notified, and is masked from now on until `unmask`; nil: there is none. To be called when
+    /// `eventDescriptor` is readable: else it may wait.
     func pendingEvent() throws(Failure) -> EventPort?
     /// Lets further notifications of a port through.
     func unmask(_ port: EventPort) throws(Failure)

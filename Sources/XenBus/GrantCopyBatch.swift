@@ -1,13 +1,13 @@
 package import CXen
 
-/// Copies between our memory and granted pages, to be done in one call (`xengnttab_grant_copy`): room for a fixed
-/// number of them, allocated once. The hypervisor does the copies, so no page of the guest gets mapped, and a page
-/// that the guest takes away in the middle is an error of one copy.
+/// Copies between our memory and granted pages, which are done in one call (`xengnttab_grant_copy`). There is room for a fixed
+/// number of them, allocated once. The hypervisor copies, so that no page of the guest is mapped, and a page
+/// that the guest takes away meanwhile fails one copy and no other.
 @safe public struct GrantCopyBatch: ~Copyable {
     package let segments: UnsafeMutableBufferPointer<xengnttab_grant_copy_segment_t>
     /// Number of copies.
     public private(set) var count = 0
-    /// What is copied from may not be there, see `takeFrom`: for simulations, in which no kernel looks first.
+    /// The memory that is copied from may not be there (see `takeFrom`). Simulations have to know: there no kernel looks first.
     package private(set) var isFromLentMemory = false
 
     /// Room for `capacity` copies.
@@ -48,8 +48,8 @@ package import CXen
     }
 
     /// Has all copies, which are all to pages, take what lies side by side from `start` on.
-    /// - Parameter lent: it is lent by a disk and may not be there; then the call fails that does the copies (EFAULT: gntdev takes
-    ///   hold of the memory by get_user_pages(9)), and nothing can be said of any.
+    /// - Parameter lent: the memory is lent by a disk, and may not be there. Then the call that does the copies fails (EFAULT: gntdev takes
+    ///   hold of the memory by get_user_pages(9)), and nothing is known of any of them.
     @unsafe public mutating func takeFrom(_ start: UnsafeRawPointer, lent: Bool) {
         var offset = 0
         for index in 0..<count {

@@ -8,8 +8,8 @@ public protocol GrantTable: AnyObject {
     @unsafe func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer
     /// Undoes `mapPages`.
     @unsafe func unmapPages(_ pages: UnsafeMutableRawPointer, count: Int)
-    /// Does all the copies of a batch in one call. Whether a copy was done is in its status alone; a throw says that
-    /// the call itself failed, and that nothing can be said of any copy.
+    /// Does all the copies of a batch in one call. Whether a copy was done is in its status (`GrantCopyBatch.succeeded`).
+    /// - Throws: when the call itself failed: nothing is known of any copy.
     func perform(_ batch: inout GrantCopyBatch) throws(Failure)
 }
 

@@ -1,13 +1,13 @@
 public import System
 
-/// The Xen interfaces that a backend needs, as one domain sees them. `LibXen` is the real ones; `SimulatedXen` runs
-/// in the process, so that all above can be tried without a hypervisor.
+/// The interfaces of Xen that a backend needs, as one domain sees them. `LibXen` has the real ones; module XenSimulation has others
+/// within the process, so that all that uses them can be tried without a hypervisor.
 ///
-/// Any thread may call. What sits above is generic over `some XenHost`: no call on the data path is existential.
+/// Any thread may call. What uses this is generic over `some XenHost`, so that no call on the data path is existential.
 public protocol XenHost: Xenstore, GrantTable, Sendable {
     associatedtype Channels: EventChannels & Sendable
 
-    /// Event channels of its own, for one thread: what is pending on the ports of one is no matter of the others.
+    /// Opens event channels for one thread: it sees what is pending on its own ports alone.
     func openChannels() throws(Failure) -> Channels
 }
 

@@ -1,7 +1,7 @@
 import Glibc
 public import System
 
-/// The store of the toolstack, the backends and the front ends (xenstore.h): a small tree of nodes that hold bytes.
+/// What toolstack, backends and frontends tell each other by (xenstore.h): a small tree of nodes that hold bytes.
 ///
 /// A guest writes part of the tree, so nothing read from it is to be trusted: a value is any bytes of any length.
 /// Paths are absolute (`/local/domain/3/name`), relative to the caller's own domain (`domid`), or special
@@ -36,7 +36,7 @@ public protocol Xenstore: AnyObject {
 
     /// Begins a transaction. Use `transaction(_:_:)`, which ends it and tries again.
     func beginTransaction() throws(Failure) -> XenstoreTransaction
-    /// Ends a transaction. False when somebody else changed what it read or wrote, so that nothing was done.
+    /// Ends a transaction. False: somebody else changed what it has read or written, and nothing was done.
     func endTransaction(_ transaction: XenstoreTransaction, commit: Bool) throws(Failure) -> Bool
 }
 
@@ -61,10 +61,12 @@ public struct WatchEvent: Equatable, Sendable {
 }
 
 extension Xenstore {
-    /// How often a transaction is tried before we say that the store is too busy.
+    /// How often a transaction is tried before it fails as `.busy`.
     private var transactionAttempts: Int { 100 }
 
-    /// Runs `body` until it commits: others see all of what it did or nothing. `body` may run several times.
+    /// Runs `body` until the transaction commits: others see all that it did, or nothing. `body` may run several times.
+    /// - Parameter what: names it in the failure.
+    /// - Throws: `.busy` after a hundred attempts; what `body` throws; what the xenstore refuses.
     public func transaction<Result>(
         _ what: @autoclosure () -> String, _ body: (XenstoreTransaction) throws(Failure) -> Result
     ) throws(Failure) -> Result {
@@ -74,7 +76,7 @@ extension Xenstore {
             do {
                 result = try body(transaction)
             } catch {
-                // It ends with the connection at the latest, and the failure is the one to tell.
+                // If it can't be ended, it ends with the connection; the failure of `body` is the one to tell.
                 _ = try? endTransaction(transaction, commit: false)
                 throw error
             }
@@ -88,8 +90,8 @@ extension Xenstore {
     /// The value of a node outside of transactions; nil when there is none.
     public func read(_ path: String) throws(Failure) -> [UInt8]? { try read(path, in: .none) }
 
-    /// The value of a node as text; nil when there is none. What is not UTF-8 is as `PathText` holds it, so that
-    /// it is no other node's text.
+    /// The value of a node as text; nil when there is none. Bytes that are not UTF-8 are as `PathText` has them, so that
+    /// two values are never the same text.
     public func text(_ path: String, in transaction: XenstoreTransaction = .none) throws(Failure) -> String? {
         try read(path, in: transaction).map { PathText.text($0) }
     }

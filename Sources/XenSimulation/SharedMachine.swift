@@ -3,10 +3,10 @@ import Glibc
 import System
 import XenBus
 
-/// What another process needs to be a domain of a `SimulatedMachine`, as descriptors that it inherits.
+/// The descriptors that another process inherits to be a domain of a `SimulatedMachine`.
 ///
-/// Data goes through shared memory and events through eventfds, as on Xen: neither takes the machine's lock or wakes a
-/// third party. All else (xenstore, grants not seen before, binding) is asked of the process that has the machine.
+/// Data goes through shared memory and events through eventfds: as on Xen, neither needs a third party. For all else (xenstore,
+/// grants not seen before, binding) the process that has the machine is asked.
 public struct SharedDescriptors: Sendable {
     /// The machine's memory.
     public let memory: Int32
@@ -14,7 +14,7 @@ public struct SharedDescriptors: Sendable {
     public let store: Int32
     /// Written to when an event is sent to the guest.
     public let guestEvents: Int32
-    /// Where calls are asked for, a packet each (SOCK_SEQPACKET).
+    /// The socket for calls and their answers, a packet each (SOCK_SEQPACKET).
     public let calls: Int32
     /// An event channel each: readable when an event is pending.
     public let events: [Int32]
@@ -27,12 +27,13 @@ public struct SharedDescriptors: Sendable {
         self.events = events
     }
 
-    /// As a process has them that inherited `all`, from descriptor `first` on.
+    /// Those of a process that has inherited `all` in this order, from descriptor `first` on.
     public init(inheritedFrom first: Int32, channels: Int = 1) {
         self.init(
             memory: first, store: first + 1, guestEvents: first + 2, calls: first + 3, events: (0..<Int32(channels)).map { first + 4 + $0 })
     }
 
+    /// All of them, in the order in which they are to be inherited.
     public var all: [Int32] { [memory, store, guestEvents, calls] + events }
 }
 
@@ -42,7 +43,7 @@ enum SharedCall: UInt8 {
     case beginTransaction, endTransaction, bind, unbind, findPages
 }
 
-/// Fields of a call or an answer: a length of 32 bits and bytes, each.
+/// A call or an answer: a code, and fields, each of which is its length in 32 bits and its bytes.
 struct SharedMessage {
     /// The call; or 0 for an answer, 1 for "there is none", 2 for a failure.
     var code: UInt8
@@ -84,7 +85,7 @@ struct SharedMessage {
     func send(to socket: Int32) throws(Failure) {
         let bytes = bytes
         let sent = unsafe bytes.span.withUnsafeBufferPointer { unsafe Glibc.send(socket, $0.baseAddress, $0.count, Int32(MSG_NOSIGNAL)) }
-        guard sent == bytes.count else { throw Failure(.system, "call between processes", systemError(errno)) }
+        guard sent == bytes.count else { throw Failure(.system, "call", "the other process of a simulated machine", systemError(errno)) }
     }
 
     /// Waits for a packet. Nil: the other process is gone.

@@ -4,20 +4,20 @@ import Synchronization
 public import System
 public import XenBus
 
-/// A domain of a `SimulatedMachine` that is in another process: what `SimulatedXen` is within one. Its grant copies and
-/// events cost what they cost without a hypervisor between.
+/// A view of a `SimulatedMachine` that another process has, as `SimulatedXen` is one within that process. Its grant copies and
+/// events cost what they cost without a hypervisor in between.
 ///
-/// For benchmarks and for processes that are killed in tests, and so for one guest. A grant that was looked up is not
-/// looked up again: that the guest took it back goes unseen.
+/// It is for benchmarks, and for processes that tests kill. It knows one guest's grants at most, and looks each up once: it does not see that
+/// a grant was taken back.
 @safe public final class SharedXen: XenHost, @unchecked Sendable {
     fileprivate let descriptors: SharedDescriptors
     private let memory: SimulatedMemory
-    /// One more than the page of each grant reference that was used, else 0. Rings look them up side by side, and find the
+    /// For each grant reference the page's number and one, once it was looked up; else 0. Threads that look one up at the same time find the
     /// same.
     private let pages: UnsafeMutablePointer<Atomic<UInt32>>
     /// Calls of several threads take turns: the answer to one comes before the next.
     private let turn = Mutex(())
-    /// Channels that nobody has.
+    /// Event channels, by their place in `descriptors`, that no `SharedChannel` has.
     private let free: Mutex<[Int]>
 
     public var storeDescriptor: Int32 { descriptors.store }
@@ -40,7 +40,7 @@ public import XenBus
             return SharedMessage.receive(from: descriptors.calls)
         }
         guard let answer else {
-            throw Failure(.system, "call between processes", "the other one is gone")
+            throw Failure(.system, "call", "the process that has the simulated machine", "it is gone")
         }
         if answer.code == 2 { throw Failure(.system, .named(answer.text(0)), answer.text(1)) }
         return answer.code == 0 ? answer : nil
@@ -73,7 +73,7 @@ public import XenBus
     public func nextWatchEvent() throws(Failure) -> WatchEvent? {
         try ask(.nextWatchEvent).map { WatchEvent(path: $0.text(0), token: $0.text(1)) }
     }
-    // Who can't be asked knows nobody.
+    // When the process that has the machine can't be asked, there is no domain any more.
     public func isIntroduced(_ domain: DomainID) -> Bool { (try? ask(.isIntroduced, [field(domain)])) != nil }
     public func beginTransaction() throws(Failure) -> XenstoreTransaction {
         XenstoreTransaction(number: UInt32(truncatingIfNeeded: try ask(.beginTransaction)?.number(0) ?? 0))
@@ -87,7 +87,7 @@ public import XenBus
     /// One of those that were inherited. Throws `.noSpace` when all are taken.
     public func openChannels() throws(Failure) -> SharedChannel {
         guard let index = free.withLock({ $0.popLast() }) else {
-            throw Failure(.noSpace, "event channels of a process", "all \(descriptors.events.count) are taken")
+            throw Failure(.noSpace, "open", "event channels", "all \(descriptors.events.count) that were inherited are taken")
         }
         return SharedChannel(self, index)
     }
@@ -112,7 +112,7 @@ public import XenBus
         return looked > 0 ? Int(looked) - 1 : nil
     }
 
-    /// Bounds the table of them.
+    /// Grant references that the table has room for: the guest's beyond it are taken for none.
     private static let referenceLimit = 1 << 18
 
     @unsafe public func mapPages(of domain: DomainID, _ references: [GrantReference]) throws(Failure) -> UnsafeMutableRawPointer {
@@ -140,7 +140,7 @@ public import XenBus
         guard foreign.range.upperBound <= xenPageSize, let page = try page(foreign.reference, of: foreign.domain), let local = unsafe segment.localSide
         else { return GNTST_bad_gntref }
         guard unsafe memory.copy(segment, local, page: page, isLent: isLent) else {
-            throw Failure(.system, "copy to granted pages", systemError(EFAULT))
+            throw Failure(.system, "copy to", "granted pages", systemError(EFAULT))
         }
         return GNTST_okay
     }
@@ -169,7 +169,7 @@ public final class SharedChannel: EventChannels, Sendable {
         return port
     }
     public func unbind(_ port: EventPort) {
-        // It ends with the other process, too.
+        // When the other process can't be asked, the channel has ended with it.
         _ = try? xen.ask(.unbind, [field(port), field(index)])
         self.port.store(0, ordering: .relaxed)
     }

@@ -13,11 +13,12 @@ public final class SharedXenServer: Sendable {
     private let channels: [SimulatedXen]
     private let socket: Int32
 
-    /// Lends domain 0 of the guest's machine. `channelCount`: 1 or more event channels, as many as the guest has rings.
+    /// Lends domain 0 of the guest's machine.
+    /// - Parameter channelCount: event channels, 1 or more: as many as the guest has rings.
     public init(_ guest: SimulatedGuest, channelCount: Int = 1) throws(Failure) {
         var ends: [Int32] = [-1, -1]
         guard unsafe socketpair(AF_UNIX, Int32(SOCK_SEQPACKET.rawValue), 0, &ends) == 0 else {
-            throw Failure(.system, "socketpair", systemError(errno))
+            throw Failure(.system, "make", "a pair of sockets", systemError(errno))
         }
         for end in ends { _ = fcntl(end, F_SETFD, FD_CLOEXEC) }
         socket = ends[0]
@@ -31,7 +32,7 @@ public final class SharedXenServer: Sendable {
 
     deinit { _ = close(socket) }
 
-    /// Answers calls until the other process ends, on the calling thread. Then all that it had is let go.
+    /// Answers calls on the calling thread, until the other process ends. Then all that it had is let go of.
     public func run() {
         while let call = SharedMessage.receive(from: socket) {
             var answer: SharedMessage
@@ -51,7 +52,7 @@ public final class SharedXenServer: Sendable {
     private static let done = SharedMessage(0)
 
     private func answer(_ call: SharedMessage) throws(Failure) -> SharedMessage {
-        guard let kind = SharedCall(rawValue: call.code) else { throw Failure(.invalidRequest, "call \(call.code)", "not known") }
+        guard let kind = SharedCall(rawValue: call.code) else { throw Failure(.invalidRequest, "answer", "call \(call.code)", "there is no such call") }
         let transaction = XenstoreTransaction(number: UInt32(truncatingIfNeeded: call.number(1)))
         switch kind {
         case .read: return try xen.read(call.text(0), in: transaction).map { SharedMessage(0, [$0]) } ?? Self.none
@@ -81,7 +82,7 @@ public final class SharedXenServer: Sendable {
     }
 
     private func channel(_ index: Int) throws(Failure) -> SimulatedXen {
-        guard channels.indices.contains(index) else { throw Failure(.invalidRequest, "event channel \(index)", "there is none") }
+        guard channels.indices.contains(index) else { throw Failure(.invalidRequest, "use", "event channel \(index)", "there is none") }
         return channels[index]
     }
 

@@ -2,7 +2,7 @@ import Glibc
 public import System
 public import XenBus
 
-/// A guest of a `SimulatedMachine`: what the front end's side of the tests is made of.
+/// A guest of a `SimulatedMachine`: its pages, its grants and its view of Xen, of which a frontend is made.
 @safe public final class SimulatedGuest: Sendable {
     public let machine: SimulatedMachine
     public let id: DomainID
@@ -17,14 +17,15 @@ public import XenBus
         xen = try SimulatedXen(machine, domain: id)
     }
 
-    /// Takes pages of zeros, one after the other in memory. They are never given back: machines are short-lived.
+    /// Takes pages of zeros, which lie one after the other in memory. They are never given back: machines are short-lived.
+    /// - Throws: `.noSpace` when the machine has no more.
     public func allocatePages(_ count: Int) throws(Failure) -> [SimulatedPage] {
         let first: Int? = machine.state.with { state in
             guard state.nextPage + count <= machine.memory.pageCount else { return nil }
             state.nextPage += count
             return state.nextPage - count
         }
-        guard let first else { throw Failure(.noSpace, "pages of a simulated guest", "all \(machine.memory.pageCount) are taken") }
+        guard let first else { throw Failure(.noSpace, "take", "pages of a simulated machine", "all \(machine.memory.pageCount) are taken") }
         return (first..<first + count).map { SimulatedPage(number: $0, machine: machine) }
     }
 
@@ -38,12 +39,12 @@ public import XenBus
         }
     }
 
-    /// Takes a grant back. Who has mapped the page keeps it.
+    /// Takes a grant back. Whoever has mapped the page keeps it mapped.
     public func revoke(_ reference: GrantReference) {
         machine.state.with { _ = $0.domains[id]?.grants.removeValue(forKey: reference) }
     }
 
-    /// Waits until a watch event or an event channel is pending. False after `milliseconds`.
+    /// Waits until a watch event or an event is pending. False: none was within `milliseconds`.
     public func wait(milliseconds: Int32) -> Bool {
         var requests = [
             pollfd(fd: xen.storeDescriptor, events: Int16(POLLIN), revents: 0),

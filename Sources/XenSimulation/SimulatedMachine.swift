@@ -15,10 +15,10 @@ public import XenBus
     public init(pageLimit: Int = 65536) throws(Failure) {
         let file = cxen_memory_file()
         guard file >= 0, ftruncate(file, pageLimit * xenPageSize) == 0 else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+            throw Failure(.system, "make", "the memory of a simulated machine", systemError(errno))
         }
         let signal = cxen_event_descriptor()
-        guard signal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
+        guard signal >= 0 else { throw Failure(.system, "make", "an eventfd", systemError(errno)) }
         memory = try SimulatedMemory(file: file)
         takenSignal = signal
         state = Monitor(State(takenSignal: signal))
@@ -30,7 +30,7 @@ public import XenBus
         _ = close(takenSignal)
     }
 
-    /// What the toolstack does when a domain starts.
+    /// Does what the toolstack does when a domain starts.
     func addDomain(_ id: DomainID, name: String, uuid: String) {
         state.with { state in
             state.domains[id] = State.Domain()
@@ -44,8 +44,8 @@ public import XenBus
         }
     }
 
-    /// What the hypervisor and the toolstack do on `xl destroy`: the domain's part of the xenstore vanishes, its grants
-    /// and event channels die. Pages that somebody still maps stay until then.
+    /// Does what the hypervisor and the toolstack do at `xl destroy`: the domain's part of the xenstore, its grants
+    /// and its event channels are gone. Pages that somebody has mapped stay until they are unmapped.
     public func destroy(_ id: DomainID) {
         state.with { state in
             guard let domain = state.domains[id], domain.isAlive else { return }
@@ -57,14 +57,15 @@ public import XenBus
         }
     }
 
-    /// Gives a process an event that means nothing, and one to each of its event channels if `channels` is true; waits
-    /// until all are taken. Who takes a second one is done with what it did after the first. False: `isAlive` is false.
+    /// Gives a process a watch event that means nothing and, if `channels` is true, an event on each of its ports, and waits
+    /// until all are taken. Called twice, it shows that the process has done all that there was to do: it took the second event after that.
+    /// - Returns: false: `isAlive` said that the process has ended.
     public func nudge(_ process: SimulatedXen, channels: Bool, while isAlive: () -> Bool) -> Bool {
         state.with { $0.nudge(process.id, channels: channels) }
         while state.with({ $0.hasEvents(process.id, channels: channels) }) {
             guard isAlive() else { return false }
             var entry = pollfd(fd: takenSignal, events: Int16(POLLIN), revents: 0)
-            // Its end is no event.
+            // The end of the process is no event: it is asked for.
             _ = unsafe poll(&entry, 1, 10)
             var count: eventfd_t = 0
             _ = unsafe eventfd_read(takenSignal, &count)
@@ -72,7 +73,7 @@ public import XenBus
         return isAlive()
     }
 
-    /// Number of pages of a domain that others map: while there are any, a destroyed domain stays as a zombie.
+    /// Number of pages of a domain that others have mapped: on Xen, a domain that was destroyed stays as a zombie while there are any.
     public func mappedPageCount(of id: DomainID) -> Int {
         state.with { state in
             state.processes.values.reduce(0) { sum, process in
@@ -125,7 +126,7 @@ extension SimulatedMachine {
             let domain: DomainID
             /// The process that this is a part of, with event channels of its own: it dies with it.
             var whole: Int?
-            /// Its event channels are another process's, which sees nothing of them but its eventfd.
+            /// Another process of this machine has its event channels, and sees nothing of them but their eventfd.
             var isElsewhere = false
             let storeSignal: Int32
             let eventSignal: Int32
@@ -151,10 +152,10 @@ extension SimulatedMachine {
 
         // MARK: The xenstore
 
-        /// Does a change outside of transactions, and fires what watches it. Used where a refusal changes nothing.
+        /// Does a change outside of transactions, and queues events for those who watch it.
         mutating func changeStore(_ change: (inout StoreTree) throws(StoreRefusal) -> Void) {
             tree.beginTracking()
-            // What is refused has changed nothing.
+            // A change that is refused changes nothing, and there is nobody to be told.
             try? change(&tree)
             fireChanges(tree.changed)
         }

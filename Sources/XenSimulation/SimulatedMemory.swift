@@ -3,8 +3,8 @@ import Glibc
 import System
 import XenBus
 
-/// The memory of a `SimulatedMachine`, as one process has it: one memory file, whole, so that mapping grants gives what
-/// gntdev gives: the same memory at another address, any pages one after the other.
+/// The memory of a `SimulatedMachine`, as one process has it: a memory file that is mapped as a whole. So granted pages can be mapped as
+/// gntdev maps them: the same memory at another address, any pages one after the other.
 @safe final class SimulatedMemory: @unchecked Sendable {
     let file: Int32
     let pageCount: Int
@@ -15,7 +15,7 @@ import XenBus
         let byteCount = lseek(file, 0, SEEK_END)
         let base = unsafe mmap(nil, max(0, byteCount), PROT_READ | PROT_WRITE, MAP_SHARED, file, 0)
         guard byteCount > 0, let base = unsafe base, unsafe base != MAP_FAILED else {
-            throw Failure(.system, "memory of a simulated machine", systemError(errno))
+            throw Failure(.system, "map", "the memory of a simulated machine", systemError(errno))
         }
         unsafe self.base = base
         self.file = file
@@ -24,10 +24,10 @@ import XenBus
 
     deinit { unsafe munmap(base, pageCount * xenPageSize) }
 
-    /// A page's first byte, for as long as the memory is.
+    /// A page's first byte, which is there as long as this is.
     @unsafe func pointer(toPage page: Int) -> UnsafeMutableRawPointer { unsafe base + page * xenPageSize }
 
-    /// These pages at addresses that follow each other. Nil: there are none of them, or no room.
+    /// Maps these pages one after the other. Nil: there is no address space for them (`errno` says why).
     @unsafe func map(_ pages: [Int]) -> UnsafeMutableRawPointer? {
         let reserved = unsafe mmap(nil, pages.count * xenPageSize, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
         guard let reserved = unsafe reserved, unsafe reserved != MAP_FAILED else { return nil }
@@ -38,9 +38,9 @@ import XenBus
         return unsafe reserved
     }
 
-    /// Does what a segment of a grant copy asks for, which lies within `page`.
-    /// - Parameter isLent: the local side, which is read, may not be there.
-    /// - Returns: false: it was not, and gntdev would fail with EFAULT.
+    /// Does one copy between `page` and `local`.
+    /// - Parameter isLent: `local`, which is read, may be memory that is not there.
+    /// - Returns: false: it was not there; gntdev would fail with EFAULT.
     @unsafe func copy(_ segment: xengnttab_grant_copy_segment_t, _ local: UnsafeMutableRawPointer, page: Int, isLent: Bool) -> Bool {
         let range = unsafe segment.foreignSide.range
         let length = range.count
@@ -48,7 +48,7 @@ import XenBus
         if unsafe segment.isFromGrant {
             unsafe local.copyMemory(from: base + offset, byteCount: length)
         } else if isLent {
-            // The system call fails as gntdev's does.
+            // By a system call, which fails where memcpy would end the process.
             return unsafe pwrite(file, local, length, offset) == length
         } else {
             unsafe (base + offset).copyMemory(from: local, byteCount: length)
@@ -60,12 +60,12 @@ import XenBus
 extension xengnttab_grant_copy_segment_t {
     @unsafe fileprivate var isFromGrant: Bool { unsafe flags == UInt16(GNTCOPY_source_gref) }
 
-    /// The granted bytes it is about: their grant, and where they are in its page, or beyond its end.
+    /// The side of the copy that is granted: its grant, and where it is in the granted page, or beyond its end.
     @unsafe var foreignSide: (reference: GrantReference, domain: DomainID, range: Range<Int>) {
         let foreign = unsafe isFromGrant ? source.foreign : dest.foreign
         return unsafe (foreign.ref, foreign.domid, Int(foreign.offset)..<Int(foreign.offset) + Int(len))
     }
 
-    /// Where the others are.
+    /// The other side.
     @unsafe var localSide: UnsafeMutableRawPointer? { unsafe isFromGrant ? dest.virt : source.virt }
 }

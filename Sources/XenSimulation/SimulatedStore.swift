@@ -4,14 +4,14 @@ import XenBus
 /// What the xenstore refuses, as an `errno`.
 struct StoreRefusal: Error { let code: Int32 }
 
-/// The tree of a simulated xenstore at one moment, with the rules of who may do what.
+/// The tree of a simulated xenstore at one moment, and who may do what to it.
 struct StoreTree {
     struct Node {
         var value: [UInt8] = []
         var children: Set<String> = []
         var owner: DomainID
         var readers: [DomainID]
-        /// Grows with each change to the node: two states with the same generation are the same.
+        /// Another one with each change of the node, so that a transaction's end sees whether there was one.
         var generation: UInt64
     }
 
@@ -21,7 +21,7 @@ struct StoreTree {
     private(set) var accessed: Set<String> = []
     private(set) var changed: Set<String> = []
 
-    /// Starts the record that a transaction's end compares.
+    /// From now on `accessed` and `changed` are noted, from nothing.
     mutating func beginTracking() {
         accessed = []
         changed = []

@@ -4,7 +4,7 @@ public import System
 public import XenBus
 
 extension SimulatedXen {
-    /// Opens a port that `remote` may connect to: what a front end does.
+    /// Opens a port that `remote` may connect to: what a frontend does.
     public func openPort(to remote: DomainID) throws(Failure) -> EventPort {
         try refusals("open an event channel to domain \(remote)") { state throws(StoreRefusal) in
             guard let port = state.openPort(.init(owner: id, remoteDomain: remote), in: domain) else {

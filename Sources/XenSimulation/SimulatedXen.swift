@@ -17,10 +17,10 @@ public final class SimulatedXen: XenHost, EventChannels {
         try self.init(machine, domain, partOf: nil)
     }
 
-    /// A part of this process, which dies with it.
+    /// Event channels of their own, in a part of this process that dies with it.
     public func openChannels() throws(Failure) -> SimulatedXen { try SimulatedXen(machine, domain, partOf: id) }
 
-    /// The same, whose channels another process has.
+    /// The same for channels that another process of this machine has: it sees their eventfd alone.
     func openElsewhere() throws(Failure) -> SimulatedXen {
         let part = try openChannels()
         machine.state.with { $0.processes[part.id]?.isElsewhere = true }
@@ -29,7 +29,7 @@ public final class SimulatedXen: XenHost, EventChannels {
 
     private init(_ machine: SimulatedMachine, _ domain: DomainID, partOf whole: Int?) throws(Failure) {
         let storeSignal = cxen_event_descriptor(), eventSignal = cxen_event_descriptor()
-        guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "eventfd", systemError(errno)) }
+        guard storeSignal >= 0, eventSignal >= 0 else { throw Failure(.system, "make", "an eventfd", systemError(errno)) }
         self.machine = machine
         self.domain = domain
         storeDescriptor = storeSignal
@@ -58,7 +58,7 @@ public final class SimulatedXen: XenHost, EventChannels {
         machine.state.with { $0.kill(id) }
     }
 
-    /// Kills the process in the place of the call after the next `count`.
+    /// Has the process make `count` calls more, and be killed in the next one, before that has done anything.
     public func kill(afterCalls count: Int) {
         machine.state.with { $0.processes[id]?.remainingCalls = count }
     }

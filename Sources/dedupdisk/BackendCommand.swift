@@ -34,12 +34,12 @@ struct BackendCommand: ParsableCommand {
     func run() throws {
         _ = signal(SIGPIPE, SIG_IGN)
         let store = try options.open()
-        // Held until the process ends. Two would take each other's devices.
+        // Held until the process ends: two daemons would take each other's devices.
         let lock = try File(path: Self.lockPath, options: [.write, .create], mode: 0o600)
         guard try lock.tryLock(exclusive: true) else {
-            throw Failure(.busy, "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
+            throw Failure(.busy, "start", "dedupdisk backend", "another one runs on this machine", remedy: "end that one first")
         }
-        // It goes with the process at the latest.
+        // If it can't be unlocked, it ends with the process.
         defer { try? lock.unlock() }
         let stop = try StopRequest()
         stop.sendOnSignals(handOver: [SIGTERM, SIGINT, SIGHUP])
@@ -48,7 +48,7 @@ struct BackendCommand: ParsableCommand {
         configuration.describe = { "\($0.advised)" }
         configuration.obstacle = { Self.obstacle($0) }
         configuration.begin = { (devices) throws(Failure) in try store.removeKeptCopies(butOf: devices) }
-        // What can't be removed now is when the next daemon begins.
+        // A copy that can't be removed now is removed when the next daemon begins.
         configuration.forget = { if Self.isEphemeral($0) { try? store.removeKeptCopy(of: $0.device) } }
         let daemon = try BackendDaemon(configuration, stop: stop, makeHost: { () throws(Failure) in try LibXen() }) { (disk) throws(Failure) in
             try Self.open(disk, of: store)
@@ -61,7 +61,7 @@ struct BackendCommand: ParsableCommand {
         Console.log("ended; disks stay plugged until it is started again")
     }
 
-    /// A snapshot stays what it is: what a guest writes is its device's, and goes with that.
+    /// Whether the disk is a snapshot that a guest may write to: what it writes goes into a copy that is its device's, and is removed with that.
     private static func isEphemeral(_ disk: ToolstackDisk) -> Bool { SnapshotName(disk.name) != nil && !disk.isReadOnly }
 
     private static func open(_ disk: ToolstackDisk, of store: Store) throws(Failure) -> StoreDisk {
@@ -71,7 +71,7 @@ struct BackendCommand: ParsableCommand {
             return opened
         }
         if !disk.isNew {
-            // The guest has written to it, and goes on where it was.
+            // The guest has written to its copy, and goes on with it.
             if let copy = try Copy(keptFor: disk.device, in: store) { return try copy.open(readOnly: false) }
             throw Failure(.notFound, "open", .disk(disk.name), "what its guest has written to it is gone", remedy: "detach it, and attach it anew")
         }
@@ -80,7 +80,7 @@ struct BackendCommand: ParsableCommand {
 
     private static let lockPath = "/run/dedupdisk-backend.lock"
 
-    /// The kernel's back end takes every device of class vbd as soon as it sees it.
+    /// The kernel's backend takes every device of class vbd as soon as it sees it.
     private static func obstacle(_ className: String) -> String? {
         guard className == "vbd", unsafe access("/sys/bus/xen-backend/drivers/vbd", F_OK) == 0 else { return nil }
         return "the kernel's xen-blkback is loaded, and takes it; use backendtype=qdisk,target=dedupdisk:DISK"

@@ -3,12 +3,13 @@ import Glibc
 import Serve
 import System
 
-/// Closes a disk that could not be served: what for is about to be told, and what comes on top of it here.
+/// Closes a disk that could not be served. Why it could not is what the caller throws; that it can't be closed either is told here.
 func close<Device: BlockDevice>(_ device: Device) {
     do throws(Failure) { try device.close() } catch { Console.complain("\(error.advised)") }
 }
 
-/// Closes a disk that was served. After a second request to stop, that has a second's time: the journal has all that was acknowledged.
+/// Closes a disk that was served. After another request to stop, it is waited for a second longer, and then left as it is: the journal has all that was
+/// acknowledged.
 func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForced stop: StopRequest) throws {
     let result = Monitor<Result<Void, Failure>?>(nil)
     let thread = try Thread("close") {
@@ -30,6 +31,6 @@ func close<Device: BlockDevice>(_ device: Device, named name: String, unlessForc
         if stop.take() > 0, deadline == .infinity { deadline = monotonicSeconds() + 1 }
     }
     Console.log("disk \(name) was left with its last writes in its journal: they go in when it is opened again")
-    // Its threads are still at work: nothing that they use may go before the process does.
+    // Its threads are still at work: what they use must stay as long as the process does.
     Console.end(0)
 }

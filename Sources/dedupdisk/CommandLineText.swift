@@ -3,7 +3,7 @@ import CProcess
 import Glibc
 import System
 
-/// What the process was started with, byte for byte: bytes that are no UTF-8 are as `PathText` holds them. `CommandLine.arguments`
+/// The arguments and the environment of the process, byte for byte: bytes that are not UTF-8 are as `PathText` has them. `CommandLine.arguments`
 /// would put U+FFFD in their places, and has nothing where there is no /proc.
 enum CommandLineText {
     /// The arguments behind the program's name.
@@ -14,7 +14,7 @@ enum CommandLineText {
     /// The value of an environment variable; nil when it is not set.
     static func variable(_ name: String) -> String? { unsafe getenv(name).map { unsafe PathText.text($0) } }
 
-    /// Reads a name, of a disk or a VM: text, of which nothing stands for a byte.
+    /// Reads the name of a disk or a VM: UTF-8, else wrong usage.
     static func name(_ argument: String) throws -> String {
         guard let name = String(validating: PathText.bytes(argument), as: UTF8.self) else { throw ValidationError("names are UTF-8, and this is not") }
         return name

@@ -31,7 +31,7 @@ struct Connect: ParsableCommand {
     }
 
     func run() throws {
-        // Whoever read our messages may go; the guest's disk stays.
+        // When nobody reads the messages any more, the disk is served all the same.
         _ = signal(SIGPIPE, SIG_IGN)
         let xen = try LibXen()
         let domain = try xen.domain(vm)
@@ -47,7 +47,7 @@ private struct Attaching: DiskServer {
     let device: VirtualDevice?
     let queues: Int
 
-    /// Serves until the end, then writes out what is pending, whatever the end was.
+    /// Serves until the end, and closes the disk, however that end came.
     func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool, _ activity: Activity) throws {
         let stop = try StopRequest()
         stop.sendOnSignals(handOver: [SIGHUP])
@@ -71,7 +71,7 @@ private struct Attaching: DiskServer {
         case .guestGone: Console.log("VM \(domain.name) is gone; disk \(name) is closed")
         case .handedOver:
             Console.log("disk \(name) stays plugged; VM \(domain.name) waits for the same command to serve it again")
-            // What asked for it is what it ends of: a supervisor can tell.
+            // It dies of the signal that asked for it, so that a supervisor can tell this end from others.
             Console.drain()
             _ = signal(SIGHUP, SIG_DFL)
             _ = raise(SIGHUP)

@@ -19,7 +19,7 @@ enum Console {
         "\(isJournal ? "<\(priority.rawValue)>" : "")dedupdisk: \(PathText.shown(text))\n"
     }
 
-    /// Ends the process when what it told is written. It goes without exit(3): what threads that are at work use stays until then.
+    /// Ends the process, when what it has told is written, without exit(3), which would tear down what threads still use.
     static func end(_ status: Int32) -> Never {
         lines.drain()
         _exit(status)
@@ -28,8 +28,8 @@ enum Console {
     /// Waits until what was told is written, or for a second.
     static func drain() { lines.drain() }
 
-    /// What the store and its disks tell. A server passes all of it on. A command tells by its result what came of it, and meanwhile only why
-    /// that takes long, and that a store has become another one.
+    /// What the store and its disks tell. A server prints all of it. Other commands print only why they take long (waits for a lock, hashing one by
+    /// one) and that the store is upgraded: their results say the rest.
     static let events = Events { event in
         guard unsafe isServing || (event.kind == .lockWait && event.failure == nil) || event.kind == .hashing || event.kind == .upgrade else { return }
         lines.append(line("\(event.advised)", event.priority))
@@ -47,8 +47,9 @@ enum Console {
     /// - Throws: when nobody can take it, a full disk behind a redirection for one.
     static func print(_ text: String) throws(Failure) { try put(text + "\n") }
 
-    /// Lines on standard output. A program gets names as they are; what a terminal would not show, or take for an order, is shown to
-    /// people as `complain` shows it.
+    /// Lines on standard output, as they are, to a file or a program. On a terminal, what it would not show, or would take for a control sequence, is shown as
+    /// `complain` shows it.
+    /// - Throws: when they can't be written.
     static func put(_ text: String) throws(Failure) {
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false)
         guard writeAll(isatty(1) == 1 ? lines.map { PathText.shown(String($0)) }.joined(separator: "\n") : text, to: 1) else {
@@ -80,7 +81,7 @@ enum Console {
     /// `1 blob`, `2 blobs`.
     static func count(_ number: some BinaryInteger, _ noun: String) -> String { "\(number) \(noun)\(number == 1 ? "" : "s")" }
 
-    /// `1536 MiB` as people write it: three digits that count, powers of 1024.
+    /// Bytes for people: three significant digits, and a unit that is a power of 1024. 1536 MiB is `1.50 GiB`.
     static func size(_ bytes: UInt64) -> String {
         if bytes < 1024 { return "\(bytes) B" }
         var value = Double(bytes)

@@ -3,9 +3,9 @@ import Disk
 import Store
 import System
 
-/// A disk as it is at this moment, whoever has it. While it is read, others may write to the disk, as what is read is a copy.
+/// A disk as it is at this moment, also one that others write to: then a copy of it is read, which has no name and is removed afterwards.
 enum CopiedDisk {
-    /// Calls `body` with the name of what has all that was written to a disk, or of the snapshot.
+    /// Calls `body` with the name under which the store has all that was written to a disk so far: a copy's, or that of the disk or snapshot itself.
     static func with(_ name: String, of store: Store, _ body: (String) throws(Failure) -> Void) throws(Failure) {
         guard let copy = try copyToRead(of: name, in: store) else {
             try refuseStaged(name, in: store)
@@ -15,7 +15,7 @@ enum CopiedDisk {
         try body(copy.name)
     }
 
-    /// Maps don't have what waits in a journal.
+    /// Where there is no copy, only the map is looked at, which lacks what waits in the journal.
     private static func refuseStaged(_ name: String, in store: Store) throws(Failure) {
         guard try StoreDisk(store, name, readOnly: true).hasStaged else { return }
         throw Failure(
@@ -23,12 +23,12 @@ enum CopiedDisk {
             remedy: "copy the store to where it can be; export and serve --read-only read them where they are")
     }
 
-    /// Calls `body` with what has all that was written to a disk, or with the snapshot.
+    /// The same with the copy, disk or snapshot, open to be read.
     static func open(_ name: String, of store: Store, _ body: (StoreDisk) throws(Failure) -> Void) throws(Failure) {
         guard let copy = try copyToRead(of: name, in: store) else { return try body(StoreDisk(store, name, readOnly: true)) }
         defer { copy.remove() }
         let disk = try copy.open(readOnly: true)
-        // It was only read.
+        // It was only read: nothing is lost when it can't be closed.
         defer { try? disk.close() }
         try body(disk)
     }
@@ -48,7 +48,7 @@ enum CopiedDisk {
         do throws(Failure) {
             return try Copier(store).copy(of: name)
         } catch where error.kind == .noSpace || error.kind == .busy {
-            // The store is full, or somebody has its lock who does not go on.
+            // The store is full, or whoever has its lock, or the disk, does not answer.
             guard try isFree(name, in: store) else { throw error }
             return nil
         }

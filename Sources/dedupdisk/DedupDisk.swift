@@ -23,7 +23,7 @@ struct DedupDisk: ParsableCommand {
 
     /// Runs the command line. Every failure becomes one line on standard error, and an exit status.
     ///
-    /// The process goes without exit(3): threads that are at work, as those that hash, would find what they use torn down.
+    /// The process ends without exit(3), which would tear down what threads still use, those that hash for example.
     static func main() {
         let status: Int32
         do {
@@ -41,7 +41,9 @@ struct DedupDisk: ParsableCommand {
         Console.end(status)
     }
 
-    /// The exit status of a command line that got as far as to have one.
+    /// Runs a command.
+    /// - Returns: the exit status.
+    /// - Throws: the failure that is to be told.
     private static func run(_ arguments: [String]) throws(Failure) -> Int32 {
         do {
             var command = try parseAsRoot(arguments)
@@ -78,15 +80,15 @@ struct DedupDisk: ParsableCommand {
         }
     }
 
-    /// A file that is larger than a limit allows (ulimit -f) is an error of the call, and a terminal that is another job's no
-    /// reason to stop in the middle of a commit, with the store's lock.
+    /// To write beyond a limit of files (ulimit -f) is to be an error of the call, not a signal. Nor is a job in the background to be stopped by its
+    /// terminal (stty tostop), as that may be in the middle of a commit, with the store's lock.
     private static func surviveLimits() {
         for number in [SIGXFSZ, SIGTTOU] { _ = signal(number, SIG_IGN) }
     }
 
-    /// LMDB believes its pages, and so may a damaged one lead it, or whoever reads what it gives, to where no memory is or none
-    /// that may be written, or have it spoil the allocator's, which aborts. This program's own code is memory-safe but for what
-    /// it marks: should that be at fault, whoever asks for a backtrace gets it.
+    /// LMDB trusts its pages: a damaged one may lead it, or whoever reads what it returns, to memory that is not there or can't be written
+    /// (SIGSEGV), or make it damage the allocator's, which then aborts (SIGABRT). This program's own code is memory-safe but for what is
+    /// marked `unsafe`: should that be at fault, SWIFT_BACKTRACE gives a backtrace instead of the line.
     private static func dieOfDamagedPagesInWords() {
         guard unsafe getenv("SWIFT_BACKTRACE") == nil else { return }
         var action = sigaction()
@@ -109,7 +111,7 @@ struct DedupDisk: ParsableCommand {
         }
     }
 
-    /// A page of the store that the disk under it can't give, or that somebody cut off, is a SIGBUS at first touch.
+    /// A page of the store that can't be read from the disk, or is beyond the end of a file that was cut short, is a SIGBUS when it is first touched.
     private static func dieOfBusErrorsInWords() {
         var action = sigaction()
         unsafe action.__sigaction_handler.sa_handler = { number in
@@ -121,13 +123,13 @@ struct DedupDisk: ParsableCommand {
     }
 }
 
-/// The end of a signal's handler. What serves a guest still dies of the signal, so that whoever watches over it starts it again.
+/// The end of a signal's handler: status 3; but what serves a disk dies of the signal, so that whoever supervises it starts it again.
 @unsafe private func die(of number: Int32, saying line: StaticString) {
     _ = unsafe write(2, line.utf8Start, line.utf8CodeUnitCount)
     guard unsafe isServing else { _exit(3) }
     signal(number, SIG_DFL)
-    raise(number)  // When the handler returns.
+    raise(number)  // It takes effect when the handler returns.
 }
 
-/// Written before any thread is started, read in a signal's handler and by who tells what.
+/// Whether the command serves a disk. Written before there is another thread; read in handlers of signals and by those who tell events.
 nonisolated(unsafe) var isServing = false

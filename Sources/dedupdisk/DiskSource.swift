@@ -7,7 +7,7 @@ import Glibc
 import Store
 import System
 
-/// What a disk that is served is made of, and how: the same for a VM and for NBD clients.
+/// Which disk is served, and how: the options are the same for a VM and for NBD clients.
 struct DiskSource: ParsableArguments {
     @OptionGroup var options: StoreOptions
     @Option(help: ArgumentHelp("Size of a new disk: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize?
@@ -76,7 +76,7 @@ struct DiskSource: ParsableArguments {
     private func openStore() throws -> Store {
         guard size != nil, !ephemeral, !readOnly else {
             let store = try options.open(for: ephemeral || readOnly ? .reading : .writing)
-            // What was ephemeral, and was killed; what can't be removed now is no reason not to serve.
+            // Copies of `--ephemeral` that were killed. That they can't be removed now is no reason not to serve.
             if !store.isReadOnly { try? store.removeLeftovers() }
             return store
         }
@@ -108,7 +108,7 @@ struct DiskSource: ParsableArguments {
         return unsafe access("/var/tmp", W_OK) == 0 ? "/var/tmp" : "/tmp"
     }
 
-    /// The path that a later process, elsewhere, would call the same file: realpath(3). What is served is known by it.
+    /// The path of a file that is the same whatever directory a process runs in: realpath(3). What is served is known by it.
     private static func absolute(_ path: String) -> String {
         guard let real = unsafe realpath(path, nil) else { return path }
         defer { unsafe free(real) }
@@ -116,12 +116,12 @@ struct DiskSource: ParsableArguments {
     }
 }
 
-/// Who serves a disk of any kind.
+/// A way to serve a disk of any kind.
 protocol DiskServer {
     /// Serves until the end, and closes the disk.
     /// - Parameters:
-    ///   - name: what the disk is known by: its place, or its name when that is no way back to it.
-    ///   - isResumable: a later process, asked for the same, has the same disk.
+    ///   - name: what the disk is known by: store and name, or the path of its file; of a copy, the name alone, as no later process finds it.
+    ///   - isResumable: the same command, given again after this process was killed, serves the same disk.
     ///   - activity: notes what is done for the guest or the clients.
     func serve<Device: BlockDevice>(_ device: Device, named name: String, isResumable: Bool, _ activity: Activity) throws
 }

@@ -48,7 +48,7 @@ struct Import: ParsableCommand {
         if format == nil, let found = try source.foreignFormat() { throw refusal(found, source) }
     }
 
-    /// - Returns: what names the shell's command that does it.
+    /// - Returns: a failure whose remedy is the shell's command that converts and imports the image.
     private func refusal(_ format: ImageFormat, _ source: ImageSource) -> Failure {
         let name = Shell.quoted(disk) + (options.store.map { " --store " + Shell.quoted($0) } ?? "")
         let image = source.hasPath ? Shell.quoted(file) : "\"$image\""
@@ -91,7 +91,7 @@ struct Export: ParsableCommand {
         if let format = format?.format, format != .raw { throw refusal(format) }
         let stop = try StopRequest()
         stop.sendOnSignals()
-        // First: later, a number may be a file of the store's.
+        // Before the store is opened: later the descriptor's number may be one of the store's files.
         let given = try ImageTarget(given: file, isForced: force)
         let store = try options.open(for: .reading)
         guard try store.disk(disk) != nil else { throw store.noSuchDisk(disk) }
@@ -118,7 +118,7 @@ struct FormatName: ExpressibleByArgument {
         guard let found = ImageFormat(rawValue: argument) else { return nil }
         format = found
     }
-    // What others stand for is known, to be refused with the way to do it.
+    // All formats are accepted by the parser, and all but raw are refused with the command that converts; the help names the one that works.
     static var allValueStrings: [String] { [ImageFormat.raw.rawValue] }
 }
 
@@ -144,7 +144,7 @@ enum Shell {
 
     /// `file` with `.raw` behind it, or something like it that nothing is called yet.
     static func unusedName(_ file: String) -> String {
-        // What can't be looked at is not known to be free.
+        // A name that can't be looked up is taken for one that is taken.
         (0..<100).lazy.map { file + ($0 == 0 ? ".raw" : ".\($0).raw") }.first { (try? File.status(of: $0)) == .some(.none) } ?? file + ".raw"
     }
 }

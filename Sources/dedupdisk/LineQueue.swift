@@ -1,7 +1,7 @@
 import System
 
-/// Lines on their way to standard error, in their order, on a thread of their own: who tells of something may hold a lock that others wait
-/// for, and who reads the lines may be slow, or stopped.
+/// Lines on their way to standard error, in their order. A thread of its own writes them: whoever tells something may hold a lock that others wait
+/// for, and whoever reads standard error may be slow, or stopped.
 final class LineQueue: Sendable {
     private let state = Monitor(State())
     private let write: @Sendable (String) -> Void
@@ -10,7 +10,7 @@ final class LineQueue: Sendable {
 
     private struct State {
         var lines: [String] = []
-        /// Those that found no room.
+        /// Lines that found no room, since that was last said.
         var dropped = 0
         var isWriting = false
         var thread: Thread?
@@ -27,7 +27,7 @@ final class LineQueue: Sendable {
     /// Does not wait for the line to be written, unless there can be no thread that does it.
     func append(_ line: String) {
         let hasThread = state.with { state in
-            // Where there can be none, whoever tells writes.
+            // Without a thread, whoever tells something writes it.
             if state.thread == nil { state.thread = try? Thread("log") { self.run() } }
             guard state.thread != nil else { return false }
             if state.lines.count < Self.capacity { state.lines.append(line) } else { state.dropped += 1 }
@@ -36,7 +36,7 @@ final class LineQueue: Sendable {
         if hasThread { state.notify() } else { write(line) }
     }
 
-    /// Waits until all is written that was appended before, or for a second.
+    /// Waits until all that was appended is written, and a second at most.
     func drain() {
         let end = monotonicSeconds() + 1
         state.wait { state in

@@ -3,7 +3,7 @@ import Control
 
 /// What a server says of a disk, as `stats` prints it.
 struct LiveDisk: Encodable {
-    /// Seconds; null: there was no such request in the last ten seconds or so.
+    /// Of one kind of requests. Latencies are in seconds; null: there was no such request in the last ten to twenty seconds.
     struct Requests: Encodable {
         let requests, bytes: UInt64
         let p50, p99, p999, max: Double?
@@ -26,7 +26,7 @@ struct LiveDisk: Encodable {
         (discard, flush) = (Requests(found.activity.discard), Requests(found.activity.flush))
     }
 
-    /// For people.
+    /// The table for people, with a row for each disk below its heads.
     static func table(_ disks: [(name: String, figures: LiveFigures)]) -> [[String]] {
         func time(_ seconds: Double?) -> String {
             guard let seconds else { return "-" }

@@ -14,9 +14,9 @@ struct StoreOptions: ParsableArguments {
         return path
     }
 
-    /// The store, which is there.
+    /// Opens the store, which has to exist.
     func open(for access: Store.Access = .writing) throws(Failure) -> Store { try Store(path: path, for: access, events: Console.events) }
-    /// The store, made when there is none.
+    /// Opens the store, and makes it when there is none.
     func openOrCreate() throws(Failure) -> Store { try Store(path: path, creating: true, events: Console.events) }
 }
 

@@ -41,7 +41,7 @@ struct Prune: ParsableCommand {
         if let busy { throw busy }
     }
 
-    /// - Returns: why one that was to go is still there: somebody reads it.
+    /// - Returns: why a snapshot that was to go is still there, as somebody reads it; nil: all are gone.
     private func prune(_ disk: String, of store: Store, _ rules: KeepRules) throws(Failure) -> Failure? {
         let snapshots = try store.snapshots(of: disk)
         let kept = rules.kept(snapshots.map(\.created))
@@ -67,7 +67,7 @@ struct Prune: ParsableCommand {
 
 /// Which of some snapshots stay, by the times at which they were made.
 struct KeepRules {
-    /// How many, and what the times of one hour, day … have in common (strftime(3), local time); nil: each is one of its own.
+    /// How many are kept, and what the times of one hour, day … have in common (strftime(3), local time); nil: each snapshot is counted by itself.
     private let rules: [(count: Int, format: String?)]
 
     init(last: Int?, hourly: Int?, daily: Int?, weekly: Int?, monthly: Int?) {

@@ -1,7 +1,7 @@
 import System
 
 extension Failure {
-    /// The same with what commands of this program do about it. Libraries know none, and name what lies in the environment.
+    /// The same, with the command of this program that is the way out, where there is one. Libraries know no commands: their remedies lie in the environment.
     var advised: Failure {
         Failure(kind, operation, subject, why, cause: cause?.advised, remedy: command ?? remedy)
     }
@@ -13,7 +13,7 @@ extension Failure {
         case (.outdated, _, .file): "any command upgrades it, dedupdisk list, say, where and by whom it can be written to"
         case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(path) once as the store's owner"
         case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
-        // No disk can be deleted before.
+        // Before that is over, no disk can be deleted.
         case (.noSpace, .upgrade, .store): nil
         case (.noSpace, _, .store(let path)): "delete disks and run gc, or free some space on the filesystem of \(path)"
         case (.invalidRequest, .resize, .disk): joined("with --discard-data")
@@ -50,6 +50,6 @@ extension Failure {
 }
 
 extension Event {
-    /// The same with what commands of this program do about it.
+    /// The same, its failure with the command of this program that is the way out.
     var advised: Event { Event(kind, subject, text, phase, because: failure?.advised) }
 }

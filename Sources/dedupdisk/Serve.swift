@@ -33,7 +33,7 @@ struct Serve: ParsableCommand {
     }
 
     func run() throws {
-        // Whoever read our messages may go; the clients' disk stays.
+        // When nobody reads the messages any more, the disk is served all the same.
         _ = signal(SIGPIPE, SIG_IGN)
         let address =
             if let socket { NBDAddress.unix(path: socket) } else if let listen { try NBDAddress(listen: listen) } else { NBDAddress.standard }
@@ -61,7 +61,7 @@ private struct Listening: DiskServer {
         }
         if outcome == .forced {
             Console.log("disk \(name) was left with requests at work")
-            // Threads are still in the disk: nothing that they use may go before the process does.
+            // Threads are still at work on the disk: what they use must stay as long as the process does.
             Console.end(0)
         }
         try close(device, named: name, unlessForced: stop)

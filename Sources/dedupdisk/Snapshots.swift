@@ -41,7 +41,7 @@ struct Snapshot: ParsableCommand {
         guard Set(names.map { PathText.bytes($0.disk) }).count == names.count else {
             throw Failure(.usage, "snapshot", "the disks", "one is named twice", remedy: "take one snapshot of each")
         }
-        // Before anybody is asked to stand still.
+        // Before any server is asked to hold still.
         for name in names { try store.checkIsFree(.snapshot(name)) }
         let copier = Copier(store)
         try copier.name(copier.copies(of: names.map(\.disk)), names.map { .snapshot($0) })

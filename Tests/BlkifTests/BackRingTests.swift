@@ -53,7 +53,7 @@ import Testing
         front.setRequestProducer(33)
         #expect(throws: Failure.self) { try back.nextRequest() }
         #expect(back.respond(to: Request()))
-        // Answered, though not shown: one more is what an eager front end could post.
+        // Answered, though not shown: one more is what an eager frontend could post.
         #expect(try back.nextRequest() != nil)
     }
 
@@ -111,11 +111,11 @@ import Testing
         #expect(back.respond(to: request, .error))
         let wanted: [UInt8] = [UInt8](repeating: 0xFF, count: 8) + [0, 0, 0xFF, 0xFF] + (abi == .x86_32 ? [] : [0, 0, 0, 0])
         #expect(Array(memory.slot(0, abi).prefix(abi.responseByteCount)) == wanted)
-        // The rest of the slot is the front end's own.
+        // The rest of the slot is the frontend's own.
         #expect(memory.slot(0, abi).dropFirst(abi.responseByteCount).allSatisfy { $0 == 0xFF })
     }
 
-    /// A back end that dies between taking and answering: its successor gets the rest, once.
+    /// A backend that dies between taking and answering: its successor gets the rest, once.
     @Test(arguments: [0, UInt32.max - 3]) func resuming(_ start: UInt32) throws {
         let memory = RingMemory()
         memory.wind(to: start)
@@ -158,7 +158,7 @@ import Testing
         #expect(front.push(), "req_event starts at 1")
         #expect(!front.push(), "nothing new")
         #expect(front.post(.transfer(.read)))
-        #expect(!front.push(), "the back end is awake")
+        #expect(!front.push(), "the backend is awake")
         for _ in 0..<2 { _ = try back.nextRequest() }
         #expect(try !back.finalCheck())
         #expect(front.post(.transfer(.read)))
@@ -193,7 +193,7 @@ import Testing
                     }
                     if back.push() { toFront.signal() }
                     if try !back.finalCheck(), served < total, !toBack.wait() {
-                        Issue.record("no event for the back end, \(served) served")
+                        Issue.record("no event for the backend, \(served) served")
                         return
                     }
                 } catch {

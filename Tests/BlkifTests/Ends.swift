@@ -36,7 +36,7 @@ final class OurFront: FrontEnd {
     func nextResponse() throws -> Response? { try ring.nextResponse() }
     func finalCheck() throws -> Bool { try ring.finalCheckForResponses() }
 
-    // What no honest front end does.
+    // What no honest frontend does.
     func setRequestProducer(_ value: UInt32) { ring.setRequestProducer(value) }
     func setResponseEvent(_ value: UInt32) { ring.setResponseEvent(value) }
     func writeSlot(_ index: UInt32, _ bytes: [UInt8]) { unsafe ring.writeSlot(index, bytes.span.bytes) }

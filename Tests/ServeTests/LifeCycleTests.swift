@@ -217,7 +217,7 @@ import XenSimulation
         #expect(served.isLetGo)
     }
 
-    /// The first front ends had 32 bits, and no name for that.
+    /// The first frontends had 32 bits, and no name for that.
     @Test func aGuestThatNamesNoProtocolHas32Bits() throws {
         let served = try ServedDisk(abi: .x86_32)
         served.frontEnd.namesProtocol = false
@@ -228,7 +228,7 @@ import XenSimulation
         #expect(try served.unplug() == .unplugged)
     }
 
-    /// Older front ends count pages where newer ones give an order.
+    /// Older frontends count pages where newer ones give an order.
     @Test func pagesOfARingMayBeCounted() throws {
         let served = try ServedDisk(ringOrder: 2)
         try served.start { [disk] () throws(Failure) in disk }

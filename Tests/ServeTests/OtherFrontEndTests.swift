@@ -9,7 +9,7 @@ import TestSupport
 import XenBus
 import XenSimulation
 
-/// Front ends of other systems than Linux: each goes through the states, and reads and writes the nodes, as its driver does.
+/// Frontends of other systems than Linux: each goes through the states, and reads and writes the nodes, as its driver does.
 @Suite struct OtherFrontEndTests {
     let disk = MemoryDisk(sectorCount: 1000)
 
@@ -24,7 +24,7 @@ import XenSimulation
         #expect(try frontEnd.read(3, 40) == pattern(seed, sectors: 40))
     }
 
-    /// NetBSD (sys/arch/xen/xen/xbd_xenbus.c) does not wait for the back end before it offers its ring. It panics without
+    /// NetBSD (sys/arch/xen/xen/xbd_xenbus.c) does not wait for the backend before it offers its ring. It panics without
     /// some nodes, ends without a word between Connected and Closed, and then waits for its ring's page.
     @Test func netBSD() throws {
         let machine = try SimulatedMachine(), guest = try SimulatedGuest(machine, id: 7, name: "web")
@@ -108,7 +108,7 @@ import XenSimulation
             #expect(served.machine.mappedPageCount(of: 7) == 4)
             try use(frontEnd, round)
         }
-        // It reads what the disk is after each change of the back end's nodes.
+        // It reads what the disk is after each change of the backend's nodes.
         disk.resize(sectorCount: 2000)
         try waitUntil { try frontEnd.backendValue("sectors") == "2000" }
         try frontEnd.write(1992, pattern(3, sectors: 8))
@@ -176,7 +176,7 @@ import XenSimulation
 }
 
 extension SimulatedFrontEnd {
-    /// The back end's first state that is none of these.
+    /// The backend's first state that is none of these.
     fileprivate func stateAfter(_ states: Int...) throws -> Int {
         for _ in 0..<120_000 {
             let state = try backendState()

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Promise: kill -9 of the back end loses no acknowledged write and gives the guest no I/O error: the same command again
+# Promise: kill -9 of the backend loses no acknowledged write and gives the guest no I/O error: the same command again
 # takes over the live ring, and the guest's work goes on where it stood.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

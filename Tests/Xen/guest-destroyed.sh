@@ -1,5 +1,5 @@
 #!/bin/bash
-# Promise: when a guest is destroyed in the midst of writing, its back end ends by itself and leaves neither a node in
+# Promise: when a guest is destroyed in the midst of writing, its backend ends by itself and leaves neither a node in
 # xenstore nor a zombie of the domain, and the disk has all that the guest had synced.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

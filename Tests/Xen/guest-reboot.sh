@@ -1,5 +1,5 @@
 #!/bin/bash
-# Promise: a guest's reboot, which gives it a new domain id, ends the back end of the old one and leaves no node behind;
+# Promise: a guest's reboot, which gives it a new domain id, ends the backend of the old one and leaves no node behind;
 # the disk can then be connected to the guest under its old name.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

@@ -21,13 +21,13 @@ fail() {
     exit 1
 }
 
-# On failure, all that tells why: the back ends' words, the states in xenstore, the guests' kernels.
+# On failure, all that tells why: the backends' words, the states in xenstore, the guests' kernels.
 # shellcheck disable=SC2317  # the trap calls it
 report() {
     local status=$? pid name
     [ "$status" != 0 ] || return 0
     for pid in "${!log_of[@]}"; do
-        echo "--- back end $pid:"
+        echo "--- backend $pid:"
         cat "${log_of[$pid]}"
     done
     echo '--- xenstore:'
@@ -82,7 +82,7 @@ wait_device() {
     local deadline=$((SECONDS + limit))
     step "$1 gets /dev/$2"
     until guest-exec "$1" "[ -b /dev/$2 ]"; do
-        kill -0 "$backend" 2>/dev/null || fail "the back end ended before $1 had /dev/$2"
+        kill -0 "$backend" 2>/dev/null || fail "the backend ended before $1 had /dev/$2"
         [ $SECONDS -lt $deadline ] || fail "$1 did not get /dev/$2"
         sleep 0.2
     done
@@ -105,19 +105,19 @@ await_end() {
     wait "$1" 2>/dev/null || ended=$?
 }
 
-# ends_by_itself PID: a back end whose guest has gone.
+# ends_by_itself PID: a backend whose guest has gone.
 ends_by_itself() {
     await_end "$1"
-    step "the back end ended by itself, exit status $ended"
+    step "the backend ended by itself, exit status $ended"
     [ "$ended" -le 1 ] || fail 'it was killed'
 }
 
-# The domain's memory is held as long as a grant is: a zombie says that the back end let something be mapped.
+# The domain's memory is held as long as a grant is: a zombie says that the backend let something be mapped.
 domain_gone() { # domain_gone ID
     ! xl list | awk '{ print $2 }' | grep -qx "$1"
 }
 
-# disconnect [PID [SIGNAL]]: asks a back end to unplug its disk.
+# disconnect [PID [SIGNAL]]: asks a backend to unplug its disk.
 disconnect() {
     local pid=${1:-$backend} signal=${2:-INT}
     kill -"$signal" "$pid"

@@ -1,5 +1,5 @@
 #!/bin/bash
-# Promise: a guest with two processors uses two rings, each served by a thread; kill -9 of the back end, and its end for a
+# Promise: a guest with two processors uses two rings, each served by a thread; kill -9 of the backend, and its end for a
 # successor, cost neither a write nor an error on either.
 set -euo pipefail
 . "$(dirname "$0")/lib.sh"

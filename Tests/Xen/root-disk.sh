@@ -14,7 +14,7 @@ unmount_in guest1 xvdb
 disconnect
 xl destroy guest2
 
-# xl runs the script once the daemon has taken the device. The kernel's back end would take it first.
+# xl runs the script once the daemon has taken the device. The kernel's backend would take it first.
 rmmod xen_blkback
 expect 'the script is where xl looks' test -x /etc/xen/scripts/block-dedupdisk
 set -m

@@ -13,7 +13,7 @@ start_daemon() {
     log_of[$backend]=$log
 }
 
-node() { # node KEY: of xvdb's back end
+node() { # node KEY: of xvdb's backend
     xenstore-read "/local/domain/0/backend/qdisk/$id/51728/$1"
 }
 

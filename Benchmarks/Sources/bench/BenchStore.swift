@@ -10,14 +10,14 @@ import System
 /// What is measured.
 typealias BenchDisk = StoreDisk
 
-/// A store for one measurement, removed with this.
+/// A store for one measurement, removed when this ends.
 final class BenchStore {
     let path: String
     let store: Store
 
-    /// Makes a store at `path` and a number.
+    /// Makes a store at `path` with a number behind it.
     init(_ path: String, codec: BlobCodec = .raw) throws {
-        // A process has each environment open once, by its path.
+        // A path of its own: a process may open each environment once only, and the last store may still be open.
         let path = "\(path)-\(Self.count.add(1, ordering: .relaxed).newValue)"
         self.path = path
         store = try Store(path: path, creating: true, codec: codec)
@@ -35,8 +35,8 @@ final class BenchStore {
 
     /// Makes a disk whose journal has been written all over, so that writing to it makes no file grow.
     /// - Parameters:
-    ///   - rest: seconds after that, in which all of it gets committed; nil: of no interest here.
-    ///   - byteCount: what is going to be written, for `touch`.
+    ///   - rest: seconds of rest after that, in which all of it is committed; nil: there is none.
+    ///   - byteCount: bytes that are going to be written, for which pages are made ready (`touch`).
     func createWarm(_ name: String, blocks: Int, rest: Double?, touching byteCount: Int = 0, isNew: Bool = true) throws -> BenchDisk {
         let lap = Shape(blocks: Int(StoreDisk.defaultJournalBytes) / blockSize * 5 / 4, requestBlocks: BlockSource.span)
         let disk = try create(name, blocks: max(blocks, lap.blocks))
@@ -46,7 +46,7 @@ final class BenchStore {
             usleep(UInt32(rest * 1e6))
             if byteCount > 0 { try touch(byteCount, isNew: isNew) }
         }
-        // What the lap left in the page cache would all be in the first sync.
+        // Else the first sync of the measurement would write what this left in the page cache.
         var source = BlockSource()
         let place = source.prepare(1 << 40, count: 1)
         try disk.write(at: 0, source.bytes.rawBytes.extracting(place))
@@ -58,15 +58,14 @@ final class BenchStore {
         try BenchDisk(store, name, readOnly: readOnly)
     }
 
-    /// Gives the store's files pages for what is to come, beyond what they have now and in their holes, by writing to them: else
-    /// writing to a filesystem in memory mostly measures how the kernel finds and clears pages, and where the kernel is a virtual
-    /// machine's, how its host does.
+    /// Gives the store's files pages for what is to come, in their holes and behind their ends, by writing zeros there. Else a measurement
+    /// on a filesystem in memory shows mostly how the kernel, and in a virtual machine its host, finds and clears pages.
     /// Nothing may be on its way into the store meanwhile.
     /// - Parameters:
     ///   - byteCount: what is going to be written.
     ///   - isNew: the store does not have it.
     func touch(_ byteCount: Int, isNew: Bool = true) throws {
-        // What is left of them is given back when the disk is closed, in a time that is measured.
+        // No more than are needed: those that are left are given back when the disk is closed, within the time that is measured.
         try fillHoles(path + "/packs/data.mdb", more: (isNew ? byteCount * 33 / 32 : 0) + (2 << 20))
         try fillHoles(path + "/meta/data.mdb", more: byteCount / 64 + (4 << 20))
         for name in (try? FileManager.default.contentsOfDirectory(atPath: path + "/journals")) ?? [] {

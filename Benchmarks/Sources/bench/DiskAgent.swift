@@ -11,7 +11,7 @@ import System
 ///     attach NAME             makes the disk if there is none, and opens it
 ///     write FIRST COUNT       writes blocks that no other number has, on the disk attached first
 ///     read COUNT              reads blocks from its beginning
-///     load                    writes without end, until it is killed
+///     load                    says "loading", and writes until it is killed, or the disk is full
 struct DiskAgent: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "disk")
     /// Blocks of each disk that it makes: address space.
@@ -33,7 +33,7 @@ struct DiskAgent: ParsableCommand {
             case "write": try disks.first.map { try write($0, first: numbers[0], count: numbers[1]) }
             case "read": try disks.first.map { try read($0, count: numbers[0]) }
             case "load": try disks.first.map { try load($0) }
-            default: throw ValidationError("It is told \(line).")
+            default: throw ValidationError("There is no order '\(line)': attach, write, read and load are known.")
             }
             answer("done")
         }

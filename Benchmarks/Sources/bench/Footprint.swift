@@ -51,7 +51,7 @@ struct Footprint {
         comparison.add("the same written again, of its size", Double(Int(second.storedBytes) - Int(first.storedBytes)) / payload * 100, .percent)
     }
 
-    /// What is of one size whatever the store holds weighs more in a small one.
+    /// Space beyond the payload of a small store, in which what has a fixed size weighs more.
     private mutating func spaceOfSmall(_ path: String) throws {
         let bench = try BenchStore(path)
         let blocks = plan.size(128 << 20, short: 4 << 20) / blockSize
@@ -63,14 +63,14 @@ struct Footprint {
     }
 
     private mutating func start(_ bench: BenchStore) throws {
-        comparison.add("an empty program: start to end", try fastest { try succeed("true", []) }, .seconds)
+        comparison.add("an empty program: start to end", try median { try succeed("true", []) }, .seconds)
         guard let program = plan.program else { return }
-        comparison.add("dedupdisk --version: start to end", try fastest { try succeed(program, ["--version"]) }, .seconds)
-        comparison.add("dedupdisk list: start to end", try fastest { try succeed(program, ["list", "--store", bench.path]) }, .seconds)
+        comparison.add("dedupdisk --version: start to end", try median { try succeed(program, ["--version"]) }, .seconds)
+        comparison.add("dedupdisk list: start to end", try median { try succeed(program, ["list", "--store", bench.path]) }, .seconds)
     }
 
-    /// Seconds of the median of some tries.
-    private func fastest(_ body: () throws -> Void) throws -> Double {
+    /// Seconds that `body` takes: the median of some tries.
+    private func median(_ body: () throws -> Void) throws -> Double {
         Sample(try (0..<max(3, plan.size(15, short: 3))).map { _ in try time(body) }).median
     }
 
@@ -96,6 +96,6 @@ struct Footprint {
         comparison.add(
             "kill -9 of a loaded writer: open, read, write, flush", spent, .seconds, goal: .recovery,
             remark: "replay of \(Unit.bytes.text(journals)) of journal included")
-        // Closed by now: the store goes with its directory.
+        // Disk and store are closed by now: `removeAll` may take their files.
     }
 }

@@ -81,10 +81,10 @@ struct Growth {
         return section
     }
 
-    /// The blobs of the larger store, `sample` times a power of two: as many as are wanted, or as fit in the memory that is
-    /// left, which is said then.
+    /// Number of blobs of the larger store, `sample` times a power of two: as many as are wanted or, where memory is short, as fit.
+    /// That is then noted in the section.
     private func fitting(_ wanted: Int, _ section: inout Section) -> Int {
-        // A compressed block and what it takes beyond it; the noise of both stores, and what the measurements add.
+        // Bytes for a compressed block with all that belongs to it. What is taken off is the noise of both stores, and what the measurements add.
         let each = 192
         let room = min(availableBytes(plan.memory), availableMemory() * 3 / 4) - 2 * (2 * sample + 3 * blocks) * blockSize
         var fits = sample
@@ -126,7 +126,7 @@ struct Growth {
         }
     }
 
-    /// The median of three: what takes but a fifth of a second is soon disturbed.
+    /// The median of three: a measurement of a fifth of a second is easily disturbed.
     private func ofThree(_ rate: () throws -> Double) rethrows -> Double { try [rate(), rate(), rate()].sorted()[1] }
 
     /// Writes to a new disk, which is deleted then.

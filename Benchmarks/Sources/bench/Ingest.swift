@@ -3,11 +3,11 @@ import Foundation
 import System
 import TestSupport
 
-/// An image that is half duplicates, taken in by other keepers of such images.
+/// How fast an image that is half duplicates is taken in, here and by other programs that keep such images.
 struct Ingest {
     let plan: Plan
     private var comparison = Comparison()
-    /// Peers that took so long that one round has to do.
+    /// Programs that took so long, or failed, that they are not measured again.
     private var slow: Set<String> = []
 
     init(_ plan: Plan) { self.plan = plan }
@@ -15,10 +15,10 @@ struct Ingest {
     private var byteCount: Int { plan.size(1 << 30, short: 16 << 20) }
     private var image: String { plan.disk + "/image" }
     private var target: String { plan.disk + "/target" }
-    /// A round that takes longer is not repeated.
+    /// Seconds: whoever takes longer in a round is not measured again.
     private static let patience = 30.0
 
-    /// Somebody who takes in the image: into `target`, which is missing.
+    /// A program that takes in the image, into `target`, which is not there yet.
     private struct Keeper {
         let name: String
         let program: String

@@ -14,7 +14,7 @@ struct Memory {
     /// Blobs in the store when it is measured.
     private var small: Int { plan.size(1 << 20, short: 1 << 10) }
     private var large: Int { plan.size(1 << 23, short: 1 << 12) }
-    /// Until all is committed, and the committer idle.
+    /// Seconds until all is committed, and the committer idle.
     private var pause: UInt32 { plan.isShort ? 1 : 2 }
     private static let disks = 8
     /// Blocks that are written before a look at the memory.
@@ -72,7 +72,8 @@ struct Memory {
         try serve(path)
     }
 
-    /// A process that did the same work whatever the store's size, so that what buffers of the work take cancels out.
+    /// Memory of a process that has read all blobs and written `work` blocks. That is the same work whatever the store's size, so that what its buffers
+    /// take is in no difference between stores.
     private func atWork(_ path: String, blobs: Int) throws -> ResidentMemory {
         let process = try DiskProcess(store: path, compressible: true)
         defer { process.kill() }

@@ -3,7 +3,7 @@ import Glibc
 import System
 import TestSupport
 
-/// Other servers of virtual disks, asked the same by the same client: fio, over NBD on a UNIX socket.
+/// This server of virtual disks and others, each asked the same by the same client: fio, over NBD on a UNIX socket.
 struct Peers {
     let plan: Plan
     private var comparison = Comparison()
@@ -39,7 +39,7 @@ struct Peers {
             }
         }
         guard let limit = servers.first, plan.isAlone || limit.kind == .nbdkit else { return section }
-        // What all that has left to be written back would be in the first figures.
+        // Else the first figures would have in them what making the disks has left to be written back.
         sync()
         for round in 0..<plan.rounds {
             for pattern in Pattern.all(plan, part: part, round: round) {

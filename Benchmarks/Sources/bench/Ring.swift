@@ -3,7 +3,7 @@ import Glibc
 import Store
 import System
 
-/// The whole way of a guest's request but for the hypervisor: a guest in this process, the back end in another.
+/// The whole way of a guest's request but for the hypervisor: a guest in this process, the backend in another.
 struct Ring {
     let plan: Plan
     let limits: Limits

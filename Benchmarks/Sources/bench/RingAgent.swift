@@ -4,7 +4,7 @@ import DiskExercise
 import Store
 import System
 
-/// The back end's process: serves a disk to the guest whose memory it inherited, until it is unplugged.
+/// The backend's process: serves a disk to the guest whose memory it inherited, until it is unplugged.
 struct RingAgent: ParsableCommand {
     static let configuration = CommandConfiguration(commandName: "ring")
 

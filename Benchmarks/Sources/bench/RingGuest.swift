@@ -17,7 +17,7 @@ import XenBus
 ///
 /// The guest's work is kept small: its pages hold the data already, and no request allocates.
 final class RingGuest {
-    /// Blocks in the largest request, as many as Linux's front end puts into one.
+    /// Blocks in the largest request, as many as Linux's frontend puts into one.
     static let largestRequest = 32
 
     private let server: SharedXenServer
@@ -40,7 +40,7 @@ final class RingGuest {
             try frontEnd.connect()
         } catch {
             backEnd.kill(SIGKILL)
-            throw Failure(.system, "a back end", "\(error); it said: \(backEnd.wait(limit: 5).errors)")
+            throw Failure(.system, "a backend", "\(error); it said: \(backEnd.wait(limit: 5).errors)")
         }
         let slots = frontEnd.connection.map { $0.ring.entries } ?? 0
         pages = try (0..<slots).map { [guest] _ in try guest.allocatePages(Self.largestRequest + 1) }
@@ -56,11 +56,11 @@ final class RingGuest {
 
     /// Unplugs the disk, and waits until its process has written all of it and ended.
     func unplug() throws {
-        // The guest lets go first: a back end that has to ask waits a while for what may still come.
+        // The guest lets go first: a backend that has to ask it waits a while for requests that may still come.
         try frontEnd.disconnect()
         backEnd.kill(SIGTERM)
         let outcome = backEnd.wait(limit: 120)
-        guard outcome.status == 0 else { throw Failure(.system, "a back end", outcome.errors) }
+        guard outcome.status == 0 else { throw Failure(.system, "a backend", outcome.errors) }
     }
 
     enum Action {

@@ -27,7 +27,7 @@ enum Unit: String, Codable, Sendable {
     }
 }
 
-/// What we steer by: `docs/design.md` has the table. `first` is what a release needs, `after` what we are after.
+/// A goal for a figure, as the table in docs/design.md ("Goals in figures") has it: `first` is what a release needs, `after` what we are after.
 struct Goal: Codable, Sendable {
     let first: Double
     let after: Double
@@ -78,7 +78,7 @@ struct Row: Codable, Sendable {
     var latency: Latency?
     /// What else to know of this row alone.
     var remark: String?
-    /// What the measurement took, of the last round.
+    /// What the measurement of the last round took of the machine.
     var effort: Effort?
 
     struct Limit: Codable, Sendable {
@@ -107,7 +107,7 @@ struct Row: Codable, Sendable {
     var verdict: Goal.Verdict? { goal?.verdict(judged) }
 }
 
-/// Rows that were measured alike, and what they do not mean.
+/// Rows that were measured alike, and a text on what they do not mean.
 struct Section: Codable, Sendable {
     let name: String
     let title: String

@@ -13,7 +13,6 @@ struct Sample: Codable, Sendable {
     }
     var lowest: Double { rounds.min() ?? .nan }
     var highest: Double { rounds.max() ?? .nan }
-    var isEmpty: Bool { rounds.isEmpty }
 
     /// Round by round: the median of these is less noisy than the ratio of two medians.
     static func / (values: Sample, limits: Sample) -> Sample {

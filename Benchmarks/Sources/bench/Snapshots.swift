@@ -4,7 +4,7 @@ import Disk
 import Store
 import System
 
-/// What snapshots and clones cost: to make and to delete them, and whoever writes and reads behind them.
+/// What snapshots and clones cost: to make and to delete them, and to read and write a disk that has some.
 struct Snapshots {
     let plan: Plan
     private var comparison = Comparison()
@@ -29,7 +29,7 @@ struct Snapshots {
         return section
     }
 
-    /// A disk with a block in each leaf.
+    /// Clone and deletion of a disk with a block in each leaf.
     private mutating func largeClone() throws {
         let bench = try BenchStore(plan.memory + "/snapshots")
         let leaves = plan.size(500_000, short: 500)

@@ -51,7 +51,7 @@ struct Soak: ParsableCommand {
         guard minutes > 0, size >= 16, keep >= 0, snapshots >= 0, reader >= 0, rate >= 0 else { throw ValidationError("numbers are above zero; --size is 16 at least") }
     }
 
-    /// What writers tell.
+    /// What the threads that write have done so far.
     private final class Progress: Sendable {
         let isOver = Atomic(false)
         let blocks = Atomic(0)

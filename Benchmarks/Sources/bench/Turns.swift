@@ -4,7 +4,7 @@ import Synchronization
 /// Two benchmarks that run at the same time, and measure by turns: what else the machine does meets both, a row of one and the same row
 /// of the other a moment later. While one has its turn, the other waits. Whoever started them (`Against`) hands the turns out.
 enum Turns {
-    /// The socket to that one, as it is inherited.
+    /// The inherited socket to whoever hands the turns out.
     private static let socket: Int32 = 3
     private static let areTaken = Atomic(false)
 

@@ -4,23 +4,23 @@ import Synchronization
 import System
 import TestSupport
 
-/// How a disk is gone over, once: in requests of one size.
+/// How a disk is gone over once, in requests of one size.
 struct Shape: Sendable {
     enum Order: String, CaseIterable, Codable, Sendable { case sequential, random }
     /// Blocks of the disk that are gone over, from its beginning.
     var blocks: Int
     /// Blocks in a request: a divisor of `BlockSource.span`.
     var requestBlocks: Int
-    /// Requests lie so many of their lengths apart.
+    /// Distance between the beginnings of neighbouring requests, in their lengths: 1, one begins where the other ends.
     var spacing = 1
     var order = Order.sequential
     /// Threads that have a request under way each: a `BlockDevice` answers when it is done.
     var threads = 1
-    /// Requests that come together, as those on a ring or in a socket do: a thread takes so many, gives the disk the writes
-    /// together, and tells it of those that read.
+    /// Requests that come together, as those on a ring or in a socket do: a thread takes so many at once, gives the disk the writes
+    /// together, and announces the reads.
     var together = 1
 
-    /// Requests at most: the first of their order.
+    /// Requests at most: those that come first in their order.
     var limit = Int.max
 
     var requests: Int { min(blocks / (requestBlocks * spacing), limit) }
@@ -50,8 +50,8 @@ struct Shape: Sendable {
 enum Action: Sendable {
     /// The blocks of a generation: block n of it is never the same as block m, nor as block n of another.
     case write(generation: UInt64)
-    /// Writes of blocks that were written before: of `generation`, those at multiples of `every`, in the order of a die.
-    /// They are of the kind `spread`.
+    /// Writes of blocks that were written before, as blocks of `generation` with `BlockSource.Kind.spread`: each is one of the first `among` at a
+    /// multiple of `every`, drawn at random.
     case writeAgain(generation: UInt64, among: Int, every: Int)
     case zero
     /// Reads, which are compared with what was written.
@@ -60,7 +60,7 @@ enum Action: Sendable {
     case mixed(reading: UInt64, writing: UInt64)
 }
 
-/// How long it took, and each request.
+/// What a measurement took, as a whole and for each request.
 struct Run {
     var seconds: Double
     var byteCount: Int
@@ -76,7 +76,7 @@ extension Histogram<UInt64> {
     static func ofLatencies() -> Histogram<UInt64> { Histogram(highestTrackableValue: 100_000_000_000, numberOfSignificantValueDigits: .two) }
 }
 
-/// Does something to a disk. The time of writes ends when the disk is closed, so that nothing of them is left staged; a
+/// Does something to a disk. The time of writes includes closing the disk, so that nothing is left staged; a
 /// disk that is only read, or flushed after each write, stays open.
 func run<Device: BlockDevice>(
     _ action: Action, on device: Device, _ shape: Shape, kind: BlockSource.Kind = .noise, flushing: Bool = false, closing: Bool = true
@@ -100,7 +100,7 @@ private func runUncounted<Device: BlockDevice>(
                 if flushing { try device.flush() }
             }
             try worker.writeGathered()
-            // All of them are answered at the end.
+            // Requests that came together are all answered when the last is done.
             let latency = nanoseconds() - start
             for _ in taken { worker.latencies.record(latency) }
         }
@@ -149,7 +149,7 @@ private struct Worker<Device: BlockDevice> {
         generator = SeededGenerator(seed: UInt64(thread))
     }
 
-    /// - Parameter isAlone: nothing came with it.
+    /// - Parameter isAlone: no other request came with it.
     mutating func perform(_ index: Int, at block: UInt64, isAlone: Bool) throws {
         switch action {
         case .write(let generation): try write(block, as: number(block, generation), isAlone)
@@ -174,7 +174,7 @@ private struct Worker<Device: BlockDevice> {
         let range = source.prepare(first, count: requestBlocks)
         let sector = block * UInt64(sectorsPerBlock)
         if isAlone { return try device.write(at: sector, source.bytes.rawBytes.extracting(range)) }
-        // As they come from a guest or a socket: into one memory.
+        // Gathered in one memory, as they come from a guest or a socket.
         parts.append(WritePart(sector: sector, range: gathered.count..<gathered.count + range.count))
         gathered.append(contentsOf: source.bytes[range])
     }

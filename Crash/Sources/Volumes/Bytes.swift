@@ -1,6 +1,6 @@
 internal import Glibc
 
-/// Files as a whole.
+/// Whole files, and sums over their bytes.
 enum Bytes {
     static func read(_ path: String) throws(TraceFailure) -> [UInt8] {
         let descriptor = open(path, O_RDONLY | O_CLOEXEC)
@@ -49,7 +49,7 @@ enum Bytes {
         return memcmp(base + start, base + start + 1, count - 1) == 0
     }
 
-    /// Tells some bytes from others: 64 bits that come of all of them.
+    /// 64 bits that depend on all bytes.
     static func hash(_ bytes: [UInt8]) -> UInt64 {
         bytes.withUnsafeBytes { all in
             // Four lanes, each of which mixes a word at a time: none waits for another.

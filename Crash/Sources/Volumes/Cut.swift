@@ -1,20 +1,20 @@
-/// What becomes of what was not durable at a cut.
+/// Which changes a cut leaves of those that were not durable.
 public enum Fate: String, CaseIterable, Sendable {
     case allKept, noneKept, someKept, mostKept, fewKept, oneMissing, oneKept
-    /// All up to one of the changes; of that, if it is a write, the first sectors.
+    /// All changes up to one; of that one, if it is a write, the first sectors.
     case firstKept
-    /// Of some files all, of the others nothing.
+    /// All changes of some files, and none of the others.
     case someFiles
 }
 
-/// Who decides what is kept of what was not durable.
+/// Decides which changes are kept of those that were not durable.
 struct Dice<Random: RandomNumberGenerator> {
     private let fate: Fate
     private let chosen: Int
     private let salt: UInt64
     var random: Random
 
-    /// - Parameter orders: of the changes that are not durable.
+    /// - Parameter orders: the numbers of these changes.
     init(_ fate: Fate, _ orders: [Int], _ random: Random) {
         var random = random
         self.fate = fate
@@ -25,9 +25,10 @@ struct Dice<Random: RandomNumberGenerator> {
 
     private mutating func oneIn(_ count: Int) -> Bool { Int.random(in: 0..<count, using: &random) == 0 }
 
+    /// Whether a change is kept.
     /// - Parameters:
-    ///   - order: the change's.
-    ///   - file: what it is about.
+    ///   - order: its number.
+    ///   - file: the file that it is of; 0 for names.
     mutating func keeps(_ order: Int, of file: Int) -> Bool {
         switch fate {
         case .allKept: true
@@ -60,11 +61,11 @@ struct Dice<Random: RandomNumberGenerator> {
 }
 
 extension Volume {
-    /// What a cut at this moment leaves.
+    /// What a cut at this moment leaves: what is durable, and of the rest what the promise allows and the fate chooses.
     public mutating func cut(_ promise: Promise, _ fate: Fate, _ random: inout some RandomNumberGenerator) -> Tree {
         let orders = pendingNames.map(\.order) + files.flatMap { file in file.pending.compactMap { $0.isDurable ? nil : $0.order } }
         var seeded = Seeded(state: random.next())
-        // What a journal of the filesystem has is there as far as it was written.
+        // A filesystem's journal may have been written further than the last sync has made sure.
         let last = Int.random(in: committedOrder...max(committedOrder, order), using: &seeded)
         let end = fate == .allKept ? order : fate == .noneKept ? committedOrder : last
         var dice = Dice(fate, orders, seeded)
@@ -96,7 +97,8 @@ extension Volume {
         return Tree(directories, found, hashes)
     }
 
-    /// - Parameter end: of an ordered filesystem: how far names and sizes are there.
+    /// The bytes of a file that a cut leaves.
+    /// - Parameter end: up to which change an ordered filesystem has names and sizes; nil: it is not ordered.
     private func bytes(of file: FileID, _ end: Int?, _ dice: inout Dice<Seeded>) -> [UInt8] {
         var bytes = files[file].bytes
         for change in files[file].pending {
@@ -104,10 +106,10 @@ extension Volume {
                 Self.apply(change, to: &bytes)
             } else if case .write(let offset, _) = change.kind {
                 let grows = Int(offset) + change.data.count > bytes.count
-                // A size is kept or not; ordered, data comes before it.
+                // Whether the file has grown is decided by itself; in an ordered filesystem its data is there then.
                 let isGrown = grows && (end.map { change.order <= $0 } ?? dice.keeps(change.order, of: file))
                 if isGrown { Self.resize(&bytes, to: Int(offset) + change.data.count) }
-                // As many as it can lie in.
+                // No write lies in more sectors.
                 let count = change.data.count / 512 + 2
                 let kept = isGrown && end != nil ? .first(count) : dice.sectors(count, of: change.order, file)
                 Self.write(change.data, at: Int(offset), to: &bytes, kept, &dice)
@@ -123,7 +125,7 @@ extension Volume {
         let reach = min(data.count, bytes.count - start)
         guard reach > 0 else { return }
         if case .first(let count) = kept {
-            // To the end of a sector on the disk.
+            // Up to the end of a sector of the disk.
             let end = count == 0 ? 0 : min(reach, (start / 512 + count) * 512 - start)
             if end > 0 { bytes.replaceSubrange(start..<start + end, with: data[..<end]) }
             return

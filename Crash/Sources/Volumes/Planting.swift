@@ -1,6 +1,6 @@
-/// Faults that are planted into what was noted of a run, as if the program had them: whoever looks for faults has to find them.
+/// Faults that are planted into a recording, as if the program had them: whoever looks for faults has to find them.
 extension Trace {
-    /// Which files' calls those are, by the inode numbers that had such a path when they were made.
+    /// Tells calls to certain files from others: by the inode numbers of files that had such a path when they were made or named.
     private struct Files {
         private let isMeant: (String) -> Bool
         private var numbers: Set<UInt64>
@@ -40,7 +40,7 @@ extension Trace {
         return Trace(calls: kept, moments: moments, mapped: mapped)
     }
 
-    /// The same run of a program that syncs some files only behind the next durable write to others.
+    /// The same run of a program that syncs some files only behind the next durable write to some others.
     public func delayingSyncs(
         _ known: [String: UInt64], behind moment: Int = 0, of areDelayed: @escaping (String) -> Bool, behindWritesTo areFirst: @escaping (String) -> Bool
     ) -> Trace {
@@ -61,8 +61,8 @@ extension Trace {
         return Trace(calls: changed, moments: moments, mapped: mapped)
     }
 
-    /// The same run of a program that writes over the beginning of what it has written to some files as soon as others are about to be synced, and
-    /// not only behind that.
+    /// The same run of a program that writes over the beginnings of its writes to some files when it begins to sync others: it should wait until that
+    /// sync has ended.
     public func writingOver(
         _ known: [String: UInt64], _ isOverwritten: @escaping (String) -> Bool, beforeSyncsOf isSynced: @escaping (String) -> Bool
     ) -> Trace {

@@ -12,12 +12,12 @@ public struct TraceFailure: Error, CustomStringConvertible {
 /// A call that changed files of a run, or made such changes durable.
 public struct Call: Sendable {
     public enum Kind: Sendable, Equatable {
-        /// A file got a name, which it was made with, or a further one. `truncated`: it had something else before.
+        /// A file was made, with a name or without one (empty); it got a further name; it was opened and emptied.
         case made(path: String), named(path: String), truncated
         case write(offset: UInt64, durable: Bool)
         case resize(UInt64)
         case allocate(mode: UInt64, offset: UInt64, count: UInt64)
-        /// All of the file, or but for its times (fdatasync(2)); of everything.
+        /// fsync(2), fdatasync(2), and a sync of the whole filesystem.
         case sync, dataSync, syncAll
         case unlink(path: String)
         case rename(from: String, to: String, exchanging: Bool)
@@ -30,10 +30,10 @@ public struct Call: Sendable {
     public let file: UInt64
     /// Bytes of a write, or what was said.
     public var data: [UInt8] = []
-    /// Between which moments of the run: a cut at moment n finds all that happened before it. `ended` is `Int.max` when it never was over.
+    /// The moments of the run between which it was at work: a cut at moment n leaves the world as it was then. `ended` is `Int.max` when it never returned.
     public var began: Int
     public var ended: Int
-    /// Of all calls of the run that were noted, those that failed too, but for what was said: from 1 on.
+    /// Its number, from 1 on, among all calls that were noted, those that failed included; what the program said is not counted.
     public var number = 0
 }
 
@@ -42,7 +42,7 @@ public struct Trace: Sendable {
     public let calls: [Call]
     /// Moments: a cut may come at 0...moments.
     public let moments: Int
-    /// Files that were mapped to be written: what came of that is not known.
+    /// Files that were mapped to be written: what was written through the maps is not known.
     public let mapped: Set<String>
 
     /// Runs a program, watched, until it ends.
@@ -65,7 +65,7 @@ public struct Trace: Sendable {
         try self.init(log: log)
     }
 
-    /// What was noted of an earlier run.
+    /// Reads the log of an earlier run.
     public init(log: String) throws(TraceFailure) { try self.init(Bytes.read(log)) }
 
     /// - Parameter log: as ctrace.h says.
@@ -94,12 +94,12 @@ public struct Trace: Sendable {
                 calls.append(nil)
             }
         }
-        // Those that were at work at the end.
+        // Calls that were at work when the run ended.
         for call in begun.values { calls[call.index] = try Self.call(call.record, nil, began: call.moment, ended: .max, call.number) }
         self.init(calls: calls.compactMap { $0 }, moments: moment, mapped: mapped)
     }
 
-    /// The calls and moments of a run that was made up.
+    /// A run that is made up, for tests and planted faults.
     init(calls: [Call], moments: Int, mapped: Set<String> = []) {
         self.calls = calls
         self.moments = moments
@@ -110,7 +110,7 @@ public struct Trace: Sendable {
     private static func call(_ begun: TraceRecord, _ over: TraceRecord?, began: Int, ended: Int, _ number: Int) throws(TraceFailure) -> Call? {
         let result = over?.result ?? 0
         guard result >= 0 else { return nil }
-        // Of a file that is opened or made, the end of the call tells.
+        // Which file was opened or made is known when the call ends.
         let file = begun.file != 0 ? begun.file : over?.file ?? 0
         var data = begun.data
         let kind: Call.Kind

@@ -4,7 +4,7 @@ internal import Glibc
 public struct Tree: Sendable, Equatable {
     public internal(set) var directories: Set<String> = []
     public var files: [String: [UInt8]] = [:] { didSet { hashes = [:] } }
-    /// Of files of which it is known already, what their bytes come to.
+    /// Hashes of files, as far as they are known already.
     private var hashes: [String: UInt64] = [:]
 
     public init() {}
@@ -21,7 +21,7 @@ public struct Tree: Sendable, Equatable {
             switch kind {
             case S_IFDIR: directories.insert(path)
             case S_IFREG: files[path] = try Bytes.read(root + "/" + path)
-            // A socket of a server is nobody's after a loss of power.
+            // A server's socket means nothing after a loss of power.
             default: break
             }
         }
@@ -39,7 +39,7 @@ public struct Tree: Sendable, Equatable {
         return numbers
     }
 
-    /// Writes it to a directory that is not there yet.
+    /// Writes all of it to a directory, which may be there and empty.
     public func write(to root: String) throws(TraceFailure) {
         for directory in [""] + directories.sorted() {
             let path = root + "/" + directory
@@ -87,7 +87,7 @@ public struct Tree: Sendable, Equatable {
         hashes = known
     }
 
-    /// Tells it from others.
+    /// 64 bits that depend on all paths and bytes, to tell trees apart.
     public var fingerprint: UInt64 {
         var sum: UInt64 = 0
         for directory in directories { sum &+= Bytes.mix(1, Bytes.hash(Array(directory.utf8))) }

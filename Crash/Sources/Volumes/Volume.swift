@@ -6,7 +6,7 @@ public enum Promise: String, CaseIterable, Sendable {
     case ordered
 }
 
-/// The files of a run: goes through it moment by moment, and says what a cut would leave.
+/// The files of a run: goes through the run moment by moment, and makes what a cut at that moment would leave (`cut`).
 public struct Volume {
     private let root: String
     private let calls: [Call]
@@ -22,20 +22,20 @@ public struct Volume {
         let kind: Call.Kind
         let data: [UInt8]
         let ended: Int
-        /// It is durable, though something before it is not.
+        /// It is durable, though a change before it is not.
         var isDurable = false
-        /// Of all changes.
+        /// Its number among all changes of the volume.
         let order: Int
-        /// It changes the size, or which blocks the file has: what a filesystem has in a journal of its own.
+        /// It changes the size, or which blocks the file has: metadata, for which a filesystem has a journal.
         let isOfMetadata: Bool
     }
 
     struct FileState {
-        /// What is durable, and nothing before it is not.
+        /// What the durable changes came to, up to the first that is not durable.
         var bytes: [UInt8] = []
         var pending: [Change] = []
         var isDirectory = false
-        /// What `bytes` come to, once it was asked for.
+        /// The hash of `bytes`, once it was asked for.
         var hash: UInt64?
         /// As the program sees it.
         var size: UInt64 = 0
@@ -59,19 +59,19 @@ public struct Volume {
     }
 
     var files: [FileState] = [FileState(isDirectory: true)]
-    /// Inode numbers, of files that were not made anew since.
+    /// Files by inode number: the last that had it.
     private var numbers: [UInt64: FileID] = [:]
     /// As the program sees it.
     private var names: [Entry: FileID] = [:]
-    /// As it is durable, and what may be, too.
+    /// The names that are durable, and changes of names that are not.
     private(set) var durableNames: [Entry: FileID] = [:]
     private(set) var pendingNames: [NameChange] = []
     private(set) var order = 0
-    /// Of the ordered promise: what is durable of names and sizes.
+    /// For the ordered promise: up to this change, names and sizes are durable.
     private(set) var committedOrder = 0
-    /// Syncs at work: which call, and what was over when it began.
+    /// Syncs at work: the call, and the moment at which it began.
     private var syncs: [(call: Int, begun: Int)] = []
-    /// Writes that are durable with their end.
+    /// Writes at work that are durable when they end (O_DSYNC).
     private var durableWrites: [(call: Int, file: FileID, order: Int)] = []
 
     /// - Parameters:
@@ -96,7 +96,7 @@ public struct Volume {
 
     // MARK: Names
 
-    /// Where an absolute path is. Nil: not below the root, or its directory is not known.
+    /// The directory and name of an absolute path. Nil: it is not below the root, or its directory is not known.
     private func entry(of path: String) -> Entry? {
         guard path.hasPrefix(root + "/") else { return nil }
         var directory = 0
@@ -130,7 +130,7 @@ public struct Volume {
     /// Goes on to a moment that was not reached yet.
     public mutating func advance(to end: Int) {
         while moment < end {
-            // What is over by now, before what begins.
+            // What ends at a moment ends before what begins then.
             finish(at: moment)
             while nextCall < calls.count, calls[nextCall].began <= moment {
                 begin(nextCall)
@@ -197,7 +197,7 @@ public struct Volume {
         durableWrites.removeAll { calls[$0.call].ended <= moment }
     }
 
-    /// What was over when a sync began is durable now.
+    /// A sync ends: what was over when it began is durable.
     private mutating func sync(_ call: Call, _ begun: Int) {
         var all: [FileID] = []
         if call.kind == .syncAll { all = Array(files.indices) } else if let file = numbers[call.file] { all = [file] }
@@ -220,7 +220,7 @@ public struct Volume {
                 }
                 pendingNames = rest
             } else if call.kind == .sync, last == 0 {
-                // Nothing of it has changed, but it may have been made: with an ordered journal its name is there then.
+                // The file has not changed, but may have been made: to sync it writes an ordered filesystem's journal up to its name.
                 last = pendingNames.last { $0.ended <= begun && names(file, $0) }?.order ?? 0
             }
             commit(last)
@@ -252,10 +252,10 @@ public struct Volume {
         }
     }
 
-    /// The journal of an ordered filesystem is written up to there.
+    /// The journal of an ordered filesystem is written up to this change.
     private mutating func commit(_ order: Int) { committedOrder = max(committedOrder, order) }
 
-    /// What is durable, and behind nothing that is not, is what the file has.
+    /// Applies to the file's bytes the durable changes that no other one is before.
     private mutating func settle(_ file: FileID) {
         let count = files[file].pending.prefix { $0.isDurable }.count
         guard count > 0 else { return }

@@ -2,14 +2,14 @@ internal import OldStores
 public import System
 internal import TestSupport
 
-/// A store as a program of format 3 left it: disks whose sectors have numbers, one of them with writes in its journal, blobs that nothing refers to, a
-/// collection that was interrupted, a pack whose number is what another one's key will be.
+/// A store as a program of format 3 left it: disks whose sectors have numbers, one of them with writes in its journal; blobs that nothing refers to; a
+/// collection that was interrupted; a pack whose number is what another pack's key becomes in the upgrade.
 public enum OldStore {
     public static let disks = [(name: "d1", sectors: 1600), (name: "d2", sectors: 1600)]
 
-    /// Makes it in a directory that is not there, below one that is.
-    /// - Parameter locks: a file for locks, which is none of the store's.
-    /// - Returns: what its disks hold.
+    /// Makes the store in a directory that is not there yet, below one that is.
+    /// - Parameter locks: a file for locks, which is no part of the store.
+    /// - Returns: what its disks hold: a number for each sector.
     public static func make(_ path: String, locks: String) throws(Failure) -> [String: [UInt64]] {
         var store = StoreOfFormat3()
         var blobs: [UInt64: [UInt64]] = [:]
@@ -20,7 +20,7 @@ public enum OldStore {
                 blobs[pack, default: []].append(try store.store(block, inPack: pack))
             }
         }
-        // Of the second pack some, of the third all were collected, and the index has them yet.
+        // Of the second pack some blobs were collected, of the third all; the index still has them.
         let collected = (blobs[2] ?? []).suffix(10) + (blobs[3] ?? [])
         for blob in collected { store.collect(blob) }
         store.collecting = (2, 3)

@@ -9,14 +9,14 @@ internal import TestSupport
 
 /// Does the steps of a workload to a store.
 public final class Runner {
-    /// Has a step of the workload done by another process, by its place.
+    /// Has another process do a step of the workload, which is named by its place.
     public typealias Elsewhere = (Int) throws(Failure) -> Void
 
     private let path: String
-    /// A directory for images, elsewhere.
+    /// A directory for images, not in the store.
     private let images: String
     private let elsewhere: Elsewhere?
-    /// Others can ask for copies of the disks that it has.
+    /// It has sockets by which others ask for copies of its disks.
     private let isServing: Bool
     private var store: Store?
     private var disks: [String: StoreDisk] = [:]
@@ -27,7 +27,7 @@ public final class Runner {
         isServing = true
     }
 
-    /// For whoever looks at what was left, and writes to it.
+    /// For whoever looks at what a cut left, and writes to it.
     public init(_ path: String) {
         (self.path, images, elsewhere) = (path, "", nil)
         isServing = false
@@ -35,7 +35,8 @@ public final class Runner {
 
     private static let journalBytes: UInt64 = 4 << 20
 
-    /// - Parameter place: the step's in its workload.
+    /// Does a step.
+    /// - Parameter place: of the step in its workload.
     public func run(_ step: Step, at place: Int = 0) throws(Failure) {
         switch step {
         case .make: store = try Store(path: path, creating: true)
@@ -103,7 +104,7 @@ public final class Runner {
         if let disk = disks[name] { return disk }
         let store = try opened()
         let disk = try StoreDisk(store, name, journalBytes: Self.journalBytes)
-        // Whoever makes a snapshot asks for it.
+        // Whoever makes a snapshot asks by this for the copy.
         if isServing { ControlServer.start(for: disk, of: store) }
         disks[name] = disk
         return disk
@@ -135,7 +136,7 @@ public final class Runner {
     public func problems() throws(Failure) -> [String] { try opened().check(readData: true, repair: false) { _, _ in }.problems }
 }
 
-/// Collections one after the other, beside what else is done, as maintenance has them.
+/// Collections one after the other beside all else that is done, as maintenance does them.
 private final class Maintenance: Sendable {
     private let isStopping = Atomic(false)
     private let thread = Mutex<Thread?>(nil)

@@ -1,19 +1,19 @@
 public import TestSupport
 
-/// One thing that is done to a store, which says when it begins and when it is over.
+/// One thing that is done to a store. Whoever does it says when it begins and when it is answered.
 public enum Step: Sendable {
     /// The store, and its directories above it.
     case make
     /// A store that is there.
     case open
     case create(String, sectors: Int)
-    /// On a disk that is open to write: it is opened for that when it is not.
+    /// A write, discard or flush of a disk, which is opened for that if it is not.
     case change(String, SectorStep)
     /// Lets go of a disk.
     case close(String)
-    /// A disk of an image, whose sectors are those of a write.
+    /// A disk is imported: its image has the sectors of a write.
     case load(String, SectorStep)
-    /// Of several disks at one moment.
+    /// Snapshots of several disks, of one moment.
     case snapshot(disks: [String], name: String)
     case clone(String, String)
     case rollBack(String)
@@ -25,11 +25,11 @@ public enum Step: Sendable {
     case collect
     /// So many steps of a collection.
     case collectSteps(Int)
-    /// From now on, collections follow one on the other on a thread of their own, or no longer.
+    /// From now on, collections follow one another on a thread of their own; false: no longer.
     case maintain(Bool)
-    /// Whether what is written from now on is compressed by and by.
+    /// Whether what is written from now on is compressed in the background.
     case compress(Bool)
-    /// A second process does it, which has the store open, too.
+    /// A step that a second process does, which has the store open, too.
     indirect case elsewhere(Step)
 
     public var words: String {

@@ -1,6 +1,6 @@
 internal import TestSupport
 
-/// What is done, all of it by its seed.
+/// The steps that are done to a store: the same for the same seed.
 public struct Workload: Sendable {
     public enum Kind: String, CaseIterable, Sendable {
         /// A store is made, and a disk, and a little is written.
@@ -19,9 +19,9 @@ public struct Workload: Sendable {
         case snapshots
         /// What nothing refers to is collected.
         case collecting
-        /// The same beside what is written.
+        /// The same, beside writes.
         case maintaining
-        /// The same, and blocks are compressed by and by.
+        /// The same, and blocks are compressed in the background.
         case compressing
         /// A store of format 3 becomes one of today's.
         case upgrading
@@ -144,7 +144,7 @@ private struct StepMaker {
         if oneIn(2) { steps.append(.change(name, .flush)) }
     }
 
-    /// 512 KiB, which are stored once for each of four contents: whoever looks for what is lost need not copy much.
+    /// Writes 512 KiB, of one of four contents: the journal fills, and the store has little, so that its states are small.
     private mutating func writeMuch(to index: Int) {
         let (name, sectors) = disks[index]
         let count = min(sectors, 1024), start = Int.random(in: 0...(sectors - count) / 8, using: &random) * 8

@@ -1,8 +1,8 @@
 internal import TestSupport
 
-/// What a store has to have, after some steps and a cut.
+/// What a store has to hold after some steps and a cut.
 public struct World: Sendable {
-    /// A disk or a snapshot. Each sector has its value of the last flush, or a later one, whichever.
+    /// A disk or a snapshot. After a cut each sector has its value as of the last flush, or any that was written to it later.
     public struct Disk: Sendable {
         public private(set) var flushed: [UInt64]
         /// Writes since then, in their order.
@@ -10,7 +10,7 @@ public struct World: Sendable {
 
         public init(sectors: Int) { flushed = [UInt64](repeating: 0, count: sectors) }
 
-        /// What was answered last.
+        /// What it holds when nothing is lost: all that was answered.
         public var latest: [UInt64] {
             var values = flushed
             for (range, new) in later { values.replaceSubrange(range, with: new) }
@@ -32,7 +32,7 @@ public struct World: Sendable {
             later = []
         }
 
-        /// Nil: it may hold that.
+        /// Why it can't hold what was found; nil: it may.
         func problem(with found: [UInt64]) -> String? {
             guard found.count == flushed.count else { return "\(found.count) sectors, not \(flushed.count)" }
             for sector in found.indices where found[sector] != flushed[sector] {
@@ -45,12 +45,12 @@ public struct World: Sendable {
 
     /// Nil: there is no store.
     public private(set) var disks: [String: Disk]?
-    /// As they were made.
+    /// Names of snapshots, in the order in which they were made.
     private var snapshots: [String] = []
 
     public init() {}
 
-    /// Of what was found, all of it durable.
+    /// A world of what was found, all of it durable.
     public init(_ found: [String: [UInt64]]) {
         disks = found.mapValues { values in
             var disk = Disk(sectors: values.count)
@@ -90,7 +90,7 @@ public struct World: Sendable {
         }
     }
 
-    /// What there may be besides while a step is at work, or was killed: before its end, or behind it and not answered.
+    /// The other worlds that a cut may leave while a step is at work: parts of it were done, or all of it and nobody was told.
     func during(_ step: Step) -> [World] {
         var world = self
         switch step {
@@ -138,7 +138,7 @@ public struct World: Sendable {
         disks?[name]?.write(change.range, values)
     }
 
-    /// All that was answered is there.
+    /// Nothing that was answered is lost, as when processes end.
     mutating func flushAll() { for name in (disks ?? [:]).keys { disks?[name]?.flush() } }
 
     private mutating func copy(_ name: String, to new: String) {
@@ -150,8 +150,8 @@ public struct World: Sendable {
 
     // MARK: Comparing
 
-    /// Nil: a store may have that.
-    /// - Parameter found: nil: there is no store.
+    /// Why no store of this world can hold what was found; nil: it may.
+    /// - Parameter found: of each disk and snapshot its sectors; nil: there is no store.
     public func problem(with found: [String: [UInt64]]?) -> String? {
         guard let found else { return disks == nil ? nil : "there is no store" }
         guard let disks else { return "there is a store" }
@@ -168,7 +168,7 @@ public struct Expectation: Sendable {
     private let worlds: [World]
     public let words: String
 
-    /// What came in between.
+    /// What ended the run.
     public enum End: Sendable {
         /// What was answered and not flushed may be lost.
         case power
@@ -178,7 +178,7 @@ public struct Expectation: Sendable {
 
     /// - Parameters:
     ///   - start: what there was in the beginning.
-    ///   - answered: of the steps that were answered, whether they were done; those that were not have changed nothing.
+    ///   - answered: for each step that was answered, whether it was done; one that was not has changed nothing.
     ///   - isAtWork: another step had begun.
     public init(_ workload: Workload, startingWith start: World, answered: [Bool], isAtWork: Bool, _ end: End = .power) {
         var world = start

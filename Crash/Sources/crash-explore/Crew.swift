@@ -3,12 +3,12 @@ import Synchronization
 import System
 import Volumes
 
-/// Processes that explore one run each, some at once: what ends one of them, or keeps it for ever, is a fault that is told.
+/// Processes that explore one run each, some of them at once. That one of them dies, or does not come to an end, is told as a fault.
 struct Crew {
     let memory: String
     let count: Int
     let arguments: [String]
-    /// Where recordings are kept.
+    /// Directory for recordings of runs with which something is wrong.
     let keep: String
     /// No further run is begun then: seconds, as `monotonicSeconds` counts.
     var end: Double?
@@ -23,9 +23,9 @@ struct Crew {
         self.arguments = arguments
     }
 
-    /// A state takes some milliseconds: who is at one for so many seconds will not come to its end.
+    /// Seconds after which a process that is still at the same state is ended: a state takes some milliseconds.
     private static let patience = 120.0
-    /// Times that a run is gone on with, behind the state that ended its process.
+    /// Processes for one run at most: each goes on behind the state that ended the one before.
     private static let tries = 3
 
     private struct Progress {
@@ -41,7 +41,8 @@ struct Crew {
         var result: Explorer.Result
     }
 
-    /// - Parameter words: what a run is.
+    /// Explores runs.
+    /// - Parameter words: describes a run.
     func work(_ runs: Range<Int>, _ words: @Sendable (Int) -> String) throws -> Explorer.Result {
         let done = try lines()
         var all = Explorer.Result()
@@ -104,14 +105,15 @@ struct Crew {
         return all
     }
 
-    /// How far it is, and which cut that is.
+    /// How far a run's process is: the number of the state, and of its cut.
     private func place(_ scratch: String) -> (place: Int, cut: Int) {
-        // There is none when it did not come to the first.
+        // There is no such file before the first state.
         let words = (try? String(contentsOfFile: scratch + "/place", encoding: .utf8))?.split(separator: " ").compactMap { Int($0) } ?? []
         return words.count == 2 ? (words[0], words[1]) : (-1, 0)
     }
 
-    /// - Returns: whether it was ended, as it stood still.
+    /// Waits for a run's process.
+    /// - Returns: whether it stood still, and was ended.
     private func wait(for process: Process, _ scratch: String) -> Bool {
         var last = place(scratch).place, since = monotonicSeconds()
         while process.isRunning {

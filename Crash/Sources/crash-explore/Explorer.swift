@@ -11,15 +11,15 @@ struct Explorer {
     let worker: String
     /// Where recordings are kept that something is wrong with; they are looked for there first.
     var keep: String
-    /// What is planted.
+    /// The fault that is planted; nil: none.
     var plant: Plant?
     /// Shows what is tried.
     var isVerbose = false
-    /// So many things that are wrong are enough.
+    /// It stops after so many states with which something is wrong.
     var mostProblems = 3
     var result = Result()
 
-    /// What came of it.
+    /// What came of a run, or of several.
     struct Result: Codable {
         /// States that were tried, each once; and how many cuts left one that was known.
         var states = 0, repeated = 0
@@ -28,7 +28,7 @@ struct Explorer {
         var problems: [String] = []
     }
 
-    /// How many states of a run of what was left are tried, and how many of so many states are run.
+    /// One in `deeperShare` states is run once more, and of such a run `deeperStates` are tried; runs are `deepest` deep at most.
     private static let deeperStates = 20, deeperShare = 60
     private static let deepest = 3
 
@@ -101,7 +101,7 @@ struct Explorer {
         }
     }
 
-    /// Where each cut is, and what becomes of what was not durable: the same for whoever asks for one of them alone.
+    /// The cuts of a run, in the order of their moments: each depends on the seed and its number alone, so that one can be tried by itself.
     private static func cuts(_ trace: Trace, _ seed: UInt64, _ count: Int) -> [Cut] {
         // Half of them are about a sync.
         var ends: [Int] = []
@@ -133,7 +133,7 @@ struct Explorer {
         return try Recording(running: arguments, below: root, store: Self.storePath, scratch + "/" + name)
     }
 
-    /// Says how far it is, should it not come to its end: in the order of moments, and which cut that is.
+    /// Notes how far it is, for whoever waits for the process: the place in the order of moments, and the cut's number.
     private func note(_ place: Int, _ cut: Int) throws { try Files.write(scratch + "/place", Array("\(place) \(cut)".utf8)) }
 
     private func reset(_ path: String) throws {
@@ -162,7 +162,7 @@ struct Explorer {
 
     private mutating func fail(_ words: String, _ failure: Failure, among name: Substring) {
         result.problems.append("\(words): \(failure)")
-        // The recording, and those that it began with.
+        // The recordings of the run, and of those that it is a continuation of.
         var run = String(name)
         while let dot = run.lastIndex(of: ".") {
             run = String(run[..<dot])

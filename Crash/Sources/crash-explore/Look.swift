@@ -2,20 +2,20 @@ import System
 import TestSupport
 import Workloads
 
-/// A store that was left by a cut, or a kill: it is opened, compared, checked, written to, and opened again.
+/// Looks at a store that a cut or a kill has left: opens, compares and checks it, writes to it, and opens it again.
 struct Look {
     private let path: String
 
     init(_ path: String) { self.path = path }
 
-    /// - Returns: what was found; nil: there is no store.
-    /// - Throws: what is wrong.
+    /// - Returns: what its disks and snapshots hold; nil: there is no store.
+    /// - Throws: what is wrong with it.
     func run(_ expectation: Expectation, _ random: inout SeededGenerator) throws(Failure) -> [String: [UInt64]]? {
         let runner = Runner(path)
         let found = try runner.contents()
         if let problem = expectation.problem(with: found) { throw Failure(.damage, "compare", "it", problem) }
         guard var wanted = found else {
-            // A store that was never finished is made as if nothing had been.
+            // One whose making was cut off is made anew, as if there were nothing.
             try runner.run(.make)
             try goOn(runner, [:], &random)
             return nil
@@ -34,7 +34,7 @@ struct Look {
         return found
     }
 
-    /// Another disk may be made, and all that was written is there.
+    /// Now and then makes another disk, then opens the store once more, where all that was written has to be.
     private func goOn(_ runner: Runner, _ wanted: [String: [UInt64]], _ random: inout SeededGenerator) throws(Failure) {
         var wanted = wanted
         if wanted.isEmpty || Int.random(in: 0..<4, using: &random) == 0 {

@@ -2,7 +2,7 @@ import ArgumentParser
 import Volumes
 import Workloads
 
-/// Faults that a program could have, planted into what was noted of a sound one.
+/// Faults that a program could have, planted into the recording of a sound one.
 enum Plant: String, CaseIterable, ExpressibleByArgument {
     /// A class of syncs is left out: of journals, packs, the map, of the names in a store's directories, of the names of journals.
     case noJournalSync, noPackSync, noMapSync, noNameSync, noJournalNameSync
@@ -10,10 +10,10 @@ enum Plant: String, CaseIterable, ExpressibleByArgument {
     case mapBeforePacks
     /// Room in a journal is used again as soon as the commit that has its records has begun.
     case earlyRelease
-    /// The filter is trusted of whichever start of the machine it is.
+    /// A filter of another start of the machine is trusted.
     case staleFilter
 
-    /// What it shows in.
+    /// The workload in which it shows.
     var kind: Workload.Kind {
         switch self {
         case .noJournalSync: .writing
@@ -24,7 +24,7 @@ enum Plant: String, CaseIterable, ExpressibleByArgument {
         }
     }
 
-    /// The store is made as it should be, but for the names in it.
+    /// The trace with the fault. But for `noNameSync`, it is planted behind the first step, which makes the store.
     /// - Parameter known: inode numbers of what there was before, by path.
     func apply(to trace: Trace, _ known: [String: UInt64]) -> Trace {
         let made = trace.calls.first { $0.kind == .say && $0.data.first == UInt8(ascii: "e") }?.ended ?? 0
@@ -36,7 +36,7 @@ enum Plant: String, CaseIterable, ExpressibleByArgument {
         case .noJournalNameSync: trace.forgettingSyncs(known, behind: made) { Self.hasName($0, ["journals"]) }
         case .mapBeforePacks: trace.delayingSyncs(known, behind: made, of: Self.isPacks, behindWritesTo: Self.isMap)
         case .earlyRelease: trace.writingOver(known, Self.isJournal, beforeSyncsOf: Self.isMap)
-        // That is not of the calls.
+        // It is no matter of calls: `Recording.rebooted` does it.
         case .staleFilter: trace
         }
     }

@@ -5,7 +5,7 @@ import TestSupport
 import Volumes
 import Workloads
 
-/// What is known of a run: the calls, and what there was before. It is kept where something is wrong, as threads make no two runs alike.
+/// What is known of a run: its calls, and what there was before. Where something is wrong it is kept, as threads make no two runs alike.
 struct Recording {
     let trace: Trace
     /// The directory that was watched, what it had before, and the inode numbers of that.
@@ -26,7 +26,7 @@ struct Recording {
     /// Runs a program, watched.
     /// - Parameters:
     ///   - store: where below the root its store is.
-    ///   - place: of files that it is read from again, without what ends their names.
+    ///   - place: path of the files that the recording is kept in, without the ends of their names.
     init(running arguments: [String], below root: String, store: String, _ place: String) throws {
         start = try Tree(at: root)
         numbers = try Tree.numbers(below: root)
@@ -37,13 +37,13 @@ struct Recording {
             throw Failure(.system, "follow", "a run", "it maps \(path) to be written, which is not followed")
         }
         try Self.expectAll(trace, start, numbers, root)
-        // Some runs end without one.
+        // Some runs leave no filter.
         filter = (try? Files.bytes(root + store + "/filter")) ?? []
         try Files.write(place + ".filter", filter)
         try JSONEncoder().encode(Facts(root: root, numbers: numbers)).write(to: URL(fileURLWithPath: place + ".json"))
     }
 
-    /// What was written down comes to what is there.
+    /// Fails unless what was recorded comes to what the run has left.
     private static func expectAll(_ trace: Trace, _ start: Tree, _ numbers: [String: UInt64], _ root: String) throws {
         var volume = Volume(trace, root: root, startingWith: start, numbers: numbers)
         volume.advance(to: trace.moments)
@@ -64,7 +64,7 @@ struct Recording {
         filter = try Files.bytes(place + ".filter")
     }
 
-    /// Keeps what was recorded of a run. What can't be kept is made anew by who looks for it.
+    /// Keeps the recording of a run. One that can't be kept is made anew by who wants it.
     static func keep(_ run: String, of scratch: String, in place: String) {
         try? FileManager.default.createDirectory(atPath: place, withIntermediateDirectories: true)
         // What was read from there stays there.
@@ -74,8 +74,8 @@ struct Recording {
         }
     }
 
-    /// As another start of the machine finds the filter: not there, as it was in the page cache at the end, or any pages of that.
-    /// - Parameter isKnown: whether it is taken for one of this start.
+    /// A state with the filter as another start of the machine may find it: not there, as the calls or the page cache had it, or any pages of these.
+    /// - Parameter isKnown: it has the name of this start, as a program believes that trusts any filter (`Plant.staleFilter`).
     func rebooted(_ tree: Tree, store: String, isKnown: Bool, _ random: inout SeededGenerator) -> Tree {
         let path = String((store + "/filter").dropFirst())
         guard let recorded = tree.files[path] else { return tree }

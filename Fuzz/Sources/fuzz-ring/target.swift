@@ -3,7 +3,7 @@ import DiskExercise
 import FuzzDriver
 import System
 
-/// The bytes are a life of a ring: what its front end writes, and when the back end looks.
+/// The bytes are a life of a ring: what its frontend writes, and when the backend looks.
 @main struct RingTarget {
     static func main() { fuzz { live($0) } }
 }

@@ -18,7 +18,7 @@ public struct ExerciseEvents: OptionSet, Sendable {
     public static let kills = ExerciseEvents(rawValue: 4)
 }
 
-/// Random operations of a guest on a disk, through front end, ring and back end, compared with an array of sectors.
+/// Random operations of a guest on a disk, through frontend, ring and backend, compared with an array of sectors.
 ///
 /// `makeDevice` is called on the thread that then uses the device: first for an empty disk, which must read as zeros,
 /// then, after `close` or, with `.kills`, after being dropped, for the same disk again. What was acknowledged, and

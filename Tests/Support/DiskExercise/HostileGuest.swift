@@ -7,7 +7,7 @@ public import System
 public import XenBus
 public import XenSimulation
 
-/// A guest that does with its front end whatever a script says, while a back end serves it: any values in its nodes, any
+/// A guest that does with its frontend whatever a script says, while a backend serves it: any values in its nodes, any
 /// bytes in its rings and pages, grants that come and go, events at any time.
 public final class HostileGuest {
     public let guest: SimulatedGuest
@@ -17,7 +17,7 @@ public final class HostileGuest {
     /// Grant references: of `pages`, in part revoked.
     private var references: [GrantReference]
     private var rings: [Ring] = []
-    /// The back end at work.
+    /// The backend at work.
     private var backend: (process: SimulatedXen, thread: BackgroundThread<Result<BackendOutcome, Failure>>)?
     private static let ringPageCount = 5 * 16
     private static let dataPageCount = 16
@@ -39,7 +39,7 @@ public final class HostileGuest {
         references = []
     }
 
-    /// Follows the script from plug to unplug. Throws when the back end does not end afterwards, or keeps something.
+    /// Follows the script from plug to unplug. Throws when the backend does not end afterwards, or keeps something.
     public func follow(_ script: Script, _ disk: some BlockDevice, _ configuration: BackendConfiguration) throws(Failure) {
         var script = script
         let portsBefore = machine.openPortCount(of: 0)
@@ -66,10 +66,10 @@ public final class HostileGuest {
         let outcome = thread.join()
         backend = nil
         letGo()
-        guard let outcome else { throw Failure(.system, "back end of a hostile guest", "does not end") }
+        guard let outcome else { throw Failure(.system, "backend of a hostile guest", "does not end") }
         if case .failure(let failure) = outcome { throw failure }
         guard machine.mappedPageCount(of: guest.id) == 0, machine.openPortCount(of: 0) <= portsBefore else {
-            throw Failure(.damage, "back end of a hostile guest", "keeps pages or ports")
+            throw Failure(.damage, "backend of a hostile guest", "keeps pages or ports")
         }
     }
 
@@ -115,7 +115,7 @@ public final class HostileGuest {
         }
     }
 
-    /// How often something is done: seldom more often than the back end looks at at once.
+    /// How often something is done: seldom more often than the backend looks at at once.
     private func storm(_ script: inout Script) -> Int { script.byte() < 250 ? script.number(below: 16) : 300 }
 
     // MARK: The xenstore
@@ -142,7 +142,7 @@ public final class HostileGuest {
     private func offer(_ script: inout Script) throws(Failure) {
         try startAnew()
         let abi = ABI.allCases[script.number(below: 3)], order = script.number(below: 5)
-        // One for the most part: each takes the back end a thread.
+        // One for the most part: each takes the backend a thread.
         let queues = [1, 1, 1, 1, 2, 2, 3, 5][script.number(below: 8)]
         var values = [("protocol", abi.protocolName), ("ring-page-order", "\(order)"), ("multi-queue-num-queues", "\(queues)")]
         for queue in 0..<queues {
@@ -170,7 +170,7 @@ public final class HostileGuest {
         wait(for: ["2"])
     }
 
-    /// Waits for one of these states, but no longer than the back end has anything to do.
+    /// Waits for one of these states, but no longer than the backend has anything to do.
     private func wait(for states: [String]) {
         // What it does for an event, it may have to look at in turn.
         for _ in 0..<3 {
@@ -181,7 +181,7 @@ public final class HostileGuest {
         }
     }
 
-    /// Lets the back end's threads do what they have to. False: it has ended.
+    /// Lets the backend's threads do what they have to. False: it has ended.
     private func nudge(channels: Bool) -> Bool {
         guard let backend else { return false }
         let deadline = ContinuousClock.now + .seconds(120)

@@ -39,7 +39,7 @@ public final class RemoteDisk {
     public func kill() throws(Failure) {
         process?.kill(SIGKILL)
         let outcome = try end()
-        guard outcome.signal == SIGKILL else { throw Failure(.damage, "back end", "it had ended before: \(outcome)") }
+        guard outcome.signal == SIGKILL else { throw Failure(.damage, "backend", "it had ended before: \(outcome)") }
     }
 
     /// Unplugs the disk with the guest's consent.
@@ -47,16 +47,16 @@ public final class RemoteDisk {
         process?.kill(SIGTERM)
         try frontEnd.letGo()
         let outcome = try end()
-        guard outcome.status == 0 else { throw Failure(.damage, "back end", "it ended with \(outcome)") }
+        guard outcome.status == 0 else { throw Failure(.damage, "backend", "it ended with \(outcome)") }
     }
 
     private func end() throws(Failure) -> Child.Outcome {
-        guard let outcome = process?.wait(), lender?.join() == true else { throw Failure(.system, "back end", "never started, or not let go") }
+        guard let outcome = process?.wait(), lender?.join() == true else { throw Failure(.system, "backend", "never started, or not let go") }
         process = nil
         return outcome
     }
 
-    /// Requests on the rings that the back end has not answered, whether or not the guest has seen the answers.
+    /// Requests on the rings that the backend has not answered, whether or not the guest has seen the answers.
     public var abandonedCount: Int {
         frontEnd.connections.reduce(0) { sum, connection in
             // req_prod and rsp_prod (xen/io/ring.h).

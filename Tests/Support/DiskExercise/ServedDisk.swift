@@ -18,7 +18,7 @@ public final class ServedDisk {
     public let log = Log()
     private var thread: BackgroundThread<Result<BackendOutcome, Failure>>?
 
-    /// What the back end said.
+    /// What the backend said.
     public final class Log: Sendable {
         private let text = Mutex<[String]>([])
         public var lines: [String] { text.withLock { $0 } }
@@ -68,7 +68,7 @@ public final class ServedDisk {
 
     /// Waits for the process's end.
     public func join() throws(Failure) -> BackendOutcome {
-        guard let result = thread?.join() else { throw Failure(.system, "back end", "still running, or never started") }
+        guard let result = thread?.join() else { throw Failure(.system, "backend", "still running, or never started") }
         thread = nil
         return try result.get()
     }
@@ -82,7 +82,7 @@ public final class ServedDisk {
     public func joinKilled() throws(Failure) {
         do throws(Failure) {
             let outcome = try join()
-            throw Failure(.damage, "back end", "killed, and yet it ended with \(outcome)")
+            throw Failure(.damage, "backend", "killed, and yet it ended with \(outcome)")
         } catch {
             // What a call of a killed process throws.
             guard error.why == "Bad file descriptor" else { throw error }
@@ -105,6 +105,6 @@ public final class ServedDisk {
         return (backends ?? []).map { "backend \($0)" } + frontends.map { "frontend \($0)" }
     }
 
-    /// Whether the back end holds nothing of the guest's: no page, no event channel.
+    /// Whether the backend holds nothing of the guest's: no page, no event channel.
     public var isLetGo: Bool { machine.mappedPageCount(of: guest.id) == 0 && machine.openPortCount(of: 0) == 0 }
 }

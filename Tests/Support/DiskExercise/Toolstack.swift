@@ -41,7 +41,7 @@ public struct Toolstack {
         }
     }
 
-    /// A node of the back end's, once it has one of these values.
+    /// A node of the backend's, once it has one of these values.
     @discardableResult
     public func wait(_ domain: DomainID, _ key: String, _ values: String..., number: UInt32 = 51728) throws(Failure) -> String {
         let path = backend(domain, number) + "/" + key

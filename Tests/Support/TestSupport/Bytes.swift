@@ -1,6 +1,6 @@
 public import System
 
-/// Lends a copy for good.
+/// Lends a copy of the bytes that is never freed.
 public func lend(_ bytes: [UInt8]) -> LentBytes {
     let room = UnsafeMutableRawBufferPointer.allocate(byteCount: max(1, bytes.count), alignment: 16)
     unsafe room.copyBytes(from: bytes)
@@ -8,7 +8,7 @@ public func lend(_ bytes: [UInt8]) -> LentBytes {
 }
 
 extension [UInt8] {
-    /// A copy that `body` has changed.
+    /// A copy, as `body` has changed it.
     public func withChange(_ body: (inout MutableRawSpan) -> Void) -> [UInt8] {
         [UInt8](count: count) { room in
             room.copy(self.rawBytes, to: 0)

@@ -36,15 +36,17 @@ public final class Child {
         return unsafe mutex
     }()
 
-    /// Starts `executable` with nothing but `environment` (and a PATH).
-    /// - Parameter inherited: descriptors that it has as 3, 4, ...
+    /// Starts `executable`.
+    /// - Parameters:
+    ///   - environment: all variables that it has, besides PATH, LD_LIBRARY_PATH and TMPDIR of this process.
+    ///   - inherited: descriptors that it has as 3, 4, ...
     public init(
         _ executable: String, _ arguments: [String], environment: [String: String] = [:], input: Input = .nothing,
         output: Output = .captured, inherited: [Int32] = []
     ) throws(Failure) {
         // A child that is gone is an error of write(2), not the end of the tests.
         _ = signal(SIGPIPE, SIG_IGN)
-        // No other child may inherit the ends of these pipes: there is a moment before they close on exec.
+        // One child at a time: the ends of a pipe are closed on exec only some moments after they are made, and another child would inherit them.
         unsafe pthread_mutex_lock(Self.lock)
         defer { unsafe pthread_mutex_unlock(Self.lock) }
         var actions = unsafe posix_spawn_file_actions_t()
@@ -81,7 +83,7 @@ public final class Child {
             theirs.append(copy)
             unsafe posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
         }
-        // Threads of a pool block signals, which children inherit.
+        // A child inherits the signals that a thread blocks, as those of a pool do.
         var attributes = posix_spawnattr_t()
         unsafe posix_spawnattr_init(&attributes)
         defer { unsafe posix_spawnattr_destroy(&attributes) }
@@ -154,7 +156,7 @@ public final class Child {
 
     public func kill(_ signal: Int32) { if !hasEnded { Glibc.kill(process, signal) } }
 
-    /// What standard output has now, waiting for at most `limit` seconds; empty at its end, or when nothing came.
+    /// What has come from standard output, waiting for something for `limit` seconds at most; empty: nothing came, or it is at its end.
     public func receive(limit: Double) -> [UInt8] { Self.receive(from: output, limit: limit) }
 
     /// The same of standard error. What is taken here is not in the outcome.
@@ -189,7 +191,7 @@ public final class Child {
         }
     }
 
-    /// Waits for the end, reading all that it writes; kills it after `limit` seconds.
+    /// Waits for the end, reading all that the process writes; kills it after `limit` seconds.
     public func wait(limit: Double = Child.patience) -> Outcome {
         closeInput()
         var gathered: [[UInt8]] = [[], []]
@@ -202,7 +204,7 @@ public final class Child {
             if ready == 0, !hasTimedOut {
                 hasTimedOut = true
                 Glibc.kill(process, SIGKILL)
-                // Its pipes may live on in a child of its own.
+                // A child of its own may still have its pipes open: their end is not waited for.
                 break
             }
             for index in 0..<2 where entries[index].revents != 0 {

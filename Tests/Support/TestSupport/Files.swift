@@ -46,7 +46,7 @@ public enum Files {
         return found
     }
 
-    /// Inverts bits of the byte at `offset`.
+    /// Inverts the bits `bits` of the byte at `offset`.
     public static func flip(_ path: String, at offset: Int, bits: UInt8 = 0x40) throws(Failure) {
         let file = try File(path: path, options: [.write])
         var byte: [UInt8] = [0]
@@ -55,7 +55,7 @@ public enum Files {
         try file.write(at: UInt64(offset), byte.rawBytes)
     }
 
-    /// Inverts a byte in each occurrence of `pattern`, `skip` bytes into it.
+    /// Inverts a bit in each occurrence of `pattern`, in the byte `skip` bytes behind its beginning.
     /// - Returns: how many there were.
     public static func flip(_ path: String, every pattern: [UInt8], skip: Int) throws(Failure) -> Int {
         let places = try occurrences(of: pattern, in: path)

@@ -1,6 +1,6 @@
 public import System
 
-/// What a store has told.
+/// The events that a store has told.
 public final class HeardEvents: Sendable {
     private let heard: Monitor<[Event]>
     /// To open the store with.

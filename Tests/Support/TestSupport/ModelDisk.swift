@@ -16,8 +16,9 @@ public struct ModelDisk: Sendable {
         Array(bytes[sector * sectorSize..<(sector + count) * sectorSize])
     }
 
-    /// The first sector of what was read from `first` on that is not as it should be, of those whose numbers leave `rest` when divided by `every`:
-    /// the sectors of one of several writers.
+    /// Compares what was read from sector `first` on, as far as it belongs to one of several writers: sectors whose number leaves `rest` when it is
+    /// divided by `every`.
+    /// - Returns: the first sector that is not as it should be.
     public func firstDifference(from found: [UInt8], at first: Int, every: Int, rest: Int) -> Int? {
         (first..<first + found.count / sectorSize).first { sector in
             sector % every == rest && Array(found[(sector - first) * sectorSize..<(sector - first + 1) * sectorSize]) != read(at: sector, count: 1)
@@ -39,15 +40,15 @@ extension BlockDevice {
     public func contents() throws(Failure) -> [UInt8] { try sectors(at: 0, count: Int(sectorCount)) }
 }
 
-/// One random step for a disk and its model. Data comes from a small pool, so that there are duplicates, zeros
-/// and overwrites; ranges are of any sector and length.
+/// A random step for a disk and its model. Data is of a small pool, so that there are duplicates and zeros, and
+/// what is there is written over; ranges begin at any sector and have any length.
 public struct RandomStep {
     public enum Operation { case read, write, discard, flush }
     public let operation: Operation
     public let sector: Int
     public let count: Int
     public let data: [UInt8]
-    /// Where `data` is cut to be written together, in which order; none: as a whole.
+    /// The parts that `data` is written in, together and in this order; none: it is written as a whole.
     public let parts: [WritePart]
 
     public init(_ random: inout SeededGenerator, sectors: Int, longest: Int = 300) {
@@ -87,8 +88,8 @@ public struct RandomStep {
         try disk.write(parts.span, of: data.rawBytes)
     }
 
-    /// Does it to both.
-    /// - Returns: what went wrong, or nil.
+    /// Does the step to the disk and to the model.
+    /// - Returns: how what was read differs; nil: it does not.
     public func run(on disk: any BlockDevice, _ model: inout ModelDisk) throws(Failure) -> String? {
         switch operation {
         case .read:

@@ -29,7 +29,7 @@ public final class ScratchDirectory: Sendable {
     }
 }
 
-/// SplitMix64: a small generator whose whole state is its seed, so that a test's number replays it.
+/// SplitMix64: a small generator whose whole state is its seed, so that a test is repeated by the number that it names.
 public struct SeededGenerator: RandomNumberGenerator, Sendable {
     private var state: UInt64
     public init(seed: UInt64) { state = seed }

@@ -2,10 +2,10 @@ public import BlockModel
 import Glibc
 public import System
 
-/// Disks whose sectors each have one number, in all of their 64 words: what a disk holds is an array of numbers, and a sector that is half of one
-/// write and half of another is seen. 0 is zeros.
+/// Disks whose sectors each have one number, in all of their 64 words. So what a disk holds is an array of numbers, and a sector is recognised that is
+/// half of one write and half of another. The number 0 is a sector of zeros.
 public enum SectorValues {
-    /// What no sector that was written as a whole holds.
+    /// Stands for a sector whose words are not all alike: no write leaves one.
     public static let torn = UInt64.max
 
     public static func bytes(_ values: [UInt64]) -> [UInt8] {
@@ -43,7 +43,7 @@ public struct SectorStep: Sendable {
 
     fileprivate enum Content {
         case zeros
-        /// Blocks that other steps write as well: so many different ones from a first one on.
+        /// Blocks of a pool that other steps write as well: `count` different ones, from `first` on.
         case pool(first: UInt64, count: UInt64)
         case unique(UInt64)
     }
@@ -52,10 +52,10 @@ public struct SectorStep: Sendable {
         (self.operation, self.disk, self.sector, self.count, self.content) = (operation, disk, sector, count, content)
     }
 
-    /// Of the first disk.
+    /// A flush of the first disk.
     public static let flush = SectorStep(.flush, disk: 0)
 
-    /// Sectors that nothing else has, by their number.
+    /// A write to the first disk, of sectors that no other number gives.
     public init(writing range: Range<Int>, as number: UInt64) {
         self.init(.write, disk: 0, sector: range.lowerBound, count: range.count, .unique(number))
     }
@@ -82,13 +82,13 @@ public struct SectorStep: Sendable {
     }
 }
 
-/// What one writer does to one disk or several, step by step: random, and all of it by its seed. To several it also writes entries of a log: to the
-/// first one, and when that is answered, the same to each of the others.
+/// What one writer does to one disk or several, step by step: random, and the same for the same seed. To several disks it also writes entries of a log:
+/// each to the first disk and, when that is answered, to the others, one after the other.
 public struct SectorLoad: Sendable {
     private var random: SeededGenerator
-    /// Of each disk.
+    /// Size of each disk.
     private let sectors: [Int]
-    /// Of the entry at work, those that are not written yet, the next one last.
+    /// Writes of the entry at work that are still to be done, the next one last.
     private var mirrors: [SectorStep] = []
     private var entries: UInt64 = 0
 
@@ -129,7 +129,7 @@ public struct SectorLoad: Sendable {
         }
     }
 
-    /// Often close to the beginning, where ranges meet, and often whole blocks.
+    /// Half of the ranges are close to the beginning, where they meet, and half are of whole blocks.
     private mutating func range(of disk: Int, longest: Int) -> (sector: Int, count: Int) {
         let end = sectors[disk]
         let longest = Int.random(in: 0..<6, using: &random) == 0 ? longest : 20
@@ -151,7 +151,8 @@ public final class StepLog: Sendable {
 
     public init(_ path: String) throws(Failure) { file = try File(path: path, options: [.write, .create], mode: 0o600) }
 
-    /// - Parameter hasEnded: the step that began last is answered; else the next one begins.
+    /// Notes the time.
+    /// - Parameter hasEnded: the step at work was answered; else the next step begins.
     public func note(hasEnded: Bool) throws(Failure) {
         let record = [UInt8](count: Self.recordSize) { bytes in
             bytes.store(monotonicSeconds().bitPattern, at: 0)
