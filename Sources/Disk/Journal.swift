@@ -139,7 +139,8 @@ struct Journal: ~Copyable, Sendable {
     ) throws(Failure) -> JournalPosition {
         var position = position
         var taken = 0
-        var payload = [UInt8](repeating: 0, count: Self.maximumBlocks * blockSize)
+        // As large as the largest that was there: mostly there is none.
+        var payload: [UInt8] = []
         let end = try storage.byteCount()
         // Each record takes at least its header, so a ring of `end` bytes has no more than this many.
         for _ in 0...end / UInt64(Self.headerSize) {
@@ -151,6 +152,7 @@ struct Journal: ~Copyable, Sendable {
                 continue
             }
             let start = position.offset + UInt64(Self.headerSize)
+            if payload.count < record.payloadBytes { payload = [UInt8](repeating: 0, count: record.payloadBytes) }
             let isWhole = try payload.withMutableBytes { (bytes) throws(Failure) in
                 var room = bytes._mutatingExtracting(0..<record.payloadBytes)
                 let got = try storage.read(at: start, into: &room)

@@ -183,7 +183,7 @@ extension NBDConnection {
         // To store zeros takes as long as to store anything.
         if request.flags.contains(.fastZero) { return try finish(request, .notSupported, needsFlush: false) }
         try change(request, range) { (connection: borrowing Self) throws(Failure) in
-            let zeros = connection.common.zeros
+            let zeros = NBDCommon.zeros
             var sector = range.start
             while sector < range.end {
                 let count = min(range.end - sector, UInt64(largestPiece / sectorSize))

@@ -122,8 +122,8 @@ final class NBDCommon: Sendable {
     let log: LogLimiter
     let activity: Activity
     let handshakeLimit: Duration
-    /// As many as one transfer has at most.
-    let zeros = [UInt8](repeating: 0, count: largestPiece)
+    /// As many as one transfer has at most; made when they are first wanted.
+    static let zeros = [UInt8](repeating: 0, count: largestPiece)
     private let stopping = Atomic(false)
 
     init(handshakeLimit: Duration, _ activity: Activity = Activity(), log: @escaping @Sendable (String) -> Void) {
