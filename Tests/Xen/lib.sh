@@ -6,7 +6,7 @@
 set -euo pipefail
 
 export DEDUPDISK_STORE=/store/dedupdisk
-limit=240
+limit=900
 work=$(mktemp -d)
 declare -A log_of=()
 backend=

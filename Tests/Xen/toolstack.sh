@@ -68,7 +68,7 @@ expect 'refuses writes' guest1 '! dd if=/dev/zero of=/dev/xvdd bs=4k count=1 ofl
 expect 'xl block-detach' xl block-detach guest1 xvdd
 expect 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 
-expect 'a snapshot of the disk in use' dedupdisk snapshot data@now
+eventually 'a snapshot of the disk in use' dedupdisk snapshot data@now
 expect 'for reading' xl block-attach guest1 'format=raw,vdev=xvdd,access=ro,backendtype=qdisk,target=dedupdisk:data@now'
 wait_device guest1 xvdd
 expect 'refuses writes' guest1 '! dd if=/dev/zero of=/dev/xvdd bs=4k count=1 oflag=direct 2>/dev/null'
