@@ -374,7 +374,7 @@ import TestSupport
             }
             for index in first..<first + count { isData[index] = round % 3 != 2 }
             // Some of it is in the map, some is staged.
-            if round == 2 { try waitUntil { try store.statistics().mappedBytes > 0 } }
+            if round == 2 { try waitUntil(limit: 20) { try store.statistics().mappedBytes > 0 } }
         }
         var sector: UInt64 = 0
         var steps = 0
