@@ -242,10 +242,10 @@ private final class Event: Sendable {
         unsafe _ = write(writer, &byte, 1)
     }
 
-    /// False when nothing came for ten seconds: an event was lost.
+    /// False when nothing came for two minutes: an event was lost.
     func wait() -> Bool {
         var polled = pollfd(fd: reader, events: Int16(POLLIN), revents: 0)
-        guard unsafe poll(&polled, 1, 10_000) == 1 else { return false }
+        guard unsafe poll(&polled, 1, 120_000) == 1 else { return false }
         var bytes = [UInt8](repeating: 0, count: 4096)
         return unsafe read(reader, &bytes, bytes.count) > 0
     }

@@ -41,9 +41,11 @@ import TestSupport
     @Test(arguments: [SIGINT, SIGTERM, SIGHUP]) func aSignalAsksForTheEnd(signal: Int32) throws {
         let importer = try importHalfDone()
         importer.kill(signal)
-        // Not the end of the pipe: the reader is waiting in it.
-        usleep(50_000)
-        importer.send([UInt8](repeating: 1, count: 4096))
+        // Not the end of the pipe: the reader is waiting in it. It may have had some before it hears of the signal.
+        waitUntil {
+            usleep(50_000)
+            return !importer.send([UInt8](repeating: 1, count: 4096))
+        }
         let outcome = importer.wait()
         tool.expectFailure(outcome, status: 1, naming: ["import", "interrupted"])
         try expectNothingHalfDone()

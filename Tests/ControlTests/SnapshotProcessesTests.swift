@@ -54,12 +54,12 @@ import TestSupport
         let (problems, counts) = outcome.with { ($0.problems, $0.counts) }
         #expect(problems == [])
         func sum(_ count: (SnapshotRun.Counts) -> Int) -> Int { counts.reduce(0) { $0 + count($1) } }
-        let copies = sum(\.copies), refused = sum(\.refused)
+        let copies = sum(\.copies), refused = sum(\.refused), late = sum(\.late)
         // For whoever asked for so many.
         if unsafe getenv("SNAPSHOT_SEEDS") != nil {
             print(
-                "\(counts.count) seeds: \(copies) copies of disks in use, \(sum(\.groups)) of several, \(refused) refused; \(sum(\.kills)) kills, "
-                    + "\(sum(\.rollbacks)) rollbacks, \(sum(\.attempts)) attempts")
+                "\(counts.count) seeds: \(copies) copies of disks in use, \(sum(\.groups)) of several, \(refused) refused, \(late) too late; "
+                    + "\(sum(\.kills)) kills, \(sum(\.rollbacks)) rollbacks, \(sum(\.attempts)) attempts")
         }
         #expect(copies > refused, "\(copies) copies of disks in use, and \(refused) were refused")
         guard counts.count >= 50 else { return }

@@ -80,7 +80,7 @@ import TestSupport
 
     /// Waits for what other threads do.
     private func waitUntil(_ isSo: () -> Bool) throws {
-        let end = monotonicSeconds() + 60
+        let end = monotonicSeconds() + 600
         while !isSo() {
             try #require(monotonicSeconds() < end)
             pause(milliseconds: 1)
@@ -100,7 +100,7 @@ private final class Holder: Sendable {
             do {
                 let lock = try WriteTransaction(store.meta)
                 state.with { $0.hasIt = true }
-                let end = monotonicSeconds() + 60
+                let end = monotonicSeconds() + 600
                 state.wait { $0.mayEnd || monotonicSeconds() > end ? .done(()) : .atMost(1) }
                 lock.abort()
             } catch {

@@ -141,7 +141,7 @@ import TestSupport
 
         /// Waits for a read to have come: no more than a test should hang.
         func waitForReads(_ count: Int) throws(Failure) {
-            let deadline = monotonicSeconds() + 60
+            let deadline = monotonicSeconds() + 600
             try arrived.wait { (arrived) throws(Failure) in
                 if arrived >= count { return .done(()) }
                 if monotonicSeconds() > deadline { throw Failure(.system, "meeting", "nobody else came") }

@@ -45,10 +45,7 @@ import TestSupport
                 model.write(at: first * 8, data)
             }
             // Until the map has them all.
-            for _ in 0..<1000 {
-                if let journal = try store.disk("d")?.journal, journal.sequence == start + UInt64(pieces) { break }
-                usleep(10_000)
-            }
+            try waitUntil { try store.disk("d")?.journal.sequence == start + UInt64(pieces) && disk.stagedBytes == 0 }
         }
         disk.holdBack()
         var flushed: [UInt8] = []

@@ -196,18 +196,9 @@ import TestSupport
         let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
         for round in 1...3 as ClosedRange<UInt64> {
             try disk.write(at: 0, (1...300).flatMap { block($0 + round * 1000) })
-            var mapped: UInt64 = 0
-            for _ in 0..<200 where mapped != 300 * 4096 {
-                usleep(20_000)
-                mapped = try store.statistics().mappedBytes
-            }
-            #expect(mapped == 300 * 4096, "round \(round)")
+            #expect(try waitUntil { try store.statistics().mappedBytes == 300 * 4096 }, "round \(round)")
             try disk.discard(#require(SectorRange(start: 0, count: 2400)))
-            for _ in 0..<200 where mapped != 0 {
-                usleep(20_000)
-                mapped = try store.statistics().mappedBytes
-            }
-            #expect(mapped == 0, "round \(round)")
+            #expect(try waitUntil { try store.statistics().mappedBytes == 0 }, "round \(round)")
         }
         try disk.close()
     }
@@ -221,10 +212,9 @@ import TestSupport
         return try disk.contents()
     }
 
-    func waitUntilMapped(_ blocks: UInt64) throws {
-        for _ in 0..<500 where try store.statistics().mappedBytes != blocks * 4096 { usleep(20_000) }
-        // Until the staging has heard of it, too.
-        usleep(100_000)
+    /// And until the staging has heard of it, too.
+    func waitUntilMapped(_ blocks: UInt64, of disk: StoreDisk) throws {
+        try waitUntil { try store.statistics().mappedBytes == blocks * 4096 && disk.stagedBytes == 0 }
     }
 
     /// The first record of a ring that begins anew is longer than what the ring had before.
@@ -233,7 +223,7 @@ import TestSupport
         try store.create("d", byteCount: 2 << 20)
         let disk = try StoreDisk(store, "d", journalBytes: 4 << 20)
         try disk.write(at: 0, (1...150).flatMap { block($0) })
-        try waitUntilMapped(150)
+        try waitUntilMapped(150, of: disk)
         disk.holdBack()
         let data = (1001...1256).flatMap { block($0) }
         try disk.write(at: 8, data)
@@ -384,7 +374,7 @@ import TestSupport
             }
             for index in first..<first + count { isData[index] = round % 3 != 2 }
             // Some of it is in the map, some is staged.
-            if round == 2 { for _ in 0..<200 where try store.statistics().mappedBytes == 0 { usleep(20_000) } }
+            if round == 2 { try waitUntil(limit: 20) { try store.statistics().mappedBytes > 0 } }
         }
         var sector: UInt64 = 0
         var steps = 0
@@ -481,7 +471,7 @@ import TestSupport
         }
         let start = monotonicSeconds()
         let isDone = try done.wait { (done) throws(Failure) in
-            done == count ? .done(true) : monotonicSeconds() > start + 60 ? .done(false) : .atMost(1)
+            done == count ? .done(true) : monotonicSeconds() > start + 600 ? .done(false) : .atMost(1)
         }
         #expect(isDone, "a flush waits for ever")
         // Sets whoever waits free.
@@ -573,7 +563,7 @@ import TestSupport
         usleep(1_500_000)
         #expect(try disk.sectors(at: 0, count: 8) == block(1))
         try put(good)
-        try waitUntilMapped(1)
+        try waitUntilMapped(1, of: disk)
         #expect(try store.statistics().mappedBytes == 4096)
         #expect(try disk.sectors(at: 0, count: 8) == block(1))
         try disk.close()

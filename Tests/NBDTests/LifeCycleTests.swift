@@ -27,10 +27,10 @@ import TestSupport
         let client = try served.connected()
         disk.isHeld.store(true, ordering: .relaxed)
         client.send(request(1, length: 4096, flags: 1, cookie: 8, data: block(1)))
-        while disk.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        #expect(waitUntil { disk.waiting.load(ordering: .relaxed) > 0 })
         served.askForEnd()
         // Nobody else is let in meanwhile.
-        while unsafe access(served.path, F_OK) == 0 { usleep(500) }
+        #expect(waitUntil { unsafe access(served.path, F_OK) != 0 })
         #expect(throws: Failure.self) { try served.client() }
         disk.isHeld.store(false, ordering: .relaxed)
         #expect(try client.answer() == Client.Answer(cookie: 8))
@@ -44,7 +44,7 @@ import TestSupport
         let client = try served.connected()
         disk.isHeld.store(true, ordering: .relaxed)
         client.send(request(1, length: 4096, data: block(1)))
-        while disk.waiting.load(ordering: .relaxed) == 0 { usleep(500) }
+        #expect(waitUntil { disk.waiting.load(ordering: .relaxed) > 0 })
         served.askForEnd()
         served.askForEnd()
         #expect(served.outcome() == .forced)

@@ -13,6 +13,8 @@ import Testing
     }
 
     @Test func signalsAreRequests() throws {
+        // Not as under nohup(1), where it is to do nothing.
+        _ = signal(SIGHUP, SIG_DFL)
         signalled?.sendOnSignals()
         for number in [SIGINT, SIGTERM, SIGHUP] {
             #expect(kill(getpid(), number) == 0)

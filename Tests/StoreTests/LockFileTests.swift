@@ -42,7 +42,7 @@ import TestSupport
                     do { let hold = try file.hold(.opening); order.with { $0.append(number) }; _ = consume hold } catch { order.with { $0.append(-1) } }
                 })
             // It waits before the next comes.
-            for _ in 0..<1000 where file.waiters(.opening) <= number { usleep(1000) }
+            waitUntil { file.waiters(.opening) > number }
         }
         _ = consume hold
         for thread in threads { thread.join() }
@@ -58,15 +58,18 @@ import TestSupport
             if let hold = try? second.hold(.opening) { got.with { $0 = true }; _ = consume hold }
         }
         // Until it has told that it waits.
-        for _ in 0..<1000 where try !first.isWaitedFor(.opening) { usleep(1000) }
+        try waitUntil { try first.isWaitedFor(.opening) }
         _ = consume hold
-        // It gives way for a moment each time, in which a busy machine may not come to the other one.
-        var rounds = 0
-        while rounds < 100, !got.with({ $0 }) {
+        // It gives way for three milliseconds each time, in which a busy machine may not come to the other one.
+        var hurried = 0
+        let end = monotonicSeconds() + 120
+        while !got.with({ $0 }), monotonicSeconds() < end {
+            let began = monotonicSeconds()
             _ = try first.hold(.opening)
-            rounds += 1
+            let isHurried = monotonicSeconds() - began < 0.002
+            if isHurried, try first.isWaitedFor(.opening) { hurried += 1 }
         }
-        #expect(rounds < 100)
+        #expect(got.with { $0 } && hurried < 100, "\(hurried)")
         other.join()
     }
 
@@ -80,7 +83,7 @@ import TestSupport
             do throws(Failure) { _ = try second.hold(.opening, patience) } catch { failure.with { $0 = error } }
         }
         // Longer than a second: it is told.
-        for _ in 0..<500 where told.with({ $0.isEmpty }) { usleep(20_000) }
+        waitUntil { told.with { !$0.isEmpty } }
         #expect(told.with { $0.count } == 1)
         #expect(failure.with { $0 } == nil)
         patience.shorten(limit: 0, limitWhenStopped: 0)

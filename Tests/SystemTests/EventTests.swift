@@ -19,7 +19,9 @@ import TestSupport
         let told = heard.all(.commitRetry)
         #expect(told.count == 2)
         #expect(told.last?.times == 5)
-        #expect(told.map { "\($0)" } == ["disk d: full: commit to store /s: no room", "disk d: goes on, after 0 s (5 times)"])
+        #expect(told.first.map { "\($0)" } == "disk d: full: commit to store /s: no room")
+        // For as long as the machine took to come to that.
+        #expect(told.last?.description.contains(/^disk d: goes on, after [0-9]+ s \(5 times\)$/) == true, "\(told)")
     }
 
     @Test func anotherCauseIsToldToo() {

@@ -18,7 +18,7 @@ mount_in guest1 xvdb
 expect_equal 'the files read back as written' "$(sums guest1 /mnt/xvdb/tree)" "$written"
 unmount_in guest1 xvdb
 disconnect
-expect 'the guest has no disk any more' guest1 '[ ! -e /dev/xvdb ]'
+eventually 'the guest has no disk any more' guest1 '[ ! -e /dev/xvdb ]'
 no_nodes
 quiet_kernel guest1
 sound_store

@@ -6,7 +6,7 @@
 set -euo pipefail
 
 export DEDUPDISK_STORE=/store/dedupdisk
-limit=240
+limit=900
 work=$(mktemp -d)
 declare -A log_of=()
 backend=
@@ -77,11 +77,11 @@ start_backend() {
     log_of[$backend]=$log
 }
 
-# wait_device GUEST DEVICE: until the guest has the disk.
+# wait_device GUEST DEVICE: until the guest has the disk, and not the one before of that name, which is empty until its kernel comes to remove it.
 wait_device() {
     local deadline=$((SECONDS + limit))
     step "$1 gets /dev/$2"
-    until guest-exec "$1" "[ -b /dev/$2 ]"; do
+    until guest-exec "$1" "[ -b /dev/$2 ] && [ \"\$(cat /sys/block/$2/size)\" -gt 0 ]"; do
         kill -0 "$backend" 2>/dev/null || fail "the backend ended before $1 had /dev/$2"
         [ $SECONDS -lt $deadline ] || fail "$1 did not get /dev/$2"
         sleep 0.2
@@ -130,8 +130,13 @@ nodes() {
     xenstore-ls -f /local/domain | grep -E '^/local/domain/(0/backend/[^/]+|[0-9]+/device/vbd)/' | grep -v /backend/console/
 }
 
+# What a domain that is gone had in its own directory is the toolstack's to remove, which may come to that after the back end has ended.
 no_nodes() {
-    expect_equal "no node is left in xenstore" "$(nodes | grep -E '/(backend/[^/]+/[0-9]+|vbd)/[0-9]+ =' || true)" ''
+    eventually 'no node is left in xenstore' has_no_nodes
+}
+
+has_no_nodes() {
+    ! nodes | grep -E '/(backend/[^/]+/[0-9]+|vbd)/[0-9]+ ='
 }
 
 # quiet_kernel GUEST: the guest's kernel had nothing to complain of.

@@ -21,7 +21,7 @@ expect 'xl save' xl save guest1 /store/saved
 eventually 'the domain is gone for good' domain_gone "$id"
 no_nodes
 expect 'xl restore' xl restore /store/saved
-eventually 'the guest answers' guest-exec -t 20 guest1 true
+eventually 'the guest answers' guest-exec -t 120 guest1 true
 expect_equal 'the disk is mounted as it was' "$(sums guest1 /mnt/xvdb/tree)" "$written"
 expect 'it can be written' guest1 'dd if=/dev/urandom of=/mnt/xvdb/tree/new bs=64k count=16 conv=fsync status=none'
 unmount_in guest1 xvdb

@@ -66,13 +66,14 @@ expect 'a read-only disk' xl block-attach guest1 'format=raw,vdev=xvdd,access=ro
 wait_device guest1 xvdd
 expect 'refuses writes' guest1 '! dd if=/dev/zero of=/dev/xvdd bs=4k count=1 oflag=direct 2>/dev/null'
 expect 'xl block-detach' xl block-detach guest1 xvdd
-expect 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
+eventually 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 
-expect 'a snapshot of the disk in use' dedupdisk snapshot data@now
+eventually 'a snapshot of the disk in use' dedupdisk snapshot data@now
 expect 'for reading' xl block-attach guest1 'format=raw,vdev=xvdd,access=ro,backendtype=qdisk,target=dedupdisk:data@now'
 wait_device guest1 xvdd
 expect 'refuses writes' guest1 '! dd if=/dev/zero of=/dev/xvdd bs=4k count=1 oflag=direct 2>/dev/null'
 expect 'xl block-detach' xl block-detach guest1 xvdd
+eventually 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 expect 'for writing' xl block-attach guest1 'format=raw,vdev=xvdd,access=rw,backendtype=qdisk,target=dedupdisk:data@now'
 wait_device guest1 xvdd
 expect 'the guest writes' guest1 'dd if=/dev/urandom of=/tmp/own bs=4k count=64 status=none && dd if=/tmp/own of=/dev/xvdd bs=4k oflag=direct status=none'
@@ -81,10 +82,12 @@ await_end "$backend"
 start_daemon
 expect 'it is there after a kill -9' guest1 'dd if=/dev/xvdd bs=4k count=64 iflag=direct status=none | cmp - /tmp/own'
 expect 'xl block-detach' xl block-detach guest1 xvdd
+eventually 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 expect 'anew' xl block-attach guest1 'format=raw,vdev=xvdd,access=rw,backendtype=qdisk,target=dedupdisk:data@now'
 wait_device guest1 xvdd
 expect 'it is the snapshot again' guest1 '! dd if=/dev/xvdd bs=4k count=64 iflag=direct status=none | cmp -s - /tmp/own'
 expect 'xl block-detach' xl block-detach guest1 xvdd
+eventually 'the guest has it no more' guest1 '[ ! -e /dev/xvdd ]'
 
 unmount_in guest1 xvdb
 expect 'xl block-detach of the first' xl block-detach guest1 xvdb

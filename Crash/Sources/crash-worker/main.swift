@@ -25,7 +25,7 @@ final class Second {
         if let started = self.child { child = started } else { child = try Child(Child.built("crash-worker"), arguments + ["--second"], input: .pipe) }
         self.child = child
         _ = child.send(Array("\(place)\n".utf8))
-        let answer = String(decoding: child.receive(limit: 60), as: UTF8.self)
+        let answer = String(decoding: child.receive(limit: Child.patience), as: UTF8.self)
         if answer == "k\n" { return }
         let isBusy = answer == "busy\n"
         throw Failure(isBusy ? .busy : .system, "run", "step \(place) in the second process", isBusy ? "somebody is in the way" : child.receiveErrors(limit: 1))

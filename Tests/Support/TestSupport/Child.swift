@@ -83,17 +83,17 @@ public final class Child {
             theirs.append(copy)
             unsafe posix_spawn_file_actions_adddup2(&actions, copy, Int32(3 + index))
         }
-        // A child inherits the signals that a thread blocks, as those of a pool do.
+        // Threads of a pool block signals, which children inherit; and nohup(1), or a script that runs tests in the background, has some ignored.
         var attributes = posix_spawnattr_t()
         unsafe posix_spawnattr_init(&attributes)
         defer { unsafe posix_spawnattr_destroy(&attributes) }
         var none = sigset_t()
-        var pipes = sigset_t()
+        var plain = sigset_t()
         unsafe sigemptyset(&none)
-        unsafe sigemptyset(&pipes)
-        unsafe sigaddset(&pipes, SIGPIPE)
+        unsafe sigemptyset(&plain)
+        for number in [SIGPIPE, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP] { unsafe sigaddset(&plain, number) }
         unsafe posix_spawnattr_setsigmask(&attributes, &none)
-        unsafe posix_spawnattr_setsigdefault(&attributes, &pipes)
+        unsafe posix_spawnattr_setsigdefault(&attributes, &plain)
         unsafe posix_spawnattr_setflags(&attributes, Int16(POSIX_SPAWN_SETSIGMASK | POSIX_SPAWN_SETSIGDEF))
         var variables = environment
         for name in ["PATH", "LD_LIBRARY_PATH", "TMPDIR"] where variables[name] == nil {
