@@ -49,7 +49,8 @@ public struct Handshake: Sendable {
         return bytes
     }
 
-    /// Takes one message from the start of `input`, and appends to `output` what it is answered with.
+    /// Takes one message from the start of `input`, and appends to `output` what it is answered with: no more than the export's name and some
+    /// hundred bytes.
     /// - Throws: when no answer is left but the end of the connection.
     public mutating func receive(_ input: RawSpan, _ output: inout [UInt8]) throws(Violation) -> Progress {
         switch state {

@@ -14,7 +14,7 @@ struct DiskSource: ParsableArguments {
     @Flag(help: "The guest or client can't write.") var readOnly = false
     @Flag(
         help:
-            "What is written is gone at the end; the disk, or --path's file, stays as it is. Meanwhile it is in the store, of --path's file in $TMPDIR, else /var/tmp."
+            "What is written is gone at the end; the disk, or --path's file, stays as it is. Until then it is kept in the store; with --path, in $TMPDIR, else /var/tmp."
     )
     var ephemeral = false
     @Option(help: ArgumentHelp("A raw file or block device instead of a disk of the store.", valueName: "file")) var path: String?
@@ -95,7 +95,9 @@ struct DiskSource: ParsableArguments {
 
     private func checkSize(of name: String, in store: Store) throws(Failure) {
         guard let old = try store.disk(name) else {
-            throw Failure(.notFound, .disk(name), "there is none in store \(store.path)", remedy: "give --size to make it, or name another disk")
+            // A disk that is only read, or copied, is never made.
+            let remedy = readOnly || ephemeral ? "create it first, or name another disk" : "give --size to make it, or name another disk"
+            throw Failure(.notFound, .disk(name), "there is none in store \(store.path)", remedy: remedy)
         }
         if let size, size.bytes != old.byteCount {
             throw Failure(.usage, .disk(name), "it has \(old.byteCount) bytes, not \(size.bytes)", remedy: "leave --size out")

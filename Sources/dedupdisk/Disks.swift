@@ -12,7 +12,7 @@ struct Create: ParsableCommand {
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
     @Option(
         help: ArgumentHelp(
-            "How the store compresses blocks from now on, whatever disk they are of: none, lz4, zstd, or background: zstd, when maintenance writes them anew. A new store does not.",
+            "How the store compresses blocks from now on, whatever disk they are of: none, lz4, zstd, or background: zstd, when maintenance writes them anew. A new store compresses nothing.",
             valueName: "codec"))
     var compression: CompressionName?
 

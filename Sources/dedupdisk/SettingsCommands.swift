@@ -46,7 +46,7 @@ struct Change: ParsableCommand {
         commandName: "set", abstract: "Change settings of a store.",
         discussion: """
             compression: none, lz4 or zstd, how new blocks are stored; background: they are stored as they come, and compressed by maintenance.
-            maintenance: on, or off, which leaves what nothing refers to to gc.
+            maintenance: on; or off: what nothing refers to is left to gc.
             full: fail, or wait, what writes to disks in use do when the filesystem is full: a guest gets errors, or stands still until there is room.
 
               dedupdisk set compression=background

@@ -30,7 +30,7 @@ static struct thread *threads;
 static const char *root;
 static size_t root_length;
 static FILE *output;
-// Calls that were noted, and which of them is the end.
+// Calls that were noted, and the number of the one before which the program is killed; 0: it is not.
 static long noted, last_call;
 
 static struct thread *thread_of(pid_t id) {
@@ -162,10 +162,10 @@ static void put(struct thread *thread, int phase, int64_t result, const void *da
 
 static void begin(struct thread *thread, uint16_t operation, const void *data, uint32_t count) {
     thread->operation = operation;
-    // Of other processes that go on, it counts what they say.
+    // Behind the end, other processes of the run go on for a moment: nothing but what they say is noted.
     if (last_call && noted >= last_call && operation != CTRACE_SAY) return;
     if (operation != CTRACE_SAY && ++noted == last_call) {
-        // It does not come to the call: the thread is stopped, and so will the others be.
+        // The thread is stopped before the call, and does not come to it; its process ends with it.
         kill(thread->id, SIGKILL);
         return;
     }
@@ -252,7 +252,7 @@ static void link_begins(struct thread *thread, pid_t id, int directory, uint64_t
     struct stat status;
     if (resolve(id, other_directory, other, thread->path) != 0 || !is_inside(thread->path) || fetch_path(id, path, given) != 0) return;
     if (given[0] == 0 && flags & AT_EMPTY_PATH) snprintf(what, sizeof what, "/proc/%d/fd/%d", (int)id, directory);
-    // /proc/self is this process's own to us.
+    // In this process /proc/self is another directory.
     else if (strncmp(given, "/proc/self/", 11) == 0) snprintf(what, sizeof what, "/proc/%d/%s", (int)id, given + 11);
     else if (resolve(id, directory, path, what) != 0) return;
     if (stat(what, &status) != 0) return;
@@ -363,7 +363,7 @@ static void start(char *const argv[]) {
         dup2(nothing, 0);
         // What it says is noted, and goes nowhere else.
         dup2(nothing, 1);
-        // Whoever misses what was killed says so, and is not heard.
+        // A process that misses the one that was killed complains: nobody wants to hear of it.
         if (last_call) dup2(nothing, 2);
         if (nothing > 2) close(nothing);
     }
