@@ -48,7 +48,9 @@ struct Soak: ParsableCommand {
     private static let factor = 1.5, extra = Double(512 << 20), warmUp = 20.0
 
     func validate() throws {
-        guard minutes > 0, size >= 16, keep >= 0, snapshots >= 0, reader >= 0, rate >= 0 else { throw ValidationError("numbers are above zero; --size is 16 at least") }
+        guard minutes > 0, size >= 16, keep >= 0, snapshots >= 0, reader >= 0, rate >= 0 else {
+            throw ValidationError("numbers are above zero; --size is 16 at least")
+        }
     }
 
     /// What the threads that write have done so far.
