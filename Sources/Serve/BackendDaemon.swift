@@ -38,8 +38,8 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     private enum Entry {
         /// Its thread, and what ends it.
         case served(Thread, StopRequest)
-        /// Its thread is at its end.
-        case ending(Thread)
+        /// Its thread is at its end, with or without a failure.
+        case ending(Thread, Failure?)
         /// Nobody serves it, and its nodes are still there.
         case over
     }
@@ -83,7 +83,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             ended.take()
             // However many events there are, one look at all devices is enough.
             while try host.nextWatchEvent() != nil {}
-            joinEnded()
+            joinEnded(host, ownDomain)
             try look(host, ownDomain)
         }
     }
@@ -93,44 +93,50 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         let all = try ToolstackDevice.all(host, ownDomain: ownDomain)
         let present = Set(all)
         devices.withLock { devices in
-            devices = devices.filter { if case .over = $0.value { present.contains($0.key) } else { true } }
+            devices = devices.filter {
+                switch $0.value {
+                case .served, .ending: true
+                case .over: present.contains($0.key)
+                }
+            }
         }
         for device in all {
             let nodes = device.nodes(host, ownDomain: ownDomain)
+            let entry = devices.withLock { $0[device] }
             guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else { continue }
-            switch devices.withLock({ $0[device] }) {
+            switch entry {
             case .served, .ending:
                 continue
             case .over where state != .initialising:
                 try letGo(nodes, state)
-            case nil where state == .closing || state == .closed:
-                // A predecessor's, if the guest may still come back.
-                if try nodes.isOnline() {
-                    serve(device, disk)
-                } else {
-                    // The toolstack first: to forget it may have to wait for others.
-                    devices.withLock { $0[device] = .over }
-                    try letGo(nodes, state)
-                    configuration.forget(disk)
-                }
             case .over, nil:
-                serve(device, disk)
+                // One that is closed is served, too, if the guest may still come back.
+                guard state == .closing || state == .closed, try !nodes.isOnline() else {
+                    serve(device, disk, host, ownDomain)
+                    continue
+                }
+                // The toolstack first: to forget it may have to wait for others.
+                enter(.over, for: device)
+                try letGo(nodes, state)
+                configuration.forget(disk)
             }
         }
     }
+
+    private func enter(_ entry: Entry, for device: ToolstackDevice) { devices.withLock { $0[device] = entry } }
 
     /// The toolstack waits for this before it removes a device.
     private func letGo(_ nodes: BackendNodes<Host>, _ state: XenbusState) throws(Failure) {
         if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
     }
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk) {
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ host: Host, _ ownDomain: DomainID) {
         do throws(Failure) {
             try start(device, disk)
         } catch {
             // Others are served all the same.
-            configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
-            devices.withLock { $0[device] = .over }
+            enter(.over, for: device)
+            settle(device, error, host, ownDomain)
         }
     }
 
@@ -139,9 +145,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         // The thread may be at its end before this has entered it: both take the lock, so that this comes first.
         try devices.withLock { devices throws(Failure) in
             let thread = try Thread("device") { [self] in
-                serve(device, disk, stop)
+                let failure = serve(device, disk, stop)
                 self.devices.withLock { devices in
-                    if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread) }
+                    if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread, failure) }
                 }
                 ended.ring()
             }
@@ -149,14 +155,38 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         }
     }
 
-    private func joinEnded() {
-        devices.withLock { devices in
-            for (device, entry) in devices {
-                guard case .ending(let thread) = entry else { continue }
-                thread.join()
-                devices[device] = .over
-            }
+    private func joinEnded(_ host: Host, _ ownDomain: DomainID) {
+        let entries = devices.withLock { $0 }
+        for case (let device, .ending(let thread, let failure)) in entries {
+            thread.join()
+            enter(.over, for: device)
+            if let failure { settle(device, failure, host, ownDomain) }
         }
+    }
+
+    // MARK: Devices that can't be served
+
+    /// Sees to a device that could not be served, or can't be any more: by the daemon's own connection, as the device's may be what is wrong. One that is not
+    /// new is left as it is: a guest may be using it.
+    private func settle(_ device: ToolstackDevice, _ failure: Failure, _ host: Host, _ ownDomain: DomainID) {
+        say(failure, of: device)
+        do throws(Failure) {
+            let nodes = device.nodes(host, ownDomain: ownDomain)
+            if try nodes.backendState() == .initialising { try refuse(nodes, device, failure) }
+        } catch {
+            say(error, of: device)
+        }
+    }
+
+    private func say(_ failure: Failure, of device: ToolstackDevice) {
+        configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(failure))")
+    }
+
+    /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A device that nothing waits for is
+    /// closed.
+    private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
+        try nodes.reportError(configuration.describe(reason), isPlugging: true)
+        try nodes.setState(device.hasScript ? .initWait : .closed)
     }
 
     private func handOverAll() {
@@ -164,27 +194,25 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         for case .served(_, let stop) in entries { stop.sendHandOver() }
         for entry in entries {
             switch entry {
-            case .served(let thread, _), .ending(let thread): thread.join()
+            case .served(let thread, _), .ending(let thread, _): thread.join()
             case .over: break
             }
         }
+        let left = devices.withLock { $0 }
         devices.withLock { $0 = [:] }
+        // The next daemon sees to these.
+        for case (let device, .ending(_, let failure?)) in left { say(failure, of: device) }
     }
 
     // MARK: On a device's thread
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest) {
-        let log = LogLimiter(configuration.log)
+    /// - Returns: why it is not served, or no longer.
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest) -> Failure? {
         do throws(Failure) {
-            let host = try makeHost()
-            do throws(Failure) {
-                try serve(device, disk, stop, host, log)
-            } catch {
-                log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
-                try refuse(device.nodes(host, ownDomain: try host.ownDomain()), device, error)
-            }
+            try serve(device, disk, stop, try makeHost(), LogLimiter(configuration.log))
+            return nil
         } catch {
-            log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
+            return error
         }
     }
 
@@ -232,13 +260,5 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var request = pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0)
             if unsafe poll(&request, 1, 50) > 0 { return nil }
         }
-    }
-
-    /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A
-    /// device that nothing waits for is closed. One that is not new is left as it is: a guest may be using it.
-    private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
-        guard try nodes.backendState() == .initialising else { return }
-        try nodes.reportError(configuration.describe(reason), isPlugging: true)
-        try nodes.setState(device.hasScript ? .initWait : .closed)
     }
 }

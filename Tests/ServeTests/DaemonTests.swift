@@ -211,6 +211,25 @@ import XenSimulation
         try daemon.end()
     }
 
+    /// A device's thread that can't reach Xen can't say so: the daemon does.
+    @Test(arguments: ["qdisk", "vbd"]) func withoutAConnectionOfItsOwn(className: String) throws {
+        let faults = Faults()
+        faults.connections.set(1)
+        let daemon = try RunningDaemon(machine, disks, faults)
+        let toolstack = try Toolstack(machine, className: className)
+        let target = className == "qdisk" ? "dedupdisk:data" : "data"
+        try toolstack.attach(7, target: target)
+        try toolstack.wait(7, "hotplug-status", "error")
+        try toolstack.wait(7, "state", className == "qdisk" ? "6" : "2")
+        #expect(try toolstack.value(7, "hotplug-error") == "connect to Xen: told to fail")
+        #expect(daemon.log.lines.contains("xvdb of domain 7: connect to Xen: told to fail"))
+        try toolstack.beginDetach(7)
+        try toolstack.finishDetach(7)
+        try toolstack.attach(7, target: target)
+        try toolstack.wait(7, "hotplug-status", "connected")
+        try daemon.end()
+    }
+
     @Test func manyAtOnce() throws {
         let disks = Disks((0..<20).map { "disk\($0)" })
         let daemon = try RunningDaemon(machine, disks)
@@ -255,6 +274,24 @@ final class OpenDisk: ForwardingDisk {
     func close() throws(Failure) { letGo() }
 }
 
+/// What can't be had, and how many times: a device's connection to Xen.
+final class Faults: Sendable {
+    let connections = Counter()
+
+    final class Counter: Sendable {
+        private let left = Mutex(0)
+        func set(_ count: Int) { left.withLock { $0 = count } }
+
+        func fail(_ operation: Failure.Operation, _ subject: Subject) throws(Failure) {
+            let fails = left.withLock { left in
+                left = max(0, left) - 1
+                return left >= 0
+            }
+            if fails { throw Failure(.system, operation, subject, "told to fail") }
+        }
+    }
+}
+
 /// A daemon on a thread, with all its connections to the simulated machine.
 final class RunningDaemon {
     private let stop: StopRequest
@@ -281,7 +318,7 @@ final class RunningDaemon {
     }
 
     init(
-        _ machine: SimulatedMachine, _ disks: Disks, describe: @escaping @Sendable (Failure) -> String = { "\($0)" }
+        _ machine: SimulatedMachine, _ disks: Disks, _ faults: Faults = Faults(), describe: @escaping @Sendable (Failure) -> String = { "\($0)" }
     ) throws(Failure) {
         stop = try StopRequest()
         let hosts = Hosts()
@@ -294,6 +331,8 @@ final class RunningDaemon {
         let daemon = try BackendDaemon(
             configuration, stop: stop,
             makeHost: { () throws(Failure) in
+                // The daemon's own is the first.
+                if !hosts.all.withLock({ $0.isEmpty }) { try faults.connections.fail("connect to", "Xen") }
                 let host = try SimulatedXen(machine)
                 hosts.all.withLock { $0.append(host) }
                 return host
