@@ -13,6 +13,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         public var maximumQueues = BackendConfiguration.defaultQueues
         /// How long a disk that is in use is waited for: by another process, or by the device that a guest had before it restarted.
         public var patience = Duration.seconds(20)
+        /// How long to wait before a device that could not be served, and that a guest may be using, is tried again: at first, and at most. Each pause is
+        /// twice the one before.
+        public var firstPause = Duration.seconds(1), longestPause = Duration.seconds(60)
         /// Takes a line for people.
         public var log: @Sendable (String) -> Void
         /// A failure in words for people.
@@ -36,10 +39,12 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     private let ended: Doorbell
 
     private enum Entry {
-        /// Its thread, and what ends it.
-        case served(Thread, StopRequest)
+        /// Its thread, what ends it, and what becomes of it when it fails.
+        case served(Thread, StopRequest, Retry)
         /// Its thread is at its end, with or without a failure.
-        case ending(Thread, Failure?)
+        case ending(Thread, Failure?, Retry)
+        /// Nobody serves it at the moment, and a guest may be using it, or the toolstack waits for it.
+        case failed(Retry, wasNew: Bool)
         /// Nobody serves it, and its nodes are still there.
         case over
     }
@@ -74,7 +79,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
         }
         while true {
-            if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
+            if unsafe poll(&requests, nfds_t(requests.count), millisecondsToRetry()) > 0, requests.contains(where: \.isBroken) {
                 throw Failure(
                     .system, "serve", "the toolstack's devices", "the connection to the xenstore broke",
                     remedy: "see that xenstored runs, then start the daemon again")
@@ -96,23 +101,30 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             devices = devices.filter {
                 switch $0.value {
                 case .served, .ending: true
-                case .over: present.contains($0.key)
+                case .failed, .over: present.contains($0.key)
                 }
             }
         }
         for device in all {
             let nodes = device.nodes(host, ownDomain: ownDomain)
             let entry = devices.withLock { $0[device] }
-            guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else { continue }
+            guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else {
+                // Its nodes are being removed, or are another's now.
+                if case .failed = entry { enter(.over, for: device) }
+                continue
+            }
             switch entry {
             case .served, .ending:
                 continue
             case .over where state != .initialising:
                 try letGo(nodes, state)
-            case .over, nil:
+            case .failed(_, wasNew: false) where state == .initialising:
+                // Another one, in the same place.
+                serve(device, disk, nil, host, ownDomain)
+            case .over, .failed, nil:
                 // One that is closed is served, too, if the guest may still come back.
                 guard state == .closing || state == .closed, try !nodes.isOnline() else {
-                    serve(device, disk, host, ownDomain)
+                    serve(device, disk, entry, host, ownDomain)
                     continue
                 }
                 // The toolstack first: to forget it may have to wait for others.
@@ -130,56 +142,81 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
     }
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ host: Host, _ ownDomain: DomainID) {
+    /// Begins to serve a device, unless it is to be tried again later.
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ entry: Entry?, _ host: Host, _ ownDomain: DomainID) {
+        var retry = Retry(first: configuration.firstPause, longest: configuration.longestPause)
+        if case .failed(let earlier, wasNew: _) = entry {
+            guard earlier.due <= .now else { return }
+            retry = earlier
+            retry.begin()
+        }
         do throws(Failure) {
-            try start(device, disk)
+            try start(device, disk, retry)
         } catch {
             // Others are served all the same.
-            enter(.over, for: device)
-            settle(device, error, host, ownDomain)
+            enter(settle(device, error, retry, host, ownDomain), for: device)
         }
     }
 
-    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
+    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ retry: Retry) throws(Failure) {
         let stop = try StopRequest()
         // The thread may be at its end before this has entered it: both take the lock, so that this comes first.
         try devices.withLock { devices throws(Failure) in
             let thread = try Thread("device") { [self] in
                 let failure = serve(device, disk, stop)
                 self.devices.withLock { devices in
-                    if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread, failure) }
+                    if case .served(let thread, _, let retry) = devices[device] { devices[device] = .ending(thread, failure, retry) }
                 }
                 ended.ring()
             }
-            devices[device] = .served(thread, stop)
+            devices[device] = .served(thread, stop, retry)
         }
     }
 
     private func joinEnded(_ host: Host, _ ownDomain: DomainID) {
         let entries = devices.withLock { $0 }
-        for case (let device, .ending(let thread, let failure)) in entries {
+        for case (let device, .ending(let thread, let failure, let retry)) in entries {
             thread.join()
-            enter(.over, for: device)
-            if let failure { settle(device, failure, host, ownDomain) }
+            enter(failure.map { settle(device, $0, retry, host, ownDomain) } ?? .over, for: device)
         }
     }
 
     // MARK: Devices that can't be served
 
-    /// Sees to a device that could not be served, or can't be any more: by the daemon's own connection, as the device's may be what is wrong. One that is not
-    /// new is left as it is: a guest may be using it.
-    private func settle(_ device: ToolstackDevice, _ failure: Failure, _ host: Host, _ ownDomain: DomainID) {
-        say(failure, of: device)
+    /// Sees to a device that could not be served, or can't be any more: by the daemon's own connection, as the device's may be what is wrong. Who waits for
+    /// a new one is told. Any other is left as it is, as a guest may be using it, and is tried again; that is said once.
+    private func settle(_ device: ToolstackDevice, _ failure: Failure, _ retry: Retry, _ host: Host, _ ownDomain: DomainID) -> Entry {
+        var retry = retry
+        let isFirst = retry.fail()
+        var isNew = false
         do throws(Failure) {
             let nodes = device.nodes(host, ownDomain: ownDomain)
-            if try nodes.backendState() == .initialising { try refuse(nodes, device, failure) }
+            let state = try nodes.backendState()
+            if state == .initialising {
+                isNew = true
+                say(failure, of: device)
+                try refuse(nodes, device, failure)
+                return .over
+            }
+            // What is wrong with the command stays wrong.
+            if state == nil || failure.kind == .usage {
+                say(failure, of: device)
+                return .over
+            }
+            if state == .closing || state == .closed, try !nodes.isOnline() {
+                say(failure, of: device)
+                // It is let go of at the next look.
+                return .failed(retry, wasNew: false)
+            }
         } catch {
-            say(error, of: device)
+            if isFirst { say(error, of: device) }
         }
+        if isFirst, !isNew { say(failure, of: device, "; its guest waits, and it is tried again") }
+        return .failed(retry, wasNew: isNew)
     }
 
-    private func say(_ failure: Failure, of device: ToolstackDevice) {
-        configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(failure))")
+    private func say(_ failure: Failure, of device: ToolstackDevice, _ what: String = "") {
+        configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(failure))\(what)")
     }
 
     /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A device that nothing waits for is
@@ -189,19 +226,29 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         try nodes.setState(device.hasScript ? .initWait : .closed)
     }
 
+    /// Until the next device is to be tried again; -1: none is.
+    private func millisecondsToRetry() -> Int32 {
+        let entries = devices.withLock { Array($0.values) }
+        var due: ContinuousClock.Instant?
+        for case .failed(let retry, wasNew: _) in entries { due = min(due ?? retry.due, retry.due) }
+        guard let due else { return -1 }
+        let left = max(.zero, ContinuousClock.now.duration(to: due)) / .milliseconds(1)
+        return Int32(clamping: Int(left) + 1)
+    }
+
     private func handOverAll() {
         let entries = devices.withLock { Array($0.values) }
-        for case .served(_, let stop) in entries { stop.sendHandOver() }
+        for case .served(_, let stop, _) in entries { stop.sendHandOver() }
         for entry in entries {
             switch entry {
-            case .served(let thread, _), .ending(let thread, _): thread.join()
-            case .over: break
+            case .served(let thread, _, _), .ending(let thread, _, _): thread.join()
+            case .failed, .over: break
             }
         }
         let left = devices.withLock { $0 }
         devices.withLock { $0 = [:] }
         // The next daemon sees to these.
-        for case (let device, .ending(_, let failure?)) in left { say(failure, of: device) }
+        for case (let device, .ending(_, let failure?, _)) in left { say(failure, of: device) }
     }
 
     // MARK: On a device's thread

@@ -230,6 +230,61 @@ import XenSimulation
         try daemon.end()
     }
 
+    /// A guest that uses its disk waits until it can be served, and notices nothing else.
+    @Test(arguments: [false, true]) func whatAGuestUsesIsTriedAgain(isConnection: Bool) throws {
+        let toolstack = try Toolstack(machine)
+        var daemon = try RunningDaemon(machine, disks)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728, queueCount: 2)
+        try frontEnd.connect()
+        try daemon.end()
+        try frontEnd.begin((0..<60).map { .write(sector: UInt64($0) * 8, pattern(1, sectors: 8)) })
+        let faults = Faults()
+        let fault = isConnection ? faults.connections : faults.disks
+        fault.set(4)
+        daemon = try RunningDaemon(machine, disks, faults)
+        #expect(try frontEnd.finish().allSatisfy { $0.status == .okay })
+        #expect(try frontEnd.read(59 * 8, 8) == pattern(1, sectors: 8))
+        // So it is when its connection breaks later.
+        faults.disks.set(3)
+        daemon.breakConnectionsOfDevices()
+        #expect(try frontEnd.read(59 * 8, 8) == pattern(1, sectors: 8))
+        #expect(try frontEnd.backendState() == 4)
+        // Once, not for each try. What fails later has a pause that is not the first either.
+        let said = daemon.log.lines.filter { $0.contains("it is tried again") }
+        #expect(
+            said == ["xvdb of domain 7: \(isConnection ? "connect to Xen" : "open a disk"): told to fail; its guest waits, and it is tried again"], "\(said)")
+        try toolstack.beginDetach(7)
+        try frontEnd.letGo()
+        try toolstack.finishDetach(7)
+        try daemon.end()
+        #expect(disks.openCount == 0)
+        #expect(machine.openPortCount(of: 0) == 0)
+    }
+
+    @Test func whatIsTriedAgainCanBeDetached() throws {
+        let toolstack = try Toolstack(machine)
+        var daemon = try RunningDaemon(machine, disks)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        try frontEnd.connect()
+        try daemon.end()
+        let faults = Faults()
+        faults.disks.set(.max)
+        daemon = try RunningDaemon(machine, disks, faults)
+        #expect(waitUntil { daemon.log.lines.contains { $0.contains("it is tried again") } })
+        try toolstack.beginDetach(7)
+        try frontEnd.setState(6)
+        try toolstack.finishDetach(7)
+        #expect(waitUntil { daemon.own.lines.contains("forget 7-51728") })
+        // The next one in its place.
+        faults.disks.set(0)
+        try toolstack.attach(7, target: "dedupdisk:data")
+        try toolstack.wait(7, "hotplug-status", "connected")
+        try daemon.end()
+        #expect(disks.openCount == 0)
+    }
+
     @Test func manyAtOnce() throws {
         let disks = Disks((0..<20).map { "disk\($0)" })
         let daemon = try RunningDaemon(machine, disks)
@@ -274,9 +329,9 @@ final class OpenDisk: ForwardingDisk {
     func close() throws(Failure) { letGo() }
 }
 
-/// What can't be had, and how many times: a device's connection to Xen.
+/// What can't be had, and how many times: a device's connection to Xen, or its disk.
 final class Faults: Sendable {
-    let connections = Counter()
+    let connections = Counter(), disks = Counter()
 
     final class Counter: Sendable {
         private let left = Mutex(0)
@@ -325,6 +380,7 @@ final class RunningDaemon {
         self.hosts = hosts
         var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
         configuration.maximumQueues = 4
+        configuration.firstPause = .milliseconds(10)
         configuration.describe = describe
         configuration.begin = { [own] in own.append("these: " + $0.sorted().joined(separator: " ")) }
         configuration.forget = { [own] in own.append("forget \($0.device)") }
@@ -338,6 +394,7 @@ final class RunningDaemon {
                 return host
             },
             open: { [own] (disk) throws(Failure) in
+                try faults.disks.fail("open", "a disk")
                 let opened = try disks.open(disk)
                 own.append((disk.isNew ? "new " : "again ") + disk.device)
                 return opened
@@ -356,6 +413,11 @@ final class RunningDaemon {
         stop.sendHandOver()
         guard let result = thread.join() else { throw Failure(.system, "daemon", "still running") }
         if let failure = result { throw failure }
+    }
+
+    /// As when a device's connections to Xen die, and the daemon's does not.
+    func breakConnectionsOfDevices() {
+        for host in hosts.all.withLock({ Array($0.dropFirst()) }) { host.kill() }
     }
 
     func kill() throws(Failure) {
