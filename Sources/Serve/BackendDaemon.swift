@@ -163,6 +163,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         // The thread may be at its end before this has entered it: both take the lock, so that this comes first.
         try devices.withLock { devices throws(Failure) in
             let thread = try Thread("device") { [self] in
+                StopRequest.leaveSignalsToOthers()
                 let failure = serve(device, disk, stop)
                 self.devices.withLock { devices in
                     if case .served(let thread, _, let retry) = devices[device] { devices[device] = .ending(thread, failure, retry) }

@@ -151,7 +151,7 @@ private final class Connection {
     init(_ socket: Socket, _ body: @escaping @Sendable () -> Void) throws(Failure) {
         self.socket = socket
         thread = try Thread("nbd") { [end] in
-            blockSignals()
+            StopRequest.leaveSignalsToOthers()
             body()
             socket.close()
             end.isReached.store(true, ordering: .releasing)
@@ -164,12 +164,4 @@ private final class Connection {
         thread.join()
         return true
     }
-}
-
-/// Signals that ask for the end go to other threads: they should interrupt no call to the disk.
-private func blockSignals() {
-    var signals = sigset_t()
-    unsafe sigemptyset(&signals)
-    for number in [SIGINT, SIGTERM] { unsafe sigaddset(&signals, number) }
-    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
 }
