@@ -53,9 +53,15 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
             let isCrowded = !acceptSome()
             var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             // Clients wait who can't be accepted, as there are no descriptors or no memory: the listener would be readable all the time.
-            _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : -1)
+            _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : Int32(common.log.intervalSeconds * 1000))
             let requests = stop.take()
-            if requests > 0 { return finish(isForced: requests > 1) }
+            if requests > 0 {
+                // Connections that are left behind keep it.
+                let log = common.log
+                defer { log.tellMissed(atEnd: true) }
+                return finish(isForced: requests > 1)
+            }
+            common.log.tellMissed()
         }
     }
 
