@@ -4,14 +4,17 @@ public import System
 /// A disk that accepts and forgets everything, and reads as zeros: for measuring what is above it.
 public final class DiscardDisk: BlockDevice {
     public let sectorCount: UInt64
-    public var isReadOnly: Bool { false }
+    public let isReadOnly: Bool
 
-    /// `byteCount`: a multiple of 512, else `.usage` is thrown.
-    public init(byteCount: UInt64) throws(Failure) {
+    /// - Parameters:
+    ///   - byteCount: a multiple of 512, else `.usage` is thrown.
+    ///   - readOnly: it accepts nothing, and reads as zeros all the same.
+    public init(byteCount: UInt64, readOnly: Bool = false) throws(Failure) {
         guard byteCount % UInt64(sectorSize) == 0 else {
             throw Failure(.usage, "disk of \(byteCount) bytes", "not a multiple of \(sectorSize)", remedy: "round the size")
         }
         sectorCount = byteCount / UInt64(sectorSize)
+        isReadOnly = readOnly
     }
 
     public func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
@@ -20,6 +23,7 @@ public final class DiscardDisk: BlockDevice {
     }
 
     public func write(at sector: UInt64, _ bytes: RawSpan) throws(Failure) {
+        try checkWritable("write")
         _ = try checkedRange("write", at: sector, byteCount: bytes.byteCount)
     }
 

@@ -104,8 +104,11 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     /// Serves the disk until it is unplugged, handed over, or the guest is gone.
     /// - Throws: when the xenstore can't be used any more. The nodes stay as they are, so that a later process can go on with the device.
     public mutating func run() throws(Failure) -> BackendOutcome {
-        // Past the limiter, which a guest may have filled with messages of its requests.
-        defer { if let summary = counts.summary { configuration.log("\(device) of VM \(configuration.domain.name): \(summary)") } }
+        defer {
+            log.tellMissed(atEnd: true)
+            // Past the limiter, which a guest may have filled with messages of its requests.
+            if let summary = counts.summary { configuration.log("\(device) of VM \(configuration.domain.name): \(summary)") }
+        }
         do {
             return try follow()
         } catch {
@@ -160,9 +163,10 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         }
     }
 
-    /// Tells the guest when the disk's size was changed.
+    /// Tells the guest when the disk's size was changed, and people what the log left out.
     private mutating func refresh() throws(Failure) {
         nextRefresh = .now + configuration.refreshInterval
+        log.tellMissed()
         let isResized: Bool
         do {
             isResized = try disk.refresh()

@@ -13,6 +13,9 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         public var maximumQueues = BackendConfiguration.defaultQueues
         /// How long a disk that is in use is waited for: by another process, or by the device that a guest had before it restarted.
         public var patience = Duration.seconds(20)
+        /// How long to wait before a device that could not be served, and that a guest may be using, is tried again: at first, and at most. Each pause is
+        /// twice the one before.
+        public var firstPause = Duration.seconds(1), longestPause = Duration.seconds(60)
         /// Takes a line for people.
         public var log: @Sendable (String) -> Void
         /// A failure in words for people.
@@ -36,10 +39,12 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     private let ended: Doorbell
 
     private enum Entry {
-        /// Its thread, and what ends it.
-        case served(Thread, StopRequest)
-        /// Its thread is at its end.
-        case ending(Thread)
+        /// Its thread, what ends it, and what becomes of it when it fails.
+        case served(Thread, StopRequest, Retry)
+        /// Its thread is at its end, with or without a failure.
+        case ending(Thread, Failure?, Retry)
+        /// Nobody serves it at the moment, and a guest may be using it, or the toolstack waits for it.
+        case failed(Retry, wasNew: Bool)
         /// Nobody serves it, and its nodes are still there.
         case over
     }
@@ -74,7 +79,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             pollfd(fd: $0, events: Int16(POLLIN), revents: 0)
         }
         while true {
-            if unsafe poll(&requests, nfds_t(requests.count), -1) > 0, requests.contains(where: \.isBroken) {
+            if unsafe poll(&requests, nfds_t(requests.count), millisecondsToRetry()) > 0, requests.contains(where: \.isBroken) {
                 throw Failure(
                     .system, "serve", "the toolstack's devices", "the connection to the xenstore broke",
                     remedy: "see that xenstored runs, then start the daemon again")
@@ -83,7 +88,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             ended.take()
             // However many events there are, one look at all devices is enough.
             while try host.nextWatchEvent() != nil {}
-            joinEnded()
+            joinEnded(host, ownDomain)
             try look(host, ownDomain)
         }
     }
@@ -93,98 +98,169 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
         let all = try ToolstackDevice.all(host, ownDomain: ownDomain)
         let present = Set(all)
         devices.withLock { devices in
-            devices = devices.filter { if case .over = $0.value { present.contains($0.key) } else { true } }
+            devices = devices.filter {
+                switch $0.value {
+                case .served, .ending: true
+                case .failed, .over: present.contains($0.key)
+                }
+            }
         }
         for device in all {
             let nodes = device.nodes(host, ownDomain: ownDomain)
-            guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else { continue }
-            switch devices.withLock({ $0[device] }) {
+            let entry = devices.withLock { $0[device] }
+            guard let state = try nodes.backendState(), let disk = try device.disk(nodes) else {
+                // Its nodes are being removed, or are another's now.
+                if case .failed = entry { enter(.over, for: device) }
+                continue
+            }
+            switch entry {
             case .served, .ending:
                 continue
             case .over where state != .initialising:
                 try letGo(nodes, state)
-            case nil where state == .closing || state == .closed:
-                // A predecessor's, if the guest may still come back.
-                if try nodes.isOnline() {
-                    serve(device, disk)
-                } else {
-                    // The toolstack first: to forget it may have to wait for others.
-                    devices.withLock { $0[device] = .over }
-                    try letGo(nodes, state)
-                    configuration.forget(disk)
+            case .failed(_, wasNew: false) where state == .initialising:
+                // Another one, in the same place.
+                serve(device, disk, nil, host, ownDomain)
+            case .over, .failed, nil:
+                // One that is closed is served, too, if the guest may still come back.
+                guard state == .closing || state == .closed, try !nodes.isOnline() else {
+                    serve(device, disk, entry, host, ownDomain)
+                    continue
                 }
-            case .over, nil:
-                serve(device, disk)
+                // The toolstack first: to forget it may have to wait for others.
+                enter(.over, for: device)
+                try letGo(nodes, state)
+                configuration.forget(disk)
             }
         }
     }
+
+    private func enter(_ entry: Entry, for device: ToolstackDevice) { devices.withLock { $0[device] = entry } }
 
     /// The toolstack waits for this before it removes a device.
     private func letGo(_ nodes: BackendNodes<Host>, _ state: XenbusState) throws(Failure) {
         if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
     }
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk) {
+    /// Begins to serve a device, unless it is to be tried again later.
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ entry: Entry?, _ host: Host, _ ownDomain: DomainID) {
+        var retry = Retry(first: configuration.firstPause, longest: configuration.longestPause)
+        if case .failed(let earlier, wasNew: _) = entry {
+            guard earlier.due <= .now else { return }
+            retry = earlier
+            retry.begin()
+        }
         do throws(Failure) {
-            try start(device, disk)
+            try start(device, disk, retry)
         } catch {
             // Others are served all the same.
-            configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
-            devices.withLock { $0[device] = .over }
+            enter(settle(device, error, retry, host, ownDomain), for: device)
         }
     }
 
-    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk) throws(Failure) {
+    private func start(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ retry: Retry) throws(Failure) {
         let stop = try StopRequest()
         // The thread may be at its end before this has entered it: both take the lock, so that this comes first.
         try devices.withLock { devices throws(Failure) in
             let thread = try Thread("device") { [self] in
-                serve(device, disk, stop)
+                StopRequest.leaveSignalsToOthers()
+                let failure = serve(device, disk, stop)
                 self.devices.withLock { devices in
-                    if case .served(let thread, _) = devices[device] { devices[device] = .ending(thread) }
+                    if case .served(let thread, _, let retry) = devices[device] { devices[device] = .ending(thread, failure, retry) }
                 }
                 ended.ring()
             }
-            devices[device] = .served(thread, stop)
+            devices[device] = .served(thread, stop, retry)
         }
     }
 
-    private func joinEnded() {
-        devices.withLock { devices in
-            for (device, entry) in devices {
-                guard case .ending(let thread) = entry else { continue }
-                thread.join()
-                devices[device] = .over
-            }
+    private func joinEnded(_ host: Host, _ ownDomain: DomainID) {
+        let entries = devices.withLock { $0 }
+        for case (let device, .ending(let thread, let failure, let retry)) in entries {
+            thread.join()
+            enter(failure.map { settle(device, $0, retry, host, ownDomain) } ?? .over, for: device)
         }
+    }
+
+    // MARK: Devices that can't be served
+
+    /// Sees to a device that could not be served, or can't be any more: by the daemon's own connection, as the device's may be what is wrong. Who waits for
+    /// a new one is told. Any other is left as it is, as a guest may be using it, and is tried again; that is said once.
+    private func settle(_ device: ToolstackDevice, _ failure: Failure, _ retry: Retry, _ host: Host, _ ownDomain: DomainID) -> Entry {
+        var retry = retry
+        let isFirst = retry.fail()
+        var isNew = false
+        do throws(Failure) {
+            let nodes = device.nodes(host, ownDomain: ownDomain)
+            let state = try nodes.backendState()
+            if state == .initialising {
+                isNew = true
+                say(failure, of: device)
+                try refuse(nodes, device, failure)
+                return .over
+            }
+            // What is wrong with the command stays wrong.
+            if state == nil || failure.kind == .usage {
+                say(failure, of: device)
+                return .over
+            }
+            if state == .closing || state == .closed, try !nodes.isOnline() {
+                say(failure, of: device)
+                // It is let go of at the next look.
+                return .failed(retry, wasNew: false)
+            }
+        } catch {
+            if isFirst { say(error, of: device) }
+        }
+        if isFirst, !isNew { say(failure, of: device, "; its guest waits, and it is tried again") }
+        return .failed(retry, wasNew: isNew)
+    }
+
+    private func say(_ failure: Failure, of device: ToolstackDevice, _ what: String = "") {
+        configuration.log("\(device.device) of domain \(device.domain): \(configuration.describe(failure))\(what)")
+    }
+
+    /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A device that nothing waits for is
+    /// closed.
+    private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
+        try nodes.reportError(configuration.describe(reason), isPlugging: true)
+        try nodes.setState(device.hasScript ? .initWait : .closed)
+    }
+
+    /// Until the next device is to be tried again; -1: none is.
+    private func millisecondsToRetry() -> Int32 {
+        let entries = devices.withLock { Array($0.values) }
+        var due: ContinuousClock.Instant?
+        for case .failed(let retry, wasNew: _) in entries { due = min(due ?? retry.due, retry.due) }
+        guard let due else { return -1 }
+        let left = max(.zero, ContinuousClock.now.duration(to: due)) / .milliseconds(1)
+        return Int32(clamping: Int(left) + 1)
     }
 
     private func handOverAll() {
         let entries = devices.withLock { Array($0.values) }
-        for case .served(_, let stop) in entries { stop.sendHandOver() }
+        for case .served(_, let stop, _) in entries { stop.sendHandOver() }
         for entry in entries {
             switch entry {
-            case .served(let thread, _), .ending(let thread): thread.join()
-            case .over: break
+            case .served(let thread, _, _), .ending(let thread, _, _): thread.join()
+            case .failed, .over: break
             }
         }
+        let left = devices.withLock { $0 }
         devices.withLock { $0 = [:] }
+        // The next daemon sees to these.
+        for case (let device, .ending(_, let failure?, _)) in left { say(failure, of: device) }
     }
 
     // MARK: On a device's thread
 
-    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest) {
-        let log = LogLimiter(configuration.log)
+    /// - Returns: why it is not served, or no longer.
+    private func serve(_ device: ToolstackDevice, _ disk: ToolstackDisk, _ stop: StopRequest) -> Failure? {
         do throws(Failure) {
-            let host = try makeHost()
-            do throws(Failure) {
-                try serve(device, disk, stop, host, log)
-            } catch {
-                log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
-                try refuse(device.nodes(host, ownDomain: try host.ownDomain()), device, error)
-            }
+            try serve(device, disk, stop, try makeHost(), LogLimiter(configuration.log))
+            return nil
         } catch {
-            log("\(device.device) of domain \(device.domain): \(configuration.describe(error))")
+            return error
         }
     }
 
@@ -232,13 +308,5 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
             var request = pollfd(fd: stop.descriptor, events: Int16(POLLIN), revents: 0)
             if unsafe poll(&request, 1, 50) > 0 { return nil }
         }
-    }
-
-    /// Says why a device is not served, where the toolstack looks: after state 2 it runs the script, which reads it. A
-    /// device that nothing waits for is closed. One that is not new is left as it is: a guest may be using it.
-    private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
-        guard try nodes.backendState() == .initialising else { return }
-        try nodes.reportError(configuration.describe(reason), isPlugging: true)
-        try nodes.setState(device.hasScript ? .initWait : .closed)
     }
 }

@@ -53,9 +53,15 @@ public struct NBDServer<Device: BlockDevice>: ~Copyable {
             let isCrowded = !acceptSome()
             var entries = [stop.descriptor, listener?.descriptor ?? -1].map { pollfd(fd: $0, events: Int16(POLLIN), revents: 0) }
             // Clients wait who can't be accepted, as there are no descriptors or no memory: the listener would be readable all the time.
-            _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : -1)
+            _ = unsafe poll(&entries, isCrowded ? 1 : 2, isCrowded ? 100 : Int32(common.log.intervalSeconds * 1000))
             let requests = stop.take()
-            if requests > 0 { return finish(isForced: requests > 1) }
+            if requests > 0 {
+                // Connections that are left behind keep it.
+                let log = common.log
+                defer { log.tellMissed(atEnd: true) }
+                return finish(isForced: requests > 1)
+            }
+            common.log.tellMissed()
         }
     }
 
@@ -151,7 +157,7 @@ private final class Connection {
     init(_ socket: Socket, _ body: @escaping @Sendable () -> Void) throws(Failure) {
         self.socket = socket
         thread = try Thread("nbd") { [end] in
-            blockSignals()
+            StopRequest.leaveSignalsToOthers()
             body()
             socket.close()
             end.isReached.store(true, ordering: .releasing)
@@ -164,12 +170,4 @@ private final class Connection {
         thread.join()
         return true
     }
-}
-
-/// Signals that ask for the end go to other threads: they should interrupt no call to the disk.
-private func blockSignals() {
-    var signals = sigset_t()
-    unsafe sigemptyset(&signals)
-    for number in [SIGINT, SIGTERM] { unsafe sigaddset(&signals, number) }
-    unsafe pthread_sigmask(SIG_BLOCK, &signals, nil)
 }

@@ -44,6 +44,7 @@ final class QueueThread<Host: XenHost, Device: BlockDevice>: @unchecked Sendable
     var failure: Failure? { ending.withLock { $0 } }
 
     private func run() {
+        StopRequest.leaveSignalsToOthers()
         do throws(Failure) {
             try serve()
         } catch {

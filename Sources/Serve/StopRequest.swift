@@ -8,6 +8,8 @@ public final class StopRequest: Sendable {
     private let doorbell: Doorbell
     private let handsOver = Atomic(false)
 
+    /// What `sendOnSignals` listens to.
+    private static let signals = [SIGINT, SIGTERM, SIGHUP]
     private static let stop: UInt8 = 1
     private static let handOver: UInt8 = 2
 
@@ -38,7 +40,7 @@ public final class StopRequest: Sendable {
         signalSender.store(doorbell.sender, ordering: .relaxed)
         // Under nohup(1), which ignores SIGHUP for us, it stays ignored. A shell's script has what it starts in the background ignore SIGINT, too,
         // and yet that is how README has a disk unplugged: whoever sends it means it.
-        for number in [SIGINT, SIGTERM, SIGHUP] where !handOver.contains(number) && !(number == SIGHUP && Self.isIgnored(number)) {
+        for number in Self.signals where !handOver.contains(number) && !(number == SIGHUP && Self.isIgnored(number)) {
             Self.handle(number) { _ in
                 let interrupted = errno
                 Doorbell.ring(signalSender.load(ordering: .relaxed), StopRequest.stop)
@@ -52,6 +54,14 @@ public final class StopRequest: Sendable {
                 errno = interrupted
             }
         }
+    }
+
+    /// From now on these signals go to other threads than this one, and than those that it starts: they should interrupt no call to a disk.
+    static func leaveSignalsToOthers() {
+        var blocked = sigset_t()
+        unsafe sigemptyset(&blocked)
+        for number in signals { unsafe sigaddset(&blocked, number) }
+        unsafe pthread_sigmask(SIG_BLOCK, &blocked, nil)
     }
 
     private static func isIgnored(_ number: Int32) -> Bool {

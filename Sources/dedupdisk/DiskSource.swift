@@ -25,6 +25,8 @@ struct DiskSource: ParsableArguments {
         if path != nil, discard { throw ValidationError("--path and --discard exclude each other") }
         if path != nil, size != nil { throw ValidationError("a file has its size: --size does not go with --path") }
         if discard, size == nil { throw ValidationError("--discard needs --size") }
+        if discard, ephemeral { throw ValidationError("--discard keeps nothing that is written: --ephemeral does not go with it") }
+        if force, path == nil { throw ValidationError("--force is for --path's file or device: it does not go without --path") }
     }
 
     /// Whether it is a disk of the store.
@@ -34,7 +36,7 @@ struct DiskSource: ParsableArguments {
     func serve(_ name: String, by server: some DiskServer) throws {
         let activity = Activity()
         if discard, let size {
-            try server.serve(try DiscardDisk(byteCount: size.bytes), named: "discard", isResumable: false, activity)
+            try server.serve(try DiscardDisk(byteCount: size.bytes, readOnly: readOnly), named: "discard", isResumable: false, activity)
         } else if let path {
             let file = try RawFileDisk(path: path, readOnly: readOnly || ephemeral, isForced: force)
             if let format = file.foreignFormat {
@@ -65,7 +67,8 @@ struct DiskSource: ParsableArguments {
     private func serve<Device: BlockDevice>(
         _ disk: Device, named name: String, ephemeralName: String, by server: some DiskServer, _ activity: Activity
     ) throws {
-        if ephemeral {
+        // Where nobody writes, there is nothing to keep apart.
+        if ephemeral, !readOnly {
             let copy = try EphemeralDisk(over: disk, scratchDirectory: Self.scratchDirectory)
             try server.serve(copy, named: ephemeralName, isResumable: false, activity)
         } else {

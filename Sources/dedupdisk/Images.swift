@@ -50,9 +50,9 @@ struct Import: ParsableCommand {
 
     /// - Returns: a failure whose remedy is the shell's command that converts and imports the image.
     private func refusal(_ format: ImageFormat, _ source: ImageSource) -> Failure {
-        let name = Shell.quoted(disk) + (options.store.map { " --store " + Shell.quoted($0) } ?? "")
-        let image = source.hasPath ? Shell.quoted(file) : "\"$image\""
-        let raw = source.hasPath ? Shell.quoted(Shell.unusedName(source.isDevice ? "/var/tmp/" + File.split(file).name : file)) : "\"$image.raw\""
+        let name = Shell.quoted(disk) + (options.store.map { " --store " + Shell.quoted(path: $0) } ?? "")
+        let image = source.hasPath ? Shell.quoted(path: file) : "\"$image\""
+        let raw = source.hasPath ? Shell.quoted(path: Shell.unusedName(source.isDevice ? "/var/tmp/" + File.split(file).name : file)) : "\"$image.raw\""
         let convert = (format.conversion(of: image, to: raw) ?? "true") + " && dedupdisk import \(raw) \(name)"
         let command = source.hasPath ? convert : "image=$(mktemp /var/tmp/image.XXXXXX) && cat >\"$image\" && \(convert)"
         return Failure(
@@ -127,7 +127,11 @@ enum Shell {
     /// `word` as one word, whatever is in it. What can't be shown is written by its bytes' numbers.
     static func quoted(_ word: String) -> String {
         guard !word.unicodeScalars.contains(where: PathText.isInvisible) else {
-            return "\"$(printf '" + PathText.bytes(word).map { "\\" + octal($0) }.joined() + "')\""
+            let bytes = PathText.bytes(word)
+            // Those at the end of what a program prints are dropped; the third of the characters that a shell separates words at is one.
+            let newlines = bytes.reversed().prefix { $0 == UInt8(ascii: "\n") }.count
+            let ending = String(repeating: "${IFS#??}", count: newlines)
+            return "\"$(printf '" + bytes.dropLast(newlines).map { "\\" + octal($0) }.joined() + "')\(ending)\""
         }
         let isPlain =
             !word.isEmpty && word.utf8.first != UInt8(ascii: "-")
@@ -136,6 +140,9 @@ enum Shell {
             }
         return isPlain ? word : "'" + word.split(separator: "'", omittingEmptySubsequences: false).joined(separator: #"'\''"#) + "'"
     }
+
+    /// The same for a path, which is not to be taken for an option.
+    static func quoted(path: String) -> String { quoted(path.utf8.first == UInt8(ascii: "-") ? "./" + path : path) }
 
     private static func octal(_ byte: UInt8) -> String {
         let digits = String(byte, radix: 8)

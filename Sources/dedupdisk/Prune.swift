@@ -74,17 +74,18 @@ struct KeepRules {
         rules = [(last ?? 0, nil), (hourly ?? 0, "%Y-%m-%d %H %z"), (daily ?? 0, "%Y-%m-%d"), (weekly ?? 0, "%G-%V"), (monthly ?? 0, "%Y-%m")]
     }
 
+    /// Of an hour, a day … one is kept, the one that was made last, also when the clock was put back in between. That order counts, not the times, as a clock
+    /// may have been years ahead: what was made then would stay for ever, and what is made now would go.
     /// - Parameter times: seconds since 1970, in the order in which they were made.
     /// - Returns: the places of those that stay.
     func kept(_ times: [UInt64]) -> Set<Int> {
         var kept: Set<Int> = []
         for (count, format) in rules {
             var left = count
-            var last: String?
+            var seen: Set<String> = []
             for index in times.indices.reversed() where left > 0 {
                 let bucket = format.map { Self.text($0, times[index]) } ?? "\(index)"
-                guard bucket != last else { continue }
-                last = bucket
+                guard seen.insert(bucket).inserted else { continue }
                 left -= 1
                 kept.insert(index)
             }

@@ -1,3 +1,4 @@
+import Serve
 import System
 
 extension Failure {
@@ -8,10 +9,10 @@ extension Failure {
 
     private var command: String? {
         switch (kind, operation, subject) {
-        case (.notFound, _, .store(let path)): "make one with: dedupdisk create DISK --size SIZE --store \(path)"
-        case (.notFound, _, .diskOf(let store, _)): "see: dedupdisk list --store \(store)"
+        case (.notFound, _, .store(let path)): "make one with: dedupdisk create DISK --size SIZE --store \(Shell.quoted(path: path))"
+        case (.notFound, _, .diskOf(let store, _)): "see: dedupdisk list --store \(Shell.quoted(path: store))"
         case (.outdated, _, .file): "any command upgrades it, dedupdisk list, say, where and by whom it can be written to"
-        case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(path) once as the store's owner"
+        case (.notPermitted, .read, .store(let path)): "run: dedupdisk list --store \(Shell.quoted(path: path)) once as the store's owner"
         case (.damage, _, .digestIndex), (.damage, _, .counts): "run: dedupdisk check --repair"
         // Before that is over, no disk can be deleted.
         case (.noSpace, .upgrade, .store): nil
@@ -28,13 +29,16 @@ extension Failure {
         }
     }
 
+    /// The default export of the NBD server that listens on a socket.
+    private func uri(_ path: String) -> String { NBDAddress.unix(path: path).uri(export: "") }
+
     private func joined(_ words: String) -> String { (remedy ?? "") + (words.hasPrefix(",") ? "" : " ") + words }
 
     private func command(toImport image: Subject) -> String? {
         switch image {
-        case .socket(let path): "nbdcopy 'nbd+unix:///?socket=\(path)' - | dedupdisk import - DISK imports what an NBD server has there"
+        case .socket(let path): "nbdcopy '\(uri(path))' - | dedupdisk import - DISK imports what an NBD server has there"
         case .terminal("standard input"): "name a file or a device, or give one: dedupdisk import - DISK <IMAGE"
-        case .endless(let path): "head -c SIZE \(path) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk"
+        case .endless(let path): "head -c SIZE \(Shell.quoted(path: path)) | dedupdisk import - DISK takes a part of it; dedupdisk create makes an empty disk"
         case .empty: (remedy.map { $0 + "; " } ?? "") + "dedupdisk create makes an empty disk"
         default: nil
         }
@@ -42,7 +46,7 @@ extension Failure {
 
     private func command(toExportTo image: Subject) -> String? {
         switch image {
-        case .socket(let path): "dedupdisk export DISK - | nbdcopy - 'nbd+unix:///?socket=\(path)' writes to an NBD server there"
+        case .socket(let path): "dedupdisk export DISK - | nbdcopy - '\(uri(path))' writes to an NBD server there"
         case .terminal("standard output"): "redirect it: dedupdisk export DISK - >IMAGE, or name a file"
         default: nil
         }

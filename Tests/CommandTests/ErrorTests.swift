@@ -150,7 +150,9 @@ import TestSupport
         ["list", "d", "surplus"], ["connect", "vm", "--path", "x", "--discard"], ["connect", "vm", "--discard"], ["connect", "vm", "--device", "floppy"],
         ["map", "d", "--offset", "x"], ["serve"], ["serve", "d", "--socket", "s", "--listen", "127.0.0.1:0"], ["serve", "d", "--path", "x", "--size", "1M"],
         ["serve", "d", "--listen", "0.0.0.0:10809"], ["serve", "d", "--listen", "10809"], ["serve", "d", "--discard"],
-        ["serve", "", "--discard", "--size", "1M"],
+        ["serve", "", "--discard", "--size", "1M"], ["serve", "d", "--force", "--socket", "no/s"], ["connect", "vm", "--force"],
+        ["serve", "d", "--discard", "--size", "1M", "--force", "--socket", "no/s"],
+        ["serve", "d", "--discard", "--size", "1M", "--ephemeral", "--socket", "no/s"], ["connect", "vm", "--discard", "--size", "1M", "--ephemeral"],
     ]) func wrongUsage(command: [String]) throws {
         let outcome = try tool.start(command).wait()
         #expect(outcome.status == 64, "\(outcome)")

@@ -58,6 +58,18 @@ struct FormatTests {
         try tool.expectClean()
     }
 
+    /// The command that is named finds the image, whatever its path is.
+    @Test(arguments: ["end\n", "\n\n", "\u{200b} 100%"]) func pathsThatCanNotBeShown(name: String) throws {
+        let image = tool.path(name)
+        let made = try Child("/usr/bin/qemu-img", ["convert", "-f", "raw", "-O", "qcow2", tool.path("raw"), image]).wait()
+        try #require(made.status == 0, "\(made)")
+        let outcome = try tool.run("import", image, "new")
+        tool.expectFailure(outcome, naming: ["qemu-img convert -f qcow2"])
+        let followed = try follow(outcome)
+        #expect(followed.status == 0, "\(followed)")
+        #expect(try tool.run("export", "new", "-").output.starts(with: bytes))
+    }
+
     @Test(arguments: ["gzip", "xz", "zstd", "bzip2"]) func compressedImages(program: String) throws {
         guard unsafe access("/usr/bin/" + program, X_OK) == 0 else { return print("there is no \(program) here: not tried") }
         let made = try Child("/bin/bash", ["-c", "\(program) -c \"$0\" >\"$0.compressed\"", tool.path("raw")]).wait()

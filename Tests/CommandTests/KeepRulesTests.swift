@@ -123,6 +123,28 @@ import TestSupport
         try expect("--keep-daily", "3", zone: Self.centralEurope, keep: [0, 4, 5])
     }
 
+    /// An hour or a day that came twice, as somebody put the clock back, is kept once.
+    @Test func theClockWasPutBack() throws {
+        try make([
+            Self.time(2025, 1, 1, 12, 0),  // 0
+            Self.time(2025, 1, 2, 0, 10),  // 1
+            Self.time(2025, 1, 1, 23, 50),  // 2
+            Self.time(2025, 1, 2, 0, 20),  // 3
+        ])
+        try expect("--keep-last", "2", keep: [2, 3])
+        try expect("--keep-hourly", "9", keep: [0, 2, 3])
+        try expect("--keep-daily", "3", keep: [2, 3])
+        try expect("--keep-weekly", "2", keep: [3])
+    }
+
+    /// A clock that was years ahead, and is right now.
+    @Test func theClockWasAhead() throws {
+        try make([Self.time(2031, 5, 1, 0, 0), Self.time(2031, 5, 2, 0, 0), Self.time(2025, 1, 1, 0, 0), Self.time(2025, 1, 2, 0, 0)])
+        try expect("--keep-last", "1", keep: [3])
+        try expect("--keep-daily", "2", keep: [2, 3])
+        try expect("--keep-daily", "3", keep: [1, 2, 3])
+    }
+
     /// Of those of one second, the one that was made last is the newest.
     @Test func equalTimes() throws {
         let time = Self.time(2025, 1, 1, 0, 0)

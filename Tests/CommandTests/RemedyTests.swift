@@ -1,5 +1,6 @@
 import System
 import Testing
+import TestSupport
 
 @testable import dedupdisk
 
@@ -72,6 +73,27 @@ import Testing
     @Test(arguments: advice) func commandsAreNamed(failure: Failure, text: String) {
         #expect("\(failure.advised)" == text)
         #expect(failure.advised.kind == failure.kind)
+    }
+
+    /// Commands are to be copied into a shell.
+    @Test func pathsAreWords() {
+        for (failure, text) in [
+            (Failure(.notFound, .store("my store"), "none"), "(make one with: dedupdisk create DISK --size SIZE --store 'my store')"),
+            (Failure(.notFound, .diskOf(store: "-s", "d"), "none"), "(see: dedupdisk list --store ./-s)"),
+            (Failure(.notPermitted, .read, .store("a\n"), "none"), #"(run: dedupdisk list --store "$(printf '\141')${IFS#??}" once as the store's owner)"#),
+            (Failure(.usage, .export, .socket("it's"), "none"), "nbdcopy - 'nbd+unix:///?socket=it%27s' writes to an NBD server there)"),
+        ] as [(Failure, String)] {
+            #expect("\(failure.advised)".hasSuffix(" " + text), "\(failure.advised)")
+        }
+    }
+
+    @Test(arguments: [
+        "plain", "", "it's", "two words", "$HOME `id` \\n", "a\nb", "end\n", "\n", "\n\nend\n\n\n", "100%\n", "%s\u{7f}", "\u{200b}é\u{301}", "*?\t",
+        PathText.text([0x62, 0xe9, 0x0a]),
+    ]) func wordsOfAShell(word: String) throws {
+        let outcome = try Child("/bin/sh", ["-c", "for word in before \(Shell.quoted(path: word)) behind; do printf '%s|' \"$word\"; done"]).wait()
+        #expect(outcome.output == Array("before|".utf8) + PathText.bytes(word) + Array("|behind|".utf8))
+        #expect(!Shell.quoted(word).unicodeScalars.contains(where: PathText.isInvisible))
     }
 
     /// What lies in the environment stays as the library says it.

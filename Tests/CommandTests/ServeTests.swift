@@ -84,6 +84,20 @@ struct ServeTests {
         #expect(try tool.run("export", "gold", "-").output == bytes)
     }
 
+    /// What is read-only is so, whatever it is a disk of.
+    @Test func readOnlyWhateverItIs() throws {
+        try tool.disk("gold", [1, 2, 3])
+        let file = ["--path", tool.path("gold.raw")]
+        for options in [file, file + ["--ephemeral"], ["--ephemeral"], ["--discard", "--size", "1M"]] {
+            let server = try Server(tool, ["gold", "--read-only", "--socket", socket] + options)
+            #expect(try Client.succeed("nbdinfo", server.uri).contains("is_read_only: true"), "\(options)")
+            #expect(try Client.run("qemu-io", "-f", "raw", server.uri, "-c", "write 0 512").status != 0, "\(options)")
+            server.end()
+        }
+        // It would not be made.
+        try tool.fail("serve", "new", "--size", "1M", "--read-only", "--socket", socket, naming: ["disk new", "there is none", "create it first"])
+    }
+
     /// Who watches over it, as systemd does, sees how it ended.
     @Test(arguments: [
         (SIGSEGV, "memory was touched that cannot be"), (SIGABRT, "memory was touched that cannot be"), (SIGBUS, "a page of it cannot be read"),

@@ -68,6 +68,15 @@ import TestSupport
         expectFailure(.usage) { () throws(Failure) in _ = try DiscardDisk(byteCount: 1000) }
     }
 
+    @Test func discardDiskForReaders() throws {
+        let disk = try DiscardDisk(byteCount: 10 * 512, readOnly: true)
+        #expect(disk.isReadOnly)
+        expectFailure(.invalidRequest) { () throws(Failure) in try disk.write(at: 0, [UInt8](repeating: 1, count: 512)) }
+        let range = try #require(SectorRange(start: 0, count: 1))
+        expectFailure(.invalidRequest) { () throws(Failure) in try disk.discard(range) }
+        #expect(try disk.contents() == ModelDisk(sectors: 10).bytes)
+    }
+
     // MARK: Raw files
 
     @Test(arguments: 0..<8 as Range<UInt64>) func rawFileDiskIsAnArrayOfSectors(seed: UInt64) throws {

@@ -38,6 +38,20 @@ import TestSupport
         try expectService()
     }
 
+    /// However many there are, the log says how many.
+    @Test func nobodyIsLeftOutOfTheCount() throws {
+        for _ in 0..<30 {
+            let client = try served.connected()
+            client.send([UInt8](repeating: 0, count: 28))
+            #expect(client.isEnded)
+        }
+        served.askForEnd()
+        #expect(served.outcome() == .stopped)
+        let told = served.log.filter { $0.contains("cut off") }.count
+        let counted = served.log.filter { $0.hasSuffix(" more such messages") }.compactMap { Int($0.prefix { $0 != " " }) }
+        #expect(told + counted.reduce(0, +) == 30, "\(served.log)")
+    }
+
     @Test func whatComesBeforeItIsAnswered() throws {
         let client = try served.connected()
         client.send(request(1, length: 4096, data: block(3)) + request(3) + [UInt8](repeating: 0, count: 28))

@@ -22,6 +22,13 @@ import TestSupport
         #expect(throws: Failure.self) { try served.client() }
     }
 
+    /// What asks for the end interrupts no call to the disk.
+    @Test func signalsAreForOtherThreads() throws {
+        let served = try ServedDisk(disk)
+        #expect(try served.connected().perform(request(1, length: 4096, data: block(1))) == 0)
+        #expect(disk.state.withLock { $0.blockedSignals } == [SIGINT, SIGTERM, SIGHUP])
+    }
+
     @Test func requestsAtWorkAreFinished() throws {
         let served = try ServedDisk(disk)
         let client = try served.connected()

@@ -2,6 +2,7 @@ import BlockModel
 import Glibc
 import Synchronization
 import System
+import TestSupport
 
 /// A disk in memory for any number of threads, which keeps apart what would survive the loss of power, and can be told to fail
 /// or to wait.
@@ -18,6 +19,8 @@ final class SharedDisk: BlockDevice {
         var expected: [[SectorRange]] = []
         /// How many parts were given at once, each time.
         var writtenTogether: [Int] = []
+        /// Which signals that ask to stop the thread of the last call does not take.
+        var blockedSignals: [Int32] = []
         var isClosed = false
     }
 
@@ -101,6 +104,7 @@ final class SharedDisk: BlockDevice {
         if range.start < state.badSectors.upperBound && state.badSectors.lowerBound < range.end {
             throw Failure(.damage, "\(operation)", "told to fail")
         }
+        state.blockedSignals = blocked([SIGINT, SIGTERM, SIGHUP])
         state.transfers += 1
         state.largestTransfer = max(state.largestTransfer, byteCount)
         return Int(range.start) * sectorSize

@@ -211,6 +211,80 @@ import XenSimulation
         try daemon.end()
     }
 
+    /// A device's thread that can't reach Xen can't say so: the daemon does.
+    @Test(arguments: ["qdisk", "vbd"]) func withoutAConnectionOfItsOwn(className: String) throws {
+        let faults = Faults()
+        faults.connections.set(1)
+        let daemon = try RunningDaemon(machine, disks, faults)
+        let toolstack = try Toolstack(machine, className: className)
+        let target = className == "qdisk" ? "dedupdisk:data" : "data"
+        try toolstack.attach(7, target: target)
+        try toolstack.wait(7, "hotplug-status", "error")
+        try toolstack.wait(7, "state", className == "qdisk" ? "6" : "2")
+        #expect(try toolstack.value(7, "hotplug-error") == "connect to Xen: told to fail")
+        #expect(daemon.log.lines.contains("xvdb of domain 7: connect to Xen: told to fail"))
+        try toolstack.beginDetach(7)
+        try toolstack.finishDetach(7)
+        try toolstack.attach(7, target: target)
+        try toolstack.wait(7, "hotplug-status", "connected")
+        try daemon.end()
+    }
+
+    /// A guest that uses its disk waits until it can be served, and notices nothing else.
+    @Test(arguments: [false, true]) func whatAGuestUsesIsTriedAgain(isConnection: Bool) throws {
+        let toolstack = try Toolstack(machine)
+        var daemon = try RunningDaemon(machine, disks)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728, queueCount: 2)
+        try frontEnd.connect()
+        try daemon.end()
+        try frontEnd.begin((0..<60).map { .write(sector: UInt64($0) * 8, pattern(1, sectors: 8)) })
+        let faults = Faults()
+        let fault = isConnection ? faults.connections : faults.disks
+        fault.set(4)
+        daemon = try RunningDaemon(machine, disks, faults)
+        #expect(try frontEnd.finish().allSatisfy { $0.status == .okay })
+        #expect(try frontEnd.read(59 * 8, 8) == pattern(1, sectors: 8))
+        // So it is when its connection breaks later.
+        faults.disks.set(3)
+        daemon.breakConnectionsOfDevices()
+        #expect(try frontEnd.read(59 * 8, 8) == pattern(1, sectors: 8))
+        #expect(try frontEnd.backendState() == 4)
+        // Once, not for each try. What fails later has a pause that is not the first either.
+        let said = daemon.log.lines.filter { $0.contains("it is tried again") }
+        #expect(
+            said == ["xvdb of domain 7: \(isConnection ? "connect to Xen" : "open a disk"): told to fail; its guest waits, and it is tried again"], "\(said)")
+        try toolstack.beginDetach(7)
+        try frontEnd.letGo()
+        try toolstack.finishDetach(7)
+        try daemon.end()
+        #expect(disks.openCount == 0)
+        #expect(machine.openPortCount(of: 0) == 0)
+    }
+
+    @Test func whatIsTriedAgainCanBeDetached() throws {
+        let toolstack = try Toolstack(machine)
+        var daemon = try RunningDaemon(machine, disks)
+        try toolstack.attach(7, target: "dedupdisk:root")
+        let frontEnd = SimulatedFrontEnd(guest, number: 51728)
+        try frontEnd.connect()
+        try daemon.end()
+        let faults = Faults()
+        faults.disks.set(.max)
+        daemon = try RunningDaemon(machine, disks, faults)
+        #expect(waitUntil { daemon.log.lines.contains { $0.contains("it is tried again") } })
+        try toolstack.beginDetach(7)
+        try frontEnd.setState(6)
+        try toolstack.finishDetach(7)
+        #expect(waitUntil { daemon.own.lines.contains("forget 7-51728") })
+        // The next one in its place.
+        faults.disks.set(0)
+        try toolstack.attach(7, target: "dedupdisk:data")
+        try toolstack.wait(7, "hotplug-status", "connected")
+        try daemon.end()
+        #expect(disks.openCount == 0)
+    }
+
     @Test func manyAtOnce() throws {
         let disks = Disks((0..<20).map { "disk\($0)" })
         let daemon = try RunningDaemon(machine, disks)
@@ -255,6 +329,24 @@ final class OpenDisk: ForwardingDisk {
     func close() throws(Failure) { letGo() }
 }
 
+/// What can't be had, and how many times: a device's connection to Xen, or its disk.
+final class Faults: Sendable {
+    let connections = Counter(), disks = Counter()
+
+    final class Counter: Sendable {
+        private let left = Mutex(0)
+        func set(_ count: Int) { left.withLock { $0 = count } }
+
+        func fail(_ operation: Failure.Operation, _ subject: Subject) throws(Failure) {
+            let fails = left.withLock { left in
+                left = max(0, left) - 1
+                return left >= 0
+            }
+            if fails { throw Failure(.system, operation, subject, "told to fail") }
+        }
+    }
+}
+
 /// A daemon on a thread, with all its connections to the simulated machine.
 final class RunningDaemon {
     private let stop: StopRequest
@@ -281,24 +373,28 @@ final class RunningDaemon {
     }
 
     init(
-        _ machine: SimulatedMachine, _ disks: Disks, describe: @escaping @Sendable (Failure) -> String = { "\($0)" }
+        _ machine: SimulatedMachine, _ disks: Disks, _ faults: Faults = Faults(), describe: @escaping @Sendable (Failure) -> String = { "\($0)" }
     ) throws(Failure) {
         stop = try StopRequest()
         let hosts = Hosts()
         self.hosts = hosts
         var configuration = BackendDaemon<SimulatedXen, OpenDisk>.Configuration(log: { [log] in log.append($0) })
         configuration.maximumQueues = 4
+        configuration.firstPause = .milliseconds(10)
         configuration.describe = describe
         configuration.begin = { [own] in own.append("these: " + $0.sorted().joined(separator: " ")) }
         configuration.forget = { [own] in own.append("forget \($0.device)") }
         let daemon = try BackendDaemon(
             configuration, stop: stop,
             makeHost: { () throws(Failure) in
+                // The daemon's own is the first.
+                if !hosts.all.withLock({ $0.isEmpty }) { try faults.connections.fail("connect to", "Xen") }
                 let host = try SimulatedXen(machine)
                 hosts.all.withLock { $0.append(host) }
                 return host
             },
             open: { [own] (disk) throws(Failure) in
+                try faults.disks.fail("open", "a disk")
                 let opened = try disks.open(disk)
                 own.append((disk.isNew ? "new " : "again ") + disk.device)
                 return opened
@@ -317,6 +413,11 @@ final class RunningDaemon {
         stop.sendHandOver()
         guard let result = thread.join() else { throw Failure(.system, "daemon", "still running") }
         if let failure = result { throw failure }
+    }
+
+    /// As when a device's connections to Xen die, and the daemon's does not.
+    func breakConnectionsOfDevices() {
+        for host in hosts.all.withLock({ Array($0.dropFirst()) }) { host.kill() }
     }
 
     func kill() throws(Failure) {

@@ -24,7 +24,27 @@ import Testing
         log("a")
         log("b")
         log("c")
-        #expect(lines.all == ["1 more such messages", "1 more such messages"])
+        withExtendedLifetime(log) { #expect(lines.all == ["1 more such messages", "1 more such messages"]) }
+    }
+
+    /// Also when nothing comes after it.
+    @Test func whatWasDroppedLastIsSaid() {
+        let lines = Lines()
+        do {
+            let log = LogLimiter(burst: 1, intervalSeconds: 1000) { lines.append($0) }
+            for message in ["a", "b", "c"] { log(message) }
+            log.tellMissed()
+            // The interval is not over.
+            withExtendedLifetime(log) { #expect(lines.all == ["a"]) }
+        }
+        #expect(lines.all == ["a", "2 more such messages"])
+        let log = LogLimiter(burst: 0, intervalSeconds: 0) { lines.append($0) }
+        log("d")
+        for _ in 0..<2 { log.tellMissed() }
+        withExtendedLifetime(log) { #expect(lines.all == ["a", "2 more such messages", "1 more such messages"]) }
+        // What was said is not said again.
+        log.tellMissed(atEnd: true)
+        #expect(lines.all.count == 3)
     }
 }
 

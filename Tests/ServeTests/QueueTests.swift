@@ -2,6 +2,7 @@ import Blkif
 import BlockModel
 import DiskExercise
 import FrontEnd
+import Glibc
 @testable import Serve
 import Synchronization
 import System
@@ -51,6 +52,16 @@ import XenBus
         #expect(served.frontEnd.underWayCount == 1)
         slow.goOn()
         #expect(try served.frontEnd.finish().map(\.status) == [.okay])
+        #expect(try served.unplug() == .unplugged)
+    }
+
+    /// What asks for the end interrupts no call to the disk.
+    @Test func signalsAreForOtherThreads() throws {
+        let noting = NotingDisk(disk)
+        try served.start { () throws(Failure) in noting }
+        try served.frontEnd.connect()
+        _ = try served.frontEnd.read(0, 1)
+        #expect(noting.blockedSignals.withLock { $0 } == [SIGINT, SIGTERM, SIGHUP])
         #expect(try served.unplug() == .unplugged)
     }
 
@@ -148,6 +159,19 @@ private final class SlowDisk: ForwardingDisk {
 
     func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
         if sector == Self.slowSector { waitUntil { isReleased.load(ordering: .acquiring) } }
+        try next.read(at: sector, into: &buffer)
+    }
+}
+
+/// One that notes which signals the thread that reads it does not take.
+private final class NotingDisk: ForwardingDisk {
+    let next: MemoryDisk
+    let blockedSignals = Mutex<[Int32]>([])
+
+    init(_ disk: MemoryDisk) { next = disk }
+
+    func read(at sector: UInt64, into buffer: inout MutableRawSpan) throws(Failure) {
+        blockedSignals.withLock { $0 = blocked([SIGINT, SIGTERM, SIGHUP]) }
         try next.read(at: sector, into: &buffer)
     }
 }
