@@ -184,7 +184,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     private mutating func followStates() throws(Failure) -> BackendOutcome? {
         guard host.isIntroduced(nodes.domain), let frontend = try nodes.frontendState() else { return try leave(.guestGone) }
         guard let published = try nodes.backendState() else { return try leave(.unplugged) }
-        if published == .closing, state != .closing, state != .closed {
+        if published == .closing, state != .closed, !isUnplugging, try nodes.isAskedToClose(state) {
             log("\(device) is being unplugged")
             state = .closing
             beginUnplug()
@@ -232,7 +232,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         } catch {
             return try refuse(error)
         }
-        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
+        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly, from: state)
         state = .connected
         log("VM \(configuration.domain.name) has connected \(device)")
     }
@@ -265,7 +265,7 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
         // This fails when that process lives after all: an event channel has one owner.
         try connectQueues(to: try FrontendOffer(nodes, configuration.limits), resuming: true)
         // The disk may have been resized meanwhile.
-        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly)
+        try nodes.publish(sectorCount: disk.sectorCount, readOnly: disk.isReadOnly, from: state)
         log("continuing \(device) of VM \(configuration.domain.name) where another process stopped")
     }
 
@@ -283,7 +283,8 @@ public struct Backend<Host: XenHost, Device: BlockDevice>: ~Copyable {
     }
 
     private mutating func setState(_ new: XenbusState) throws(Failure) {
-        try nodes.setState(new)
+        // A wish for the end that comes first stays, and is found with its event.
+        try nodes.setState(new, from: state)
         state = new
     }
 

@@ -139,7 +139,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
 
     /// The toolstack waits for this before it removes a device.
     private func letGo(_ nodes: BackendNodes<Host>, _ state: XenbusState) throws(Failure) {
-        if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed) }
+        if state == .closing, try !nodes.isOnline() { try nodes.setState(.closed, from: state) }
     }
 
     /// Begins to serve a device, unless it is to be tried again later.
@@ -224,7 +224,7 @@ public final class BackendDaemon<Host: XenHost, Device: BlockDevice & SendableMe
     /// closed.
     private func refuse(_ nodes: BackendNodes<Host>, _ device: ToolstackDevice, _ reason: Failure) throws(Failure) {
         try nodes.reportError(configuration.describe(reason), isPlugging: true)
-        try nodes.setState(device.hasScript ? .initWait : .closed)
+        try nodes.setState(device.hasScript ? .initWait : .closed, from: .initialising)
     }
 
     /// Until the next device is to be tried again; -1: none is.

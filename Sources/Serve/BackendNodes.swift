@@ -76,7 +76,8 @@ struct BackendNodes<Store: Xenstore> {
     }
 
     /// Says what the disk is, and that it is connected: a frontend that sees the state sees all the rest.
-    func publish(sectorCount: UInt64, readOnly: Bool) throws(Failure) {
+    /// - Parameter own: our state so far: see `isAskedToClose`.
+    func publish(sectorCount: UInt64, readOnly: Bool, from own: XenbusState) throws(Failure) {
         var properties = [
             // Always in units of 512 bytes, whatever sector-size says (xen/io/blkif.h).
             ("sectors", "\(sectorCount)"), ("sector-size", "\(sectorSize)"), ("physical-sector-size", "\(blockSize)"),
@@ -92,7 +93,7 @@ struct BackendNodes<Store: Xenstore> {
         }
         properties.append(("state", text(.connected)))
         try store.transaction("connect \(device)") { transaction throws(Failure) in
-            guard try exists(in: transaction) else { return }
+            guard try exists(in: transaction), try !isAskedToClose(own, in: transaction) else { return }
             try remove(["error"], in: transaction)
             try write(backend, properties, in: transaction)
         }
@@ -101,17 +102,27 @@ struct BackendNodes<Store: Xenstore> {
     /// Tells a connected frontend of another size: it looks when it is told once more that we are connected.
     func publish(sectorCount: UInt64) throws(Failure) {
         try store.transaction("resize \(device)") { transaction throws(Failure) in
-            guard try exists(in: transaction) else { return }
+            guard try exists(in: transaction), try !isAskedToClose(.connected, in: transaction) else { return }
             try write(backend, [("sectors", "\(sectorCount)"), ("state", text(.connected))], in: transaction)
         }
     }
 
     /// Sets our state; nodes that somebody has removed are not made again.
-    func setState(_ state: XenbusState) throws(Failure) {
+    /// - Parameter own: our state so far.
+    func setState(_ state: XenbusState, from own: XenbusState) throws(Failure) {
         try store.transaction("set the state of \(device)") { transaction throws(Failure) in
             guard try exists(in: transaction) else { return }
+            if state != .closing, state != .closed, try isAskedToClose(own, in: transaction) { return }
             try write(backend, [("state", text(state))], in: transaction)
         }
+    }
+
+    /// Whether somebody else asks for the device's end, which is said once: no state that is further from it may be written over that.
+    /// - Parameter own: our state, as we know it. Where that is Closing, too, as the guest closes the device, `online` tells.
+    func isAskedToClose(_ own: XenbusState, in transaction: XenstoreTransaction = .none) throws(Failure) -> Bool {
+        guard try state(backend, in: transaction) == .closing else { return false }
+        if own != .closing, own != .closed { return true }
+        return try store.number(backend + "/online", in: transaction) != 1
     }
 
     /// Tells the frontend that the device goes for good.
@@ -170,9 +181,9 @@ struct BackendNodes<Store: Xenstore> {
         try store.read(backend + "/state", in: transaction) != nil
     }
 
-    private func state(_ directory: String) throws(Failure) -> XenbusState? {
-        guard try store.read(directory + "/state") != nil else { return nil }
-        return try store.number(directory + "/state").flatMap { XenbusState(rawValue: $0) } ?? .unknown
+    private func state(_ directory: String, in transaction: XenstoreTransaction = .none) throws(Failure) -> XenbusState? {
+        guard try store.read(directory + "/state", in: transaction) != nil else { return nil }
+        return try store.number(directory + "/state", in: transaction).flatMap { XenbusState(rawValue: $0) } ?? .unknown
     }
 
     private func write(_ directory: String, _ values: [(String, String)], in transaction: XenstoreTransaction) throws(Failure) {

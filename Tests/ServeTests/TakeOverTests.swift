@@ -157,6 +157,37 @@ import XenSimulation
         #expect(try served.unplug() == .unplugged)
     }
 
+    enum Moment: CaseIterable { case connecting, takingOver, resizing }
+
+    /// The toolstack says once that a device is to go: at whichever moment it comes, that is not written over.
+    @Test(arguments: Moment.allCases) func anEndThatIsAskedForMeanwhile(moment: Moment) throws {
+        let asked = AskedDisk(disk, served.machine), toolstack = try SimulatedXen(served.machine)
+        let backend = "/local/domain/0/backend/dedupdisk/7/51728"
+        let detach: @Sendable () -> Void = {
+            do throws(Failure) {
+                try toolstack.transaction("detach") { transaction throws(Failure) in
+                    for (key, value) in [("online", "0"), ("state", "5")] { try toolstack.write("\(backend)/\(key)", value, in: transaction) }
+                }
+            } catch { Issue.record("\(error)") }
+        }
+        if moment == .takingOver { try connectAndKill() }
+        if moment != .resizing { asked.whenAsked(detach) }
+        try served.start { [asked] () throws(Failure) in asked }
+        switch moment {
+        case .connecting:
+            try served.frontEnd.waitForBackend(2)
+            try served.frontEnd.offer()
+        case .takingOver: break
+        case .resizing:
+            try served.frontEnd.connect()
+            asked.whenAsked(detach)
+            disk.resize(sectorCount: 2000)
+        }
+        try served.frontEnd.letGo()
+        #expect(try served.join() == .unplugged)
+        #expect(served.isLetGo)
+    }
+
     @Test func theDiskMayHaveGrown() throws {
         try connectAndKill()
         disk.resize(sectorCount: 2000)
@@ -219,6 +250,28 @@ import XenSimulation
         try served.frontEnd.waitForBackend(2)
         served.stop.send()
         #expect(try served.join() == .unplugged)
+    }
+}
+
+/// Has something done when it is asked for its size next, with rings there: that is in the middle of saying what the disk is.
+private final class AskedDisk: ForwardingDisk {
+    let next: MemoryDisk
+    private let machine: SimulatedMachine
+    private let body = Mutex<(@Sendable () -> Void)?>(nil)
+
+    init(_ next: MemoryDisk, _ machine: SimulatedMachine) { (self.next, self.machine) = (next, machine) }
+
+    func whenAsked(_ new: @escaping @Sendable () -> Void) { body.withLock { $0 = new } }
+
+    var sectorCount: UInt64 {
+        if machine.openPortCount(of: 0) > 0 {
+            let taken = body.withLock { body in
+                defer { body = nil }
+                return body
+            }
+            taken?()
+        }
+        return next.sectorCount
     }
 }
 
