@@ -177,7 +177,9 @@ import XenSimulation
         case .connecting:
             try served.frontEnd.waitForBackend(2)
             try served.frontEnd.offer()
-        case .takingOver: break
+        case .takingOver:
+            // Who looks earlier sees the state before it is written over.
+            #expect(waitUntil { served.log.contains("continuing xvdb") })
         case .resizing:
             try served.frontEnd.connect()
             asked.whenAsked(detach)
