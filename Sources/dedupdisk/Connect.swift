@@ -8,7 +8,7 @@ import XenBus
 
 struct Connect: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Plug a disk into a running VM, and serve it.",
+        commandName: "connect", abstract: "Plug a disk into a running VM, and serve it.",
         discussion: """
             Runs until SIGINT or SIGTERM, which unplug the disk: unmount it in the guest first. A second signal does not \
             wait for the guest. Ends by itself when the guest is gone. SIGHUP ends it and leaves the disk plugged: the \

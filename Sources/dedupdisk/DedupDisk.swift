@@ -15,6 +15,7 @@ struct DedupDisk: ParsableCommand {
             Exit status: 0 done, 1 failed, 3 damage found, 64 wrong usage.
             """,
         version: programVersion,
+        // Each says its name: to make one of its type's takes the runtime a quarter of the time in which a command starts.
         subcommands: [
             Connect.self, BackendCommand.self, Serve.self, Create.self, Rename.self, Resize.self, Delete.self, List.self, Snapshot.self, Clone.self,
             Rollback.self, Prune.self, Diff.self, Import.self, Export.self, Map.self, Stats.self, Check.self, Collect.self, Maintain.self, Change.self,

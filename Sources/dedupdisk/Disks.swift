@@ -6,7 +6,7 @@ import Store
 import System
 
 struct Create: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Make an empty disk; it takes no space until it is written.")
+    static let configuration = CommandConfiguration(commandName: "create", abstract: "Make an empty disk; it takes no space until it is written.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the new disk.", transform: CommandLineText.name) var disk: String
     @Option(help: ArgumentHelp("Size that the guest sees: 20G, 512MiB, bytes.", valueName: "size")) var size: ByteSize
@@ -26,7 +26,7 @@ struct Create: ParsableCommand {
 
 struct Resize: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Change the size of a disk.",
+        commandName: "resize", abstract: "Change the size of a disk.",
         discussion:
             "A disk that is in use can grow, and its guest sees it within seconds. One with data beyond its new end does not shrink, unless --discard-data says so."
     )
@@ -42,7 +42,7 @@ struct Resize: ParsableCommand {
 
 struct Delete: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Delete disks or snapshots.",
+        commandName: "delete", abstract: "Delete disks or snapshots.",
         discussion: """
             Blocks that others share stay; the space of the others comes back by and by. A disk with snapshots is deleted with \
             --recursive alone. Nothing is deleted that is in use.
@@ -61,7 +61,7 @@ struct Delete: ParsableCommand {
 }
 
 struct List: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "List the disks of a store.")
+    static let configuration = CommandConfiguration(commandName: "list", abstract: "List the disks of a store.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "List this disk alone.", transform: CommandLineText.name) var disk: String?
     @Flag(help: "List snapshots, too, each behind its disk, the oldest first.") var snapshots = false
@@ -102,7 +102,7 @@ struct List: ParsableCommand {
 
 struct Map: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Print a disk's map, from sector to hash.",
+        commandName: "map", abstract: "Print a disk's map, from sector to hash.",
         discussion: "A line for each mapped block: its first sector and its SHA-256. Of a disk in use, it is the map of one moment.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "Name of the disk.", transform: CommandLineText.name) var disk: String

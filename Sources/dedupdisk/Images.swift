@@ -7,7 +7,7 @@ import System
 
 struct Import: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make a disk of a raw image.",
+        commandName: "import", abstract: "Make a disk of a raw image.",
         discussion: """
             The image is a file, a block device, a pipe, or - for standard input, which is read from where it stands. The disk \
             appears when all of it is in. Holes of a sparse file take no time and no space.
@@ -63,7 +63,7 @@ struct Import: ParsableCommand {
 
 struct Export: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Write a disk as a raw image.",
+        commandName: "export", abstract: "Write a disk as a raw image.",
         discussion: """
             The image is a file, a block device, a pipe, or - for standard output, which is written from where it stands.
 

@@ -6,7 +6,7 @@ import System
 
 struct Stats: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Say what a store holds and what deduplication saves.",
+        commandName: "stats", abstract: "Say what a store holds and what deduplication saves.",
         discussion: """
             Exact as of the last commit; what a guest has just written is on its way for a second at most.
             mapped: 4096 bytes for each block that a disk maps; zero blocks are never mapped. unique: 4096 bytes for each \
@@ -104,7 +104,7 @@ struct Stats: ParsableCommand {
 
 struct Check: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Recompute everything that can be recomputed, and compare.",
+        commandName: "check", abstract: "Recompute everything that can be recomputed, and compare.",
         discussion: "Exit status 3 when there is damage that was not repaired.")
     @OptionGroup var options: StoreOptions
     @Flag(help: "Read every block and compare it with its digest.") var readData = false
@@ -155,7 +155,7 @@ struct Collect: ParsableCommand {
 
 struct Maintain: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Do the maintenance that is due, and end.",
+        commandName: "maintain", abstract: "Do the maintenance that is due, and end.",
         discussion: """
             What nothing refers to any more is collected, and its space given back, as whoever serves a disk does it all the time. For a \
             timer, where a store is not always in use. Ends at once where another process is at it, or `set maintenance=off` says so.

@@ -6,7 +6,7 @@ import System
 
 struct Prune: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Delete old snapshots, but for some.",
+        commandName: "prune", abstract: "Delete old snapshots, but for some.",
         discussion: """
             Each rule keeps the newest snapshot of each of the last so many hours, days, weeks (from Monday) or months that have one; \
             --keep-last the newest of all. What no rule keeps is deleted. A snapshot in use stays.

@@ -7,7 +7,7 @@ import System
 
 struct Serve: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Serve a disk to NBD clients: QEMU, nbd-client, nbdcopy.",
+        commandName: "serve", abstract: "Serve a disk to NBD clients: QEMU, nbd-client, nbdcopy.",
         discussion: """
             Clients ask for the disk by its name, or for the default export. Any number of connections share it. Prints the \
             disk's URI when it is ready. Runs until SIGINT or SIGTERM, which finish the requests at work; a second signal \

@@ -77,7 +77,7 @@ struct Change: ParsableCommand {
 }
 
 struct Get: ParsableCommand {
-    static let configuration = CommandConfiguration(abstract: "Print the settings of a store, a line each: NAME=VALUE.")
+    static let configuration = CommandConfiguration(commandName: "get", abstract: "Print the settings of a store, a line each: NAME=VALUE.")
     @OptionGroup var options: StoreOptions
     @Argument(help: "Print this one's value alone.") var name: String?
 

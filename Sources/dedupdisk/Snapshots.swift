@@ -19,7 +19,7 @@ struct SnapshotArgument: ExpressibleByArgument {
 
 struct Snapshot: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Keep what disks are at this moment.",
+        commandName: "snapshot", abstract: "Keep what disks are at this moment.",
         discussion: """
             Takes no time and no space, whatever the disk's size; what changes later takes some. A disk may be in use: its snapshot has \
             every write that was answered before, as after a loss of power. Of several disks, all are of one instant: those of a \
@@ -50,7 +50,7 @@ struct Snapshot: ParsableCommand {
 
 struct Clone: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make a disk that begins as another one, or a snapshot.",
+        commandName: "clone", abstract: "Make a disk that begins as another one, or a snapshot.",
         discussion: "Takes no time and no space, whatever the disk's size. Neither needs the other: each can be changed and deleted.")
     @OptionGroup var options: StoreOptions
     @Argument(help: ArgumentHelp("What it begins as; a disk may be in use.", valueName: "disk[@name]"), transform: CommandLineText.name) var disk: String
@@ -67,7 +67,7 @@ struct Clone: ParsableCommand {
 
 struct Rollback: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Make a disk what it was.",
+        commandName: "rollback", abstract: "Make a disk what it was.",
         discussion: "All that was written since is lost, unless a snapshot has it. Newer snapshots stay. The disk must not be in use.")
     @OptionGroup var options: StoreOptions
     @Argument(help: ArgumentHelp("A snapshot of the disk.", valueName: "disk@name")) var snapshot: SnapshotArgument
@@ -77,7 +77,7 @@ struct Rollback: ParsableCommand {
 
 struct Rename: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "Give a disk, or a snapshot, another name.", discussion: "A disk keeps its snapshots. It must not be in use.")
+        commandName: "rename", abstract: "Give a disk, or a snapshot, another name.", discussion: "A disk keeps its snapshots. It must not be in use.")
     @OptionGroup var options: StoreOptions
     @Argument(help: ArgumentHelp("The disk or snapshot.", valueName: "disk[@name]"), transform: CommandLineText.name) var disk: String
     @Argument(help: ArgumentHelp("Its new name.", valueName: "new[@name]"), transform: CommandLineText.name) var new: String
@@ -93,7 +93,7 @@ struct Rename: ParsableCommand {
 
 struct Diff: ParsableCommand {
     static let configuration = CommandConfiguration(
-        abstract: "List where a disk differs from a snapshot.",
+        commandName: "diff", abstract: "List where a disk differs from a snapshot.",
         discussion: """
             A line for each run of bytes: offset, length, and data or hole, as the second one has it. What both share is not read, so that \
             it takes as long as there are differences.
