@@ -223,8 +223,8 @@ public final class Store: Sendable {
         guard try lockFile.isInPlace(), try directory.state() != .store else { return nil }
         do throws(Failure) {
             try directory.beginMaking()
+            // The reserve comes with the first writer, before whom nothing has to be deleted.
             let files = try makeFiles(directory.path, lockFile, codec, reserve.reporter)
-            _ = reserve.fill()
             try directory.finishMaking()
             _ = consume opening
             return (lockFile, files)
