@@ -11,7 +11,7 @@ let strict: [SwiftSetting] = [
     .enableExperimentalFeature("SuppressedAssociatedTypes"),
 ]
 
-/// Relocations in the compact form that glibc reads from 2.36 on: they are a twentieth of what they were, a megabyte of each process.
+/// Relocations in the compact form that glibc reads from 2.36 on: they take a hundredth of what they took, a megabyte of each process.
 let compact: [LinkerSetting] = [.unsafeFlags(["-use-ld=lld", "-Xlinker", "-z", "-Xlinker", "pack-relative-relocs"])]
 
 /// Intel's library, which is there for this architecture only.

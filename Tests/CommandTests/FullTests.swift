@@ -184,10 +184,7 @@ struct FullTests {
     @Test(arguments: Volume.available) func aFullFilesystemIsToldOnce(kind: Volume.Kind) throws {
         let scene = try StoreOnVolume(kind, megabytes: 32)
         let heard = scene.heard
-        let disk = try scene.diskWithRoomInItsJournal()
-        scene.volume.fill()
-        try disk.write(at: 0, (1001...1090).flatMap { block(UInt64($0)) })
-        #expect(heard.wait(for: 1, .commitRetry).count == 1)
+        let disk = try scene.diskWhoseCommitFails()
         waitUntil { heard.events.counters.failedCommits.value >= 3 }
         let told = heard.all(.commitRetry)
         #expect(told.map(\.phase) == [.begins] && told[0].subject == .disk("d") && "\(told[0])".contains("No space left"), "\(told)")
@@ -206,13 +203,10 @@ struct FullTests {
     @Test(arguments: Volume.available) func roomThatComesBeforeTheEnd(kind: Volume.Kind) throws {
         let scene = try StoreOnVolume(kind, megabytes: 32)
         let heard = scene.heard
-        let disk = try scene.diskWithRoomInItsJournal()
-        scene.volume.fill()
-        try disk.write(at: 0, (1001...1090).flatMap { block(UInt64($0)) })
-        #expect(heard.wait(for: 1, .commitRetry).count == 1)
+        let disk = try scene.diskWhoseCommitFails()
         // Right behind a try: the next one would come a second later.
         let failed = heard.events.counters.failedCommits.value
-        for _ in 0..<5000 where heard.events.counters.failedCommits.value == failed { usleep(1000) }
+        waitUntil { heard.events.counters.failedCommits.value > failed }
         scene.volume.empty()
         try disk.close()
         #expect(heard.all(.commitRetry).map { $0.phase == .begins } == [true, false])

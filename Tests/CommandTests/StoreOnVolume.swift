@@ -31,6 +31,15 @@ final class StoreOnVolume {
         return disk
     }
 
+    /// The same on a volume that is full since: its first 90 blocks are the blocks 1001 to 1090, whose commit has failed, and is tried again.
+    func diskWhoseCommitFails() throws -> StoreDisk {
+        let disk = try diskWithRoomInItsJournal()
+        volume.fill()
+        try disk.write(at: 0, (1001...1090).flatMap { block(UInt64($0)) })
+        #expect(heard.wait(for: 1, .commitRetry).count == 1)
+        return disk
+    }
+
     func expectClean(location: SourceLocation = #_sourceLocation) throws {
         #expect(try store.check(readData: true, repair: false) { _, _ in }.problems == [], sourceLocation: location)
     }
